@@ -1,0 +1,71 @@
+# Every target makes the environment it needs in .venv by itself. `make help` lists them.
+PYTHON ?= python3.11
+BIN := .venv/bin
+ENV := .venv/.installed
+RUN := $(ENV)
+SOURCES := services workers proto tests
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint format types layers spelling proto proto-check lock proofs bench kill-test clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+env: $(ENV) ## Make .venv from the hash-locked requirements
+
+$(ENV): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Trainyard needs Python 3.11: install it or say make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	$(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $(ENV)
+
+demo: $(RUN) ## Train, deploy and query a digit detector on the embedded default (writes out/demo.json, out/demo.png)
+	$(BIN)/trainyard demo --out out
+
+test: $(RUN) lint types layers spelling proto-check ## Check the code and run every test
+	$(BIN)/python -m pytest
+
+lint: $(RUN) ## Check style
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(RUN) ## Rewrite the code in the project's format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+types: $(RUN) ## Check types, strictly
+	$(BIN)/mypy
+
+layers: $(RUN) ## Check the dependency rules
+	$(BIN)/lint-imports
+
+spelling: $(RUN) ## Check spelling
+	$(BIN)/codespell
+
+proto: $(RUN) ## Generate the wire code from proto/
+	$(BIN)/python proto/generate.py
+
+proto-check: $(RUN) ## Fail when the generated wire code is not what proto/ says
+	$(BIN)/python proto/generate.py --check
+
+proofs: $(RUN) ## Train every recipe's small proof through the platform (writes out/proofs.json)
+	$(BIN)/python -m tests.proofs --out out
+
+bench: $(RUN) ## Measure latency, stalls and throughput (writes out/bench.json)
+	$(BIN)/python -m tests.bench --out out
+
+kill-test: $(RUN) ## Kill a worker at 20 random steps and compare the final weights (writes out/kill.json)
+	$(BIN)/python -m tests.chaos.kill_worker --out out
+
+LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+lock: ## Resolve pyproject.toml into requirements/ again
+	$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra api -c requirements/dev.txt -o requirements/api.txt
+	$(LOCK) pyproject.toml --extra worker -c requirements/dev.txt -o requirements/worker.txt
+	$(LOCK) pyproject.toml --extra api --extra worker --extra serving --extra demo -c requirements/dev.txt -o requirements/all.txt
+
+clean: ## Remove the environment and everything built
+	rm -rf .venv .cache out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""The control plane: the API server, the controller, the agent and the client. Never imports torch."""

@@ -1,0 +1,100 @@
+"""The process environment as one typed object. Only entry points and composition roots read it.
+
+Every field is an environment variable `TRAINYARD_<NAME>`. The defaults are the embedded platform:
+SQLite, local files and a broker of files under one state directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _default_state_dir() -> Path:
+    return Path.home() / ".trainyard"
+
+
+class Timings(BaseModel):
+    """Every interval of the job protocol, in seconds (RELIABILITY: timings)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lease_ttl: float = 30.0
+    heartbeat: float = 5.0
+    reap_interval: float = 5.0
+    dispatch_interval: float = 2.0
+    redispatch_after: float = 30.0
+    term_grace: float = Field(20.0, description="From SIGTERM to SIGKILL of a trainer asked to stop.")
+    drain_budget: float = 120.0
+    no_contact_limit: float = Field(900.0, description="How long a trainer runs on without the database.")
+    stall_floor: float = Field(
+        300.0, description="A trainer without a step for this long, or 20 median steps, is stuck."
+    )
+    retry_base: float = 10.0
+    retry_cap: float = 600.0
+    reconcile_interval: float = 10.0
+    collect_interval: float = 3600.0
+
+
+class Settings(BaseSettings):
+    """Where the parts are and how patient they are."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", env_nested_delimiter="__", frozen=True)
+
+    state_dir: Path = Field(default_factory=_default_state_dir, description="Everything the embedded default keeps.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite under state_dir.")
+    object_store_url: str = Field(
+        "", description="s3://host:port/bucket or file:///path; empty: files under state_dir."
+    )
+    s3_access_key: SecretStr = SecretStr("")
+    s3_secret_key: SecretStr = SecretStr("")
+    s3_secure: bool = True
+    s3_region: str = "us-east-1"
+    broker_url: str = Field("", description="Celery broker URL; empty: files under state_dir.")
+
+    host: str = Field("127.0.0.1", description="Address the servers of this process bind to.")
+    api_port: int = 7070
+    metrics_port: int = Field(0, description="Port of this process's /metrics; 0: none.")
+    api_upload_limit_bytes: int = 20 * 2**30
+
+    worker_id: str = Field("", description="Stable name of this worker; empty: host and pid.")
+    worker_queues: str = Field("train.cpu,serve.build", description="Queues this worker consumes, by comma.")
+    worker_slots: int = Field(1, ge=1, description="Attempts at a time: one per GPU, or one on a CPU.")
+    worker_threads: int = Field(0, ge=0, description="Intra-op threads per trainer; 0: the cores divided by the slots.")
+    worker_device: Literal["auto", "cpu", "cuda"] = "auto"
+    cache_limit_bytes: int = 50 * 2**30
+
+    serving_threads: int = Field(1, ge=1, description="Intra-op threads of one TorchServe worker process.")
+    serving_device: Literal["cpu", "cuda"] = "cpu"
+    torchserve_inference_port: int = 7080
+    torchserve_management_port: int = 7081
+    torchserve_metrics_port: int = 7082
+    torchserve_grpc_port: int = 7083
+    torchserve_grpc_management_port: int = 7084
+    torchserve_dir: Path | None = Field(
+        None, description="Model store, configuration and logs; empty: under state_dir."
+    )
+    agent_id: str = Field("", description="Stable name of this agent; empty: the host name.")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_json: bool = True
+    timings: Timings = Timings()
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.state_dir / 'metadata.sqlite3'}"
+
+    @property
+    def resolved_object_store_url(self) -> str:
+        return self.object_store_url or f"file://{self.state_dir / 'objects'}"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        return self.broker_url or f"files://{self.state_dir / 'broker'}"
+
+    @property
+    def resolved_torchserve_dir(self) -> Path:
+        return self.torchserve_dir or self.state_dir / "torchserve"

@@ -1,0 +1,1 @@
+"""The data plane: what trains, exports and serves. Never imports grpc nor the servicers."""

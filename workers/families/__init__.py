@@ -1,0 +1,1 @@
+"""The model families. One folder a family; `catalog` names every recipe without importing torch."""

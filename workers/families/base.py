@@ -1,0 +1,203 @@
+"""The contract between the engine, a recipe and a handler.
+
+The engine owns the loop; the recipe owns the whole step: every forward, loss, backward and optimizer
+update. A step returns detached scalars on the device, so only logging synchronises. The handler owns
+what serving does around the network, and knows only the bundle.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from workers.families.config import RecipeConfig
+
+ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
+BatchT = TypeVar("BatchT")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how a job computes, decided once by the engine before `build`."""
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    """None computes in fp32; otherwise the recipe's forwards run under autocast to this type."""
+    memory_format: torch.memory_format
+    compile: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """Return the context for forwards; losses that need fp32 leave it."""
+        return torch.autocast(
+            self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
+        )
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Everything a resume needs beside RNG: the engine saves and restores all of it.
+
+    `modules` hold parameters and buffers; `ema` holds averaged copies by the same names; `tensors`
+    is for what a recipe keeps besides (image pools, path-length means). `step` counts updates done.
+    """
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    schedulers: dict[str, LRScheduler] = field(default_factory=dict)
+    ema: dict[str, nn.Module] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+
+
+class BatchSource(Protocol[BatchT]):
+    """Batches as a pure function of the step, so that a resume needs no loader state.
+
+    `batch(step)` depends only on (data, config, seed, step): the permutation is f(seed, epoch) and
+    every random draw of augmentation comes from a generator seeded by f(seed, step).
+    """
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def batch(self, step: int) -> BatchT: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image for people: PNG bytes under a name such as `samples`."""
+
+    name: str
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Encoded inputs of the evaluation set and the answers `evaluate`'s own path gives for them.
+
+    `answers` are what the handler returns for an instance, as JSON-ready values; the parity gate
+    compares a served answer with these.
+    """
+
+    inputs: tuple[bytes, ...]
+    answers: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSpec:
+    """What a handler needs besides weights: constants, class names, thresholds and input shape."""
+
+    input_shape: tuple[int, ...]
+    """Shape of one preprocessed instance without the batch dimension, such as (3, 128, 128)."""
+    constants: Mapping[str, Any]
+    """JSON-ready: normalisation, letterbox colour, class names, default thresholds."""
+
+
+class Recipe(ABC, Generic[ConfigT, BatchT]):
+    """One trainable thing: networks, the step, evaluation and what serving needs.
+
+    Constructed with its config and the directory of a materialised dataset version (canonical form).
+    Construction may index the dataset but reads no image.
+    """
+
+    metric: ClassVar[str]
+    """The evaluation figure that picks the best checkpoint, such as `eval/ap50`."""
+    metric_mode: ClassVar[str] = "max"
+
+    def __init__(self, config: ConfigT, dataset_dir: Path) -> None:
+        self.config = config
+        self.dataset_dir = dataset_dir
+
+    @abstractmethod
+    def train_batches(self) -> BatchSource[BatchT]:
+        """Return the training data; may decode and cache images in memory."""
+
+    @abstractmethod
+    def to_device(self, batch: BatchT, placement: Placement) -> BatchT:
+        """Move a batch to the device and memory format."""
+
+    @abstractmethod
+    def build(self, placement: Placement) -> TrainState:
+        """Build freshly initialised networks and optimizers; seeded by the engine just before."""
+
+    @abstractmethod
+    def train_step(self, state: TrainState, batch: BatchT, placement: Placement) -> dict[str, Tensor]:
+        """Do one whole update and return detached scalars on the device, keys such as `train/loss`."""
+
+    @abstractmethod
+    def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
+        """Return figures such as `eval/ap50` on the held-out split, from the weights serving will use."""
+
+    @abstractmethod
+    def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
+        """Draw what the model does now, on fixed held-out inputs."""
+
+    @abstractmethod
+    def serving_module(self, state: TrainState) -> nn.Module:
+        """Return the network to serve: preprocessed batch in, raw tensors out, exportable."""
+
+    @abstractmethod
+    def serving_spec(self) -> ServingSpec:
+        """Return what the handler needs besides the weights."""
+
+    @abstractmethod
+    def golden(self, state: TrainState, placement: Placement, count: int) -> Golden:
+        """Return `count` held-out inputs with the answers of the evaluation path in fp32."""
+
+    @classmethod
+    @abstractmethod
+    def load_serving_module(cls, config: ConfigT, spec: ServingSpec) -> nn.Module:
+        """Build the serving network without data, ready for `load_state_dict`."""
+
+
+Network = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
+"""The served network in any form: eager, exported or compiled ahead of time. Input N x input_shape."""
+
+
+class InstanceInvalid(ValueError):
+    """One instance of a request cannot be answered; the message says why and what to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One thing to predict on: encoded bytes or JSON fields, and the parameters of the request."""
+
+    body: bytes | None
+    fields: Mapping[str, Any]
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """Largest differences between two answers, by quantity, and whether they pass the gate."""
+
+    differences: Mapping[str, float]
+    passed: bool
+
+
+class Handler(ABC):
+    """Pre- and post-processing of a family, free of any server.
+
+    The same code computes `Recipe.golden`, so serving cannot drift from training.
+    """
+
+    def __init__(self, spec: ServingSpec) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def predict(self, instances: Sequence[Instance], network: Network) -> list[Mapping[str, Any] | InstanceInvalid]:
+        """Answer every instance in one batch; a bad one yields its error and spoils no other."""
+
+    @abstractmethod
+    def compare(self, expected: Mapping[str, Any], actual: Mapping[str, Any]) -> ParityReport:
+        """Compare two answers to the same input."""

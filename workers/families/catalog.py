@@ -1,0 +1,65 @@
+"""Every recipe by name, as strings, so that the control plane can list and validate without torch.
+
+Adding a recipe is one line here, one config class and one file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from workers.families.config import RecipeConfig
+
+if TYPE_CHECKING:
+    from workers.families.base import Handler, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the parts of one recipe live, as `module:attribute`, and which dataset family it reads."""
+
+    config: str
+    recipe: str
+    handler: str
+    summary: str
+
+    def load_config(self) -> type[RecipeConfig]:
+        config: type[RecipeConfig] = _load(self.config)
+        return config
+
+    def load_recipe(self) -> type[Recipe[Any, Any]]:
+        recipe: type[Recipe[Any, Any]] = _load(self.recipe)
+        return recipe
+
+    def load_handler(self) -> type[Handler]:
+        handler: type[Handler] = _load(self.handler)
+        return handler
+
+
+def _load(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+_DETECTION = "workers.families.detection"
+
+CATALOG: dict[str, Entry] = {
+    "detection/yolo_v1": Entry(
+        config=f"{_DETECTION}.config:YoloV1Config",
+        recipe=f"{_DETECTION}.yolo_v1:YoloV1",
+        handler=f"{_DETECTION}.handler:DetectionHandler",
+        summary="YOLO v1: one grid of boxes in one pass (Redmon et al. 2016).",
+    ),
+    "detection/ssd": Entry(
+        config=f"{_DETECTION}.config:SsdConfig",
+        recipe=f"{_DETECTION}.ssd:Ssd",
+        handler=f"{_DETECTION}.handler:DetectionHandler",
+        summary="SSD: default boxes on several feature maps (Liu et al. 2016).",
+    ),
+}
+
+
+def family_of(recipe: str) -> str:
+    """Return the family part of `family/recipe`."""
+    return recipe.partition("/")[0]

@@ -1,0 +1,72 @@
+"""The sections every recipe's config shares. Torch-free: the API server validates with these.
+
+A recipe's config is one frozen model of sections `data, model, loss, optim, schedule, augment, eval,
+runtime, limits`; unknown keys are errors. Presets are complete configs by name; `full` and `tiny`
+exist for every recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """One group of hyper-parameters: frozen, keyword-only, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Runtime(Section):
+    """How the step is computed; none of it may change what is learned beyond rounding."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the worker's own device.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: a short probe on the job's own network picks the fastest and remembers it."
+    )
+    channels_last: Literal["auto", "on", "off"] = Field("auto", description="Memory format of images and convolutions.")
+    compile: bool = Field(False, description="Compile the networks; pays off on long jobs.")
+    deterministic: bool = Field(True, description="Only deterministic kernels, so that a resume ends in the same bits.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seeds initial weights, data order and augmentation.")
+    loader_workers: int = Field(0, ge=0, le=16, description="Loader processes; 0 loads inside the trainer.")
+
+
+class Limits(Section):
+    """When to stop, and how often to look."""
+
+    max_steps: int = Field(1000, ge=1, le=10_000_000, description="Optimizer updates.")
+    max_seconds: float | None = Field(None, gt=0, description="Wall time of training; the last checkpoint is kept.")
+    checkpoint_every_steps: int = Field(200, ge=1, description="Steps between checkpoints.")
+    checkpoint_every_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Also checkpoint after this long; leave unset for checkpoints at the same steps in every run.",
+    )
+    evaluate_every_steps: int = Field(
+        200, ge=1, description="Steps between evaluations; the last step always evaluates."
+    )
+    sample_every_steps: int = Field(200, ge=1, description="Steps between sample pictures.")
+    log_every_steps: int = Field(10, ge=1, description="Steps between two reads of the scalars from the device.")
+
+
+class RecipeConfig(Section):
+    """Base of every recipe's config; subclasses add their own sections and fill PRESETS."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    runtime: Runtime = Runtime()
+    limits: Limits = Limits()
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """Return a preset as a complete config; `full` is the field defaults.
+
+        Raises:
+            KeyError: no preset of this name.
+        """
+        return cls.model_validate({} if name == "full" else cls.PRESETS[name])
+
+    @classmethod
+    def preset_names(cls) -> tuple[str, ...]:
+        return ("full", *(name for name in cls.PRESETS if name != "full"))
