@@ -172,6 +172,14 @@ class DatabaseUnavailable(PlatformError):
     retryable = True
 
 
+class BrokerUnavailable(PlatformError):
+    """The message broker does not answer."""
+
+    code = Code.UNAVAILABLE
+    reason = "BROKER_UNAVAILABLE"
+    retryable = True
+
+
 class EndpointUnavailable(PlatformError):
     """No serving process answers for this deployment right now."""
 

@@ -1,0 +1,90 @@
+"""The connection to one platform: channel options, retries of lost calls and errors with details."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from services.client.errors import ApiError, from_rpc
+from services.core.retry import Backoff
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+UNARY_SECONDS = 60.0
+_RETRIES = 3
+_BACKOFF = Backoff(base_seconds=0.15, cap_seconds=2.0)
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """Open a channel that comes back fast after a restart of the server."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        # The server allows a ping every 30 s; a stream that waits for a slow job must notice a dead link.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
+    if address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]"):
+        # A proxy of the environment cannot reach this machine's own ports.
+        options.append(("grpc.enable_http_proxy", 0))
+    return grpc.insecure_channel(address, options)
+
+
+class Caller(Generic[Response]):
+    """Calls one server: transient failures of repeatable calls are tried again a few times."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._rng = random.Random()
+
+    def unary(
+        self,
+        method: Callable[..., Response],
+        request: object,
+        *,
+        is_repeatable: bool = True,
+        timeout_seconds: float = UNARY_SECONDS,
+    ) -> Response:
+        """Return the reply.
+
+        Raises:
+            ApiError: the server refused, or did not answer in several tries.
+        """
+        retry = 0
+        while True:
+            try:
+                return method(request, timeout=timeout_seconds)
+            except grpc.RpcError as err:
+                failure = from_rpc(err, address=self.address)
+            retry += 1
+            if retry >= _RETRIES or not is_repeatable or failure.code != "UNAVAILABLE":
+                raise failure
+            self.pause(retry)
+
+    def stream(self, responses: Iterator[Any]) -> Iterator[Any]:
+        """Yield the replies of a stream; raises ApiError where it breaks."""
+        try:
+            yield from responses
+        except grpc.RpcError as err:
+            raise from_rpc(err, address=self.address) from err
+        finally:
+            cancel = getattr(responses, "cancel", None)
+            if cancel is not None:
+                cancel()
+
+    def pause(self, retry: int) -> None:
+        time.sleep(_BACKOFF.delay_seconds(retry, self._rng))
+
+
+def is_lost_contact(error: ApiError) -> bool:
+    """Tell whether reconnecting may help: the server went away, not the request was wrong."""
+    return error.is_transient or error.code in ("CANCELLED", "UNKNOWN")

@@ -1,0 +1,82 @@
+"""What every command shares: `--json`, `--server`, `--project`, and errors turned into exit codes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from services.client.errors import ApiError, TransferFailed
+from services.client.output import Output
+from services.client.overrides import OverrideInvalid
+from services.client.pack import PathInvalid
+from services.client.sdk import Trainyard
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FAILURES = (ApiError, TransferFailed, PathInvalid, OSError)
+
+
+class CommandFailed(Exception):
+    """What was asked for did not happen; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a command: where it writes and which platform it talks to."""
+
+    out: Output
+    server: str | None
+    project: str
+
+    def client(self) -> Trainyard:
+        return Trainyard(self.server, project=self.project)
+
+
+def command(function: F) -> F:
+    """Give a command the shared options; it receives an Invocation first."""
+
+    @click.option("--json", "is_json", is_flag=True, help="Write JSON: one document, or one line an event.")
+    @click.option("--server", metavar="HOST:PORT", help="The API; default: TRAINYARD_SERVER, else the local platform.")
+    @click.option("--project", default="default", show_default=True, help="The project to work in.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, is_json: bool, server: str | None, project: str, **kwargs: Any) -> None:
+        invocation = Invocation(Output(is_json), server, project)
+        run(invocation.out, lambda: function(invocation, *args, **kwargs))
+
+    return wrapper  # type: ignore[return-value]  # click builds the command from it
+
+
+def local_command(function: F) -> F:
+    """Give a command that needs no server `--json`; it receives an Output first."""
+
+    @click.option("--json", "is_json", is_flag=True, help="Write JSON.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, is_json: bool, **kwargs: Any) -> None:
+        out = Output(is_json)
+        run(out, lambda: function(out, *args, **kwargs))
+
+    return wrapper  # type: ignore[return-value]  # click builds the command from it
+
+
+def run(out: Output, body: Callable[[], None]) -> None:
+    """Run a command's body: failures are written and exit with 1, wrong usage with 2."""
+    try:
+        body()
+    except OverrideInvalid as err:
+        raise click.UsageError(str(err)) from err
+    except BrokenPipeError:
+        # `trainyard jobs list | head`: the reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (*_FAILURES, CommandFailed) as err:
+        out.error(err)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo(err=True)
+        sys.exit(130)

@@ -1,0 +1,74 @@
+"""What a call to the platform can raise, with everything the server said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+_UNREACHABLE = "no platform answers at {address}: start one with `trainyard up`, or set TRAINYARD_SERVER to its address"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One thing wrong with one field of a request, and what to do about it."""
+
+    field: str
+    description: str
+
+
+class ApiError(Exception):
+    """The platform refused or could not answer a call."""
+
+    def __init__(
+        self,
+        code: str,
+        reason: str,
+        message: str,
+        *,
+        violations: Sequence[FieldViolation] = (),
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.violations = tuple(violations)
+        self.request_id = request_id
+
+    @property
+    def is_transient(self) -> bool:
+        """True where the same call may succeed a moment later."""
+        return self.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
+class TransferFailed(Exception):
+    """Downloaded bytes are not the stored ones."""
+
+
+def from_rpc(error: grpc.RpcError, *, address: str) -> ApiError:
+    """Turn an error of a call into an ApiError with its details."""
+    call: grpc.Call = error  # type: ignore[assignment]  # an RpcError of a stub is a Call too
+    code, message = call.code().name, call.details() or ""
+    reason, request_id = code, ""
+    violations: list[FieldViolation] = []
+    status = rpc_status.from_call(call)
+    for detail in status.details if status is not None else ():
+        info, bad, request = (
+            error_details_pb2.ErrorInfo(),
+            error_details_pb2.BadRequest(),
+            error_details_pb2.RequestInfo(),
+        )
+        if detail.Unpack(info):
+            reason = info.reason
+            request_id = info.metadata.get("request_id", request_id)
+        elif detail.Unpack(bad):
+            violations += [FieldViolation(each.field, each.description) for each in bad.field_violations]
+        elif detail.Unpack(request):
+            request_id = request.request_id
+    if code == "UNAVAILABLE" and status is None:
+        reason, message = "UNREACHABLE", _UNREACHABLE.format(address=address)
+    return ApiError(code, reason, message, violations=violations, request_id=request_id)

@@ -1,0 +1,59 @@
+"""Ids of the command line into resource names; full names pass as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.core import names
+
+
+@dataclass(frozen=True, slots=True)
+class Namer:
+    """Builds names of one project."""
+
+    project: str
+
+    @property
+    def parent(self) -> str:
+        return names.project(self.project)
+
+    def job(self, job: str) -> str:
+        return job if _is_full(job) else names.job(self.project, job)
+
+    def dataset(self, dataset: str) -> str:
+        return dataset if _is_full(dataset) else names.dataset(self.project, dataset)
+
+    def deployment(self, deployment: str) -> str:
+        return deployment if _is_full(deployment) else names.deployment(self.project, deployment)
+
+    def model(self, model: str) -> str:
+        return model if _is_full(model) else f"{self.parent}/models/{model}"
+
+    def model_version(self, model_version: str) -> str:
+        """Take a full name, `model/3`, or `model` for its newest version."""
+        if _is_full(model_version):
+            return model_version if "/versions/" in model_version else f"{model_version}/versions/latest"
+        model, _, version = model_version.partition("/")
+        return f"{self.parent}/models/{model}/versions/{version or 'latest'}"
+
+    def checkpoint(self, checkpoint: str) -> str:
+        """Take a full name, or `job/checkpoint`."""
+        if _is_full(checkpoint):
+            return checkpoint
+        job, _, checkpoint_id = checkpoint.partition("/")
+        return names.checkpoint(self.project, job, checkpoint_id)
+
+
+def short(name: str) -> str:
+    """Return the last id of a resource name."""
+    return name.rpartition("/")[2]
+
+
+def model_label(name: str) -> str:
+    """Return `model/3` for the name of a model version."""
+    parts = name.split("/")
+    return f"{parts[3]}/{parts[5]}" if len(parts) == 6 else name
+
+
+def _is_full(name: str) -> bool:
+    return name.startswith("projects/")

@@ -1,0 +1,333 @@
+"""The Python SDK: one class with a typed method for every call of the API.
+
+    with Trainyard() as trainyard:
+        job = trainyard.create_job("detection/yolo_v1", dataset="digits", preset="tiny")
+        for event in trainyard.watch(job.name):
+            print(event)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack
+
+from google.protobuf.struct_pb2 import Struct
+
+from services.client.address import resolve_address
+from services.client.channel import Caller, open_channel
+from services.client.names import Namer
+from services.client.transfer import (
+    Downloaded,
+    Progress,
+    ignore_progress,
+    receive,
+    safe_relative,
+    sha256_of,
+    upload_messages,
+)
+from services.client.watch import PATIENCE_SECONDS, follow
+from services.core.ids import new_id
+from trainyard.v1 import (
+    common_pb2,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    deployment_pb2,
+    deployment_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    recipe_pb2,
+    recipe_pb2_grpc,
+)
+
+PAGE_SIZE = 200
+PREDICT_SECONDS = 150.0
+
+
+class JobFields(TypedDict, total=False):
+    """What a new job may say beside recipe, dataset, preset and config."""
+
+    resources: job_pb2.Resources
+    display_name: str
+    labels: Mapping[str, str]
+    model_id: str
+    priority: int
+    max_attempts: int
+    dataset_version: int
+    request_id: str
+
+
+class DatasetFields(TypedDict, total=False):
+    """What an upload may say beside its file and id."""
+
+    family: str
+    format: dataset_pb2.DatasetFormat
+    display_name: str
+    request_id: str
+
+
+class Trainyard:
+    """A platform and one project in it. Resources are named by id or by full name.
+
+    Every method raises `ApiError` with code, reason, message and field violations. Creates are safe
+    to repeat: without a request_id of the caller each call has one of its own, so that a lost reply
+    never makes a second resource.
+    """
+
+    def __init__(self, address: str | None = None, project: str = "default") -> None:
+        self.address = resolve_address(address, os.environ)
+        self.name = Namer(project)
+        self._caller: Caller[Any] = Caller(self.address)
+        self._channel = open_channel(self.address)
+        self._jobs = job_pb2_grpc.JobServiceStub(self._channel)
+        self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
+        self._recipes = recipe_pb2_grpc.RecipeServiceStub(self._channel)
+        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._deployments = deployment_pb2_grpc.DeploymentServiceStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Recipes
+
+    def list_recipes(self, *, family: str = "") -> Iterator[recipe_pb2.Recipe]:
+        request = recipe_pb2.ListRecipesRequest(page_size=PAGE_SIZE, family=family)
+        return self._pages(self._recipes.ListRecipes, request, "recipes")
+
+    def get_recipe(self, recipe: str) -> recipe_pb2.Recipe:
+        """Return a recipe, named as in `detection/yolo_v1`, with its config schema and presets."""
+        reply = self._caller.unary(self._recipes.GetRecipe, recipe_pb2.GetRecipeRequest(name=recipe))
+        return _as(recipe_pb2.Recipe, reply.recipe)
+
+    # Datasets
+
+    def create_dataset(
+        self,
+        archive: Path,
+        *,
+        dataset_id: str,
+        on_progress: Progress = ignore_progress,
+        **fields: Unpack[DatasetFields],
+    ) -> dataset_pb2.Dataset:
+        """Upload an archive (zip, tar, tar.gz) as the next version of a dataset; returns once it is imported.
+
+        `on_progress` is called with bytes sent and bytes in all; the import begins after the last byte.
+        """
+        fields.setdefault("request_id", new_id())
+        header = dataset_pb2.CreateDatasetHeader(
+            parent=self.name.parent,
+            dataset_id=dataset_id,
+            size_bytes=archive.stat().st_size,
+            sha256=sha256_of(archive),
+            **fields,
+        )
+        reply = self._caller.send(self._datasets.CreateDataset, upload_messages(header, archive, on_progress))
+        return _as(dataset_pb2.Dataset, reply.dataset)
+
+    def get_dataset(self, dataset: str) -> dataset_pb2.Dataset:
+        request = dataset_pb2.GetDatasetRequest(name=self.name.dataset(dataset))
+        return _as(dataset_pb2.Dataset, self._caller.unary(self._datasets.GetDataset, request).dataset)
+
+    def list_datasets(self) -> Iterator[dataset_pb2.Dataset]:
+        """Yield every dataset version, newest first."""
+        request = dataset_pb2.ListDatasetsRequest(parent=self.name.parent, page_size=PAGE_SIZE)
+        return self._pages(self._datasets.ListDatasets, request, "datasets")
+
+    def delete_dataset(self, dataset: str) -> None:
+        """Delete a dataset with all its versions."""
+        request = dataset_pb2.DeleteDatasetRequest(name=self.name.dataset(dataset))
+        self._caller.unary(self._datasets.DeleteDataset, request, is_repeatable=False)
+
+    # Jobs
+
+    def create_job(
+        self,
+        recipe: str,
+        *,
+        dataset: str,
+        preset: str = "",
+        config: Mapping[str, Any] | None = None,
+        **fields: Unpack[JobFields],
+    ) -> job_pb2.Job:
+        """Ask for a training job; `config` holds nested overrides such as `{"optim": {"lr": 0.01}}`."""
+        fields.setdefault("request_id", new_id())
+        request = job_pb2.CreateJobRequest(
+            parent=self.name.parent,
+            recipe=recipe,
+            preset=preset,
+            config=_struct(config),
+            dataset=self.name.dataset(dataset),
+            **fields,
+        )
+        return _as(job_pb2.Job, self._caller.unary(self._jobs.CreateJob, request).job)
+
+    def get_job(self, job: str) -> job_pb2.Job:
+        request = job_pb2.GetJobRequest(name=self.name.job(job))
+        return _as(job_pb2.Job, self._caller.unary(self._jobs.GetJob, request).job)
+
+    def list_jobs(self, *, states: Sequence[job_pb2.JobState] = (), recipe: str = "") -> Iterator[job_pb2.Job]:
+        """Yield jobs, newest first."""
+        request = job_pb2.ListJobsRequest(parent=self.name.parent, page_size=PAGE_SIZE, states=states, recipe=recipe)
+        return self._pages(self._jobs.ListJobs, request, "jobs")
+
+    def cancel_job(self, job: str, *, reason: str = "") -> job_pb2.Job:
+        """Ask a job to stop; a job that ended already is returned as it is."""
+        request = job_pb2.CancelJobRequest(name=self.name.job(job), reason=reason)
+        return _as(job_pb2.Job, self._caller.unary(self._jobs.CancelJob, request).job)
+
+    def watch(
+        self,
+        job: str,
+        *,
+        after_seq: int = 0,
+        patience_seconds: float = PATIENCE_SECONDS,
+        on_reconnect: Callable[[int], None] = lambda retry: None,
+    ) -> Iterator[job_pb2.JobEvent]:
+        """Yield the events of a job after `after_seq` up to its terminal one, each exactly once.
+
+        Reconnects when the server goes away, for at most `patience_seconds` without contact;
+        `on_reconnect` hears the number of each try.
+        """
+        name = self.name.job(job)
+
+        def connect(seq: int) -> Iterator[job_pb2.WatchJobResponse]:
+            return self._caller.stream(self._jobs.WatchJob(job_pb2.WatchJobRequest(name=name, after_seq=seq)))
+
+        return follow(connect, after_seq=after_seq, patience_seconds=patience_seconds, on_reconnect=on_reconnect)
+
+    def list_checkpoints(self, job: str) -> Iterator[job_pb2.Checkpoint]:
+        """Yield the committed checkpoints of a job, the highest step first."""
+        request = job_pb2.ListCheckpointsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)
+        return self._pages(self._jobs.ListCheckpoints, request, "checkpoints")
+
+    def list_artifacts(self, job: str) -> Iterator[job_pb2.Artifact]:
+        """Yield the artifacts of a job, newest first."""
+        request = job_pb2.ListArtifactsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)
+        return self._pages(self._jobs.ListArtifacts, request, "artifacts")
+
+    # Models and downloads
+
+    def create_model_version(self, checkpoint: str, *, model: str = "", request_id: str = "") -> model_pb2.ModelVersion:
+        """Make a checkpoint, named in full or as `job/checkpoint`, the next version of a model."""
+        request = model_pb2.CreateModelVersionRequest(
+            parent=self.name.model(model) if model else "",
+            checkpoint=self.name.checkpoint(checkpoint),
+            request_id=request_id or new_id(),
+        )
+        return _as(model_pb2.ModelVersion, self._caller.unary(self._models.CreateModelVersion, request).model_version)
+
+    def get_model_version(self, model_version: str) -> model_pb2.ModelVersion:
+        """Return a version, named in full, as `model/3`, or as `model` for the newest."""
+        request = model_pb2.GetModelVersionRequest(name=self.name.model_version(model_version))
+        return _as(model_pb2.ModelVersion, self._caller.unary(self._models.GetModelVersion, request).model_version)
+
+    def list_model_versions(self, *, model: str = "") -> Iterator[model_pb2.ModelVersion]:
+        """Yield the versions of one model or of the whole project, newest first."""
+        parent = self.name.model(model) if model else self.name.parent
+        request = model_pb2.ListModelVersionsRequest(parent=parent, page_size=PAGE_SIZE)
+        return self._pages(self._models.ListModelVersions, request, "model_versions")
+
+    def download(
+        self, name: str, target: Path, *, file: str = "", on_progress: Progress = ignore_progress
+    ) -> Downloaded:
+        """Fetch an artifact, or one file of a checkpoint or model version, into a path or an existing folder.
+
+        The bytes are compared with their sha256 before the file appears under its name.
+        """
+        request = model_pb2.DownloadArtifactRequest(name=name, file=file)
+        return receive(self._caller.stream(self._models.DownloadArtifact(request)), target, on_progress)
+
+    def download_files(
+        self,
+        name: str,
+        files: Sequence[common_pb2.StoredFile],
+        folder: Path,
+        *,
+        on_progress: Progress = ignore_progress,
+    ) -> list[Downloaded]:
+        """Fetch files of a checkpoint or model version into a folder, under their own relative names."""
+        total, before = sum(file.size_bytes for file in files), 0
+        done = []
+        for file in files:
+            start = before
+            target = folder / safe_relative(file.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            done.append(
+                self.download(
+                    name, target, file=file.name, on_progress=lambda size, _, start=start: on_progress(start + size, total)
+                )
+            )
+            before += file.size_bytes
+        return done
+
+    # Deployments
+
+    def create_deployment(
+        self, deployment_id: str, *, model_version: str, workers: int = 0, request_id: str = ""
+    ) -> deployment_pb2.Deployment:
+        """Ask for an endpoint that serves a model version, named in full, as `model/3` or as `model`."""
+        request = deployment_pb2.CreateDeploymentRequest(
+            parent=self.name.parent,
+            deployment_id=deployment_id,
+            model_version=self.name.model_version(model_version),
+            workers=workers,
+            request_id=request_id or new_id(),
+        )
+        reply = self._caller.unary(self._deployments.CreateDeployment, request)
+        return _as(deployment_pb2.Deployment, reply.deployment)
+
+    def get_deployment(self, deployment: str) -> deployment_pb2.Deployment:
+        request = deployment_pb2.GetDeploymentRequest(name=self.name.deployment(deployment))
+        return _as(deployment_pb2.Deployment, self._caller.unary(self._deployments.GetDeployment, request).deployment)
+
+    def list_deployments(self) -> Iterator[deployment_pb2.Deployment]:
+        """Yield the deployments of the project, newest first."""
+        request = deployment_pb2.ListDeploymentsRequest(parent=self.name.parent, page_size=PAGE_SIZE)
+        return self._pages(self._deployments.ListDeployments, request, "deployments")
+
+    def delete_deployment(self, deployment: str) -> deployment_pb2.Deployment:
+        """Take an endpoint down; it is gone once no serving machine reports it."""
+        request = deployment_pb2.DeleteDeploymentRequest(name=self.name.deployment(deployment))
+        reply = self._caller.unary(self._deployments.DeleteDeployment, request, is_repeatable=False)
+        return _as(deployment_pb2.Deployment, reply.deployment)
+
+    def predict(
+        self, deployment: str, images: Sequence[bytes | Path], *, params: Mapping[str, Any] | None = None
+    ) -> deployment_pb2.PredictResponse:
+        """Answer encoded images (bytes, or paths of files): one prediction each, in order."""
+        instances = [
+            deployment_pb2.Instance(body=image.read_bytes() if isinstance(image, Path) else image) for image in images
+        ]
+        request = deployment_pb2.PredictRequest(
+            name=self.name.deployment(deployment), instances=instances, params=_struct(params)
+        )
+        reply = self._caller.unary(self._deployments.Predict, request, timeout_seconds=PREDICT_SECONDS)
+        return _as(deployment_pb2.PredictResponse, reply)
+
+    def _pages(self, method: Callable[..., Any], request: Any, items: str) -> Iterator[Any]:
+        while True:
+            reply = self._caller.unary(method, request)
+            yield from getattr(reply, items)
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
+
+
+def _struct(values: Mapping[str, Any] | None) -> Struct | None:
+    if not values:
+        return None
+    struct = Struct()
+    struct.update(dict(values))
+    return struct

@@ -1,0 +1,1 @@
+"""Datasets: what strangers upload becomes one checked, immutable, canonical version."""

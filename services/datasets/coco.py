@@ -1,0 +1,203 @@
+"""COCO json: xywh boxes in pixels, category ids remapped to 1..K, crowds kept.
+
+One file a split, found by name (`annotations/instances_train.json`, `train/_annotations.coco.json`),
+or one file for everything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from services.datasets.limits import ImportLimits
+from services.datasets.problem import ProblemKind, Problems, listing
+from services.datasets.source import SourceBox, SourceDataset, SourceImage
+from services.datasets.tree import Tree, split_of_path
+
+FORMAT = "coco"
+_KEYS = ("images", "annotations", "categories")
+_HEAD_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One parsed annotation file."""
+
+    name: str
+    split: str
+    content: dict[str, Any]
+
+
+class _NotACount(ValueError):
+    """JSON says NaN or Infinity, which no box may be."""
+
+
+def is_coco_file(path: Path) -> bool:
+    """Tell whether a json file looks like COCO from its ends; a huge file is not parsed for that."""
+    with path.open("rb") as source:
+        head = source.read(_HEAD_BYTES)
+        source.seek(max(0, path.stat().st_size - _HEAD_BYTES))
+        text = head + source.read()
+    return b'"images"' in text or b'"annotations"' in text or b'"categories"' in text
+
+
+def read(tree: Tree, limits: ImportLimits, problems: Problems) -> SourceDataset:
+    """Parse every COCO file of the tree; what is wrong goes to `problems`."""
+    files = [file for name in _candidates(tree) if (file := _parse(tree, name, limits, problems)) is not None]
+    classes = _classes(files, problems)
+    index = {category_id: n for n, category_id in enumerate(classes)}
+    images = [image for file in files for image in _images(tree, file, index, problems)]
+    listed = {image.name for image in images}
+    ignored = {"images no annotation file lists": sum(1 for name in tree.images if name not in listed)}
+    return SourceDataset(FORMAT, tuple(classes.values()), tuple(images), ignored)
+
+
+def _candidates(tree: Tree) -> list[str]:
+    """Return the files to read: those that name a split, or else all that look like COCO.
+
+    COCO ships captions and keypoints beside the instances; where instances exist, only they count.
+    """
+    names = [name for name in tree.with_suffix(".json") if is_coco_file(tree.path(name))]
+    instances = [name for name in names if PurePosixPath(name).name.startswith("instances")]
+    return instances or names or tree.with_suffix(".json")
+
+
+def _parse(tree: Tree, name: str, limits: ImportLimits, problems: Problems) -> _File | None:
+    path = tree.path(name)
+    if path.stat().st_size > limits.max_annotation_bytes:
+        limit = limits.max_annotation_bytes // 2**20
+        problems.add(ProblemKind.BROKEN_FILE, name, f"larger than {limit} MiB; split the dataset into several files")
+        return None
+    try:
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except json.JSONDecodeError as err:
+        where = f"line {err.lineno}, column {err.colno}"
+        problems.add(ProblemKind.BROKEN_FILE, name, f"not JSON at {where}: {err.msg}; repair or export the file again")
+        return None
+    except (ValueError, RecursionError) as err:
+        problems.add(ProblemKind.BROKEN_FILE, name, f"not readable JSON ({err}); export the file again as UTF-8")
+        return None
+    if not isinstance(content, dict):
+        problems.add(ProblemKind.BROKEN_FILE, name, f"the top level must be an object with {', '.join(_KEYS)}")
+        return None
+    for key in _KEYS:
+        if not isinstance(content.get(key), list):
+            problems.add(ProblemKind.BROKEN_FILE, f"{name}: {key}", "must be a list; export the dataset as COCO json")
+            return None
+    return _File(name, split_of_path(name) or "", content)
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise _NotACount(f"{word} is not a number")
+
+
+def _classes(files: list[_File], problems: Problems) -> dict[int, str]:
+    """Return class names by category id, in id order, the same for every file."""
+    found: dict[int, str] = {}
+    for file in files:
+        for n, category in enumerate(file.content["categories"]):
+            where = f"{file.name}: categories[{n}]"
+            if not isinstance(category, dict) or not _is_id(category.get("id")) or not _is_name(category.get("name")):
+                problems.add(ProblemKind.CLASS, where, "needs an integer id and a non-empty name")
+            elif found.setdefault(category["id"], category["name"]) != category["name"]:
+                other = found[category["id"]]
+                text = f"id {category['id']} is {category['name']!r} here and {other!r} elsewhere; use one name per id"
+                problems.add(ProblemKind.CLASS, where, text)
+    repeated = [name for name, count in Counter(found.values()).items() if count > 1]
+    if repeated:
+        text = f"several ids share a name: {listing(repeated)}; give every class its own"
+        problems.add(ProblemKind.CLASS, f"{files[0].name}: categories", text)
+    if files and not found:
+        problems.add(ProblemKind.CLASS, f"{files[0].name}: categories", "no class is defined; list at least one")
+    return dict(sorted(found.items()))
+
+
+def _images(tree: Tree, file: _File, index: dict[int, int], problems: Problems) -> list[SourceImage]:
+    boxes = _boxes_by_image(file, index, problems)
+    found: list[SourceImage] = []
+    seen: set[int] = set()
+    folders = _folders(file)
+    for n, entry in enumerate(file.content["images"]):
+        where = f"{file.name}: images[{n}]"
+        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not _is_name(entry.get("file_name")):
+            problems.add(ProblemKind.ANNOTATION, where, "needs an integer id and a file_name")
+            continue
+        if entry["id"] in seen:
+            problems.add(ProblemKind.ANNOTATION, where, f"id {entry['id']} occurs twice; give every image its own id")
+            continue
+        seen.add(entry["id"])
+        image_boxes = tuple(boxes.pop(entry["id"], ()))
+        name = tree.find(entry["file_name"], folders)
+        if name is None:
+            text = f"the file is not in the dataset; add it (looked in {listing([f or '/' for f in folders])})"
+            problems.add(ProblemKind.MISSING_IMAGE, f"{where}: {entry['file_name']}", text)
+            continue
+        size = {side: entry.get(side) if _is_id(entry.get(side)) else None for side in ("width", "height")}
+        split = file.split or split_of_path(name) or ""
+        found.append(SourceImage(where, tree.path(name), name, split, image_boxes, **size))
+    for orphans in boxes.values():
+        for box in orphans:
+            problems.add(ProblemKind.ANNOTATION, box.where, "its image_id is not among the images; remove it or add the image")
+    return found
+
+
+def _folders(file: _File) -> tuple[str, ...]:
+    """Return where images of this file may lie, most specific first."""
+    beside = PurePosixPath(file.name).parent.as_posix()
+    word = PurePosixPath(file.name).stem.rpartition("_")[2]
+    words = dict.fromkeys(w for w in (word, file.split) if w)
+    nested = [folder for w in words for folder in (f"images/{w}", w)]
+    return tuple(dict.fromkeys([*nested, "images", "" if beside == "." else beside, ""]))
+
+
+def _boxes_by_image(file: _File, index: dict[int, int], problems: Problems) -> dict[Any, list[SourceBox]]:
+    grouped: dict[Any, list[SourceBox]] = defaultdict(list)
+    for n, entry in enumerate(file.content["annotations"]):
+        where = f"{file.name}: annotations[{n}]"
+        box = _box(entry, where, index, problems)
+        if box is not None:
+            grouped[entry["image_id"]].append(box)
+    return grouped
+
+
+def _box(entry: Any, where: str, index: dict[int, int], problems: Problems) -> SourceBox | None:
+    if not isinstance(entry, dict) or not _is_id(entry.get("image_id")):
+        problems.add(ProblemKind.ANNOTATION, where, "needs an integer image_id")
+        return None
+    category = entry.get("category_id")
+    label = index.get(category) if _is_id(category) else None
+    if label is None:
+        text = f"category {category!r} is not among the categories; correct it or add the category"
+        problems.add(ProblemKind.CLASS, f"{where}.category_id", text)
+        return None
+    bbox = entry.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(side) for side in bbox):
+        problems.add(ProblemKind.BOX, f"{where}.bbox", "must be four numbers: x, y, width, height in pixels")
+        return None
+    x, y, width, height = map(float, bbox)
+    area = entry.get("area")
+    return SourceBox(
+        where=f"{where}.bbox",
+        label=label,
+        x1=x,
+        y1=y,
+        x2=x + width,
+        y2=y + height,
+        is_crowd=entry.get("iscrowd") in (1, True),
+        area=float(area) if _is_number(area) and area > 0 else None,
+    )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())

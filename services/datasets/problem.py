@@ -1,0 +1,80 @@
+"""Everything wrong with a dataset, collected so that a person can repair it in one pass."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Sequence
+
+from services.core.errors import DatasetInvalid, Violation
+
+MAX_LISTED = 50
+_MAX_FIELD = 300
+_MAX_DESCRIPTION = 600
+
+
+class ProblemKind(enum.Enum):
+    """What sort of thing is wrong; the value is the plural a summary prints."""
+
+    ARCHIVE = "archive problems"
+    LAYOUT = "layout problems"
+    BROKEN_FILE = "unreadable annotation files"
+    ANNOTATION = "malformed annotations"
+    CLASS = "class problems"
+    MISSING_IMAGE = "missing images"
+    IMAGE = "unusable images"
+    BOX = "invalid boxes"
+    SPLIT = "split problems"
+
+
+class Problems:
+    """Counts every problem and lists the first 50, so that a hopeless dataset cannot fill memory."""
+
+    def __init__(self) -> None:
+        self._listed: list[Violation] = []
+        self._totals: Counter[ProblemKind] = Counter()
+
+    def add(self, kind: ProblemKind, field: str, description: str) -> None:
+        self._totals[kind] += 1
+        if len(self._listed) < MAX_LISTED:
+            self._listed.append(Violation(_printable(field, _MAX_FIELD), _printable(description, _MAX_DESCRIPTION)))
+
+    @property
+    def total(self) -> int:
+        return self._totals.total()
+
+    def violations(self) -> list[Violation]:
+        """Return the listed problems, and one more entry that says how many are not listed."""
+        hidden = self.total - len(self._listed)
+        if not hidden:
+            return list(self._listed)
+        note = f"{hidden} more problems are not listed; repair the listed ones and import again"
+        return [*self._listed, Violation("dataset", note)]
+
+    def summary(self) -> str:
+        parts = ", ".join(f"{count} {kind.value}" for kind, count in self._totals.most_common())
+        first = self._listed[0]
+        return f"The dataset cannot be imported: {parts}. First: {first.field}: {first.description}"
+
+    def raise_if_any(self) -> None:
+        """Raise DatasetInvalid with every problem found so far."""
+        if self.total:
+            raise DatasetInvalid(self.summary(), violations=self.violations())
+
+
+def invalid(field: str, description: str) -> DatasetInvalid:
+    """Return the error for one problem that ends the import at once."""
+    violation = Violation(_printable(field, _MAX_FIELD), _printable(description, _MAX_DESCRIPTION))
+    return DatasetInvalid(f"The dataset cannot be imported: {violation.field}: {violation.description}", violations=[violation])
+
+
+def listing(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first few names for a sentence."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _printable(text: str, limit: int) -> str:
+    """Return text fit for a terminal and a log: a stranger's names may hold control characters."""
+    clean = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return clean if len(clean) <= limit else clean[: limit - 3] + "..."

@@ -1,0 +1,224 @@
+"""Committed checkpoints. The row is the commit point: what has none does not exist, whatever the store holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
+
+from services.core.errors import CheckpointNotFound, LeaseLost
+from services.core.ids import new_id
+from services.db import events, fence
+from services.db import tables as t
+from services.db.changes import announce
+from services.db.job_records import Lease
+from services.db.paging import Key, newest_first
+from services.db.types import now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCheckpoint:
+    """A checkpoint already uploaded and verified under `prefix`, its manifest last."""
+
+    step: int
+    prefix: str
+    manifest_sha256: str
+    size_bytes: int
+    metric: float | None = None
+    files: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    """name, size_bytes and sha256 of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint that a resume may read."""
+
+    id: str
+    job_id: str
+    step: int
+    token: int
+    ordinal: int
+    """Counts the job's checkpoints from 1."""
+    state: str
+    """committed, corrupt or deleting."""
+    prefix: str
+    manifest_sha256: str
+    size_bytes: int
+    metric: float | None
+    files: list[dict[str, Any]]
+    create_time: datetime
+
+
+_COLUMNS = [column for column in t.checkpoints.c]
+_IS_COMMITTED: ColumnElement[bool] = t.checkpoints.c.state == sa.literal_column("'committed'")
+
+
+def commit_checkpoint(session: Session, lease: Lease, new: NewCheckpoint) -> Checkpoint:
+    """Make an uploaded checkpoint the job's newest, with its event; progress forgives uncharged restarts.
+
+    Safe to call again after DatabaseUnavailable: a checkpoint this lease already committed is returned.
+
+    Raises:
+        LeaseLost: the token is no longer the job's, or the job has a checkpoint of this step or a later one.
+    """
+    announce(session)
+    job = t.jobs.c
+    checkpoint_id = new_id()
+    update = (
+        sa.update(t.jobs)
+        .where(fence.is_held(lease), job.checkpoint_step < new.step)
+        .values(
+            checkpoint_step=new.step,
+            checkpoint_id=checkpoint_id,
+            checkpoint_count=job.checkpoint_count + 1,
+            no_progress=0,
+            update_time=now(),
+            event_seq=job.event_seq + 1,
+        )
+        .returning(job.event_seq, job.checkpoint_count)
+    )
+    row = session.execute(update).one_or_none()
+    if row is None:
+        return _committed_before(session, lease, new.step)
+    # A figure that is no number orders nothing, so it cannot pick the best checkpoint.
+    metric = new.metric if new.metric is not None and math.isfinite(new.metric) else None
+    values = {
+        "id": checkpoint_id,
+        "job_id": lease.job_id,
+        "step": new.step,
+        "token": lease.token,
+        "ordinal": row.checkpoint_count,
+        "state": "committed",
+        "prefix": new.prefix,
+        "manifest_sha256": new.manifest_sha256,
+        "size_bytes": new.size_bytes,
+        "metric": metric,
+        "files": [dict(file) for file in new.files],
+    }
+    insert = sa.insert(t.checkpoints).values(**values, create_time=now()).returning(*_COLUMNS)
+    checkpoint = _to_checkpoint(session.execute(insert).one())
+    payload = {"checkpoint_id": checkpoint_id, "step": new.step, "size_bytes": new.size_bytes, "metric": metric}
+    events.write(session, lease.job_id, [(row.event_seq, lease.token, "checkpoint", payload)])
+    return checkpoint
+
+
+def get(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
+    """Return one committed checkpoint of a job.
+
+    Raises:
+        CheckpointNotFound: there is none; it may have been retired.
+    """
+    query = sa.select(*_COLUMNS).where(t.checkpoints.c.id == checkpoint_id, t.checkpoints.c.job_id == job_id)
+    row = session.execute(query.where(_IS_COMMITTED)).one_or_none()
+    if row is None:
+        raise CheckpointNotFound(f"job {job_id!r} has no checkpoint {checkpoint_id!r}")
+    return _to_checkpoint(row)
+
+
+def page(session: Session, job_id: str, *, page_size: int, after: Key | None = None) -> list[Checkpoint]:
+    """Return up to `page_size` committed checkpoints, newest first, after the (create_time, id) last seen."""
+    query = sa.select(*_COLUMNS).where(t.checkpoints.c.job_id == job_id, _IS_COMMITTED)
+    query = newest_first(query, t.checkpoints, page_size=page_size, after=after)
+    return [_to_checkpoint(row) for row in session.execute(query)]
+
+
+def list_all(session: Session, job_id: str) -> list[Checkpoint]:
+    """Return every row of a job in any state, by step; for collecting garbage and checking invariants."""
+    query = sa.select(*_COLUMNS).where(t.checkpoints.c.job_id == job_id)
+    query = query.order_by(t.checkpoints.c.step, t.checkpoints.c.token)
+    return [_to_checkpoint(row) for row in session.execute(query)]
+
+
+def newest_committed(session: Session, job_id: str) -> Checkpoint | None:
+    """Return where the next attempt resumes, or None to begin anew."""
+    query = sa.select(*_COLUMNS).where(t.checkpoints.c.job_id == job_id, _IS_COMMITTED)
+    row = session.execute(query.order_by(t.checkpoints.c.step.desc()).limit(1)).one_or_none()
+    return None if row is None else _to_checkpoint(row)
+
+
+def mark_corrupt(session: Session, lease: Lease, checkpoint_id: str) -> Checkpoint | None:
+    """Retire a checkpoint whose bytes do not match, and return the one to fall back to; safe to repeat.
+
+    The job's step falls back too, so the lost steps can be trained and committed again.
+
+    Raises:
+        LeaseLost: the token is no longer the job's.
+    """
+    announce(session)
+    job = t.jobs.c
+    locked = sa.update(t.jobs).where(fence.is_held(lease)).values(update_time=now(), event_seq=job.event_seq + 1)
+    seq = session.execute(locked.returning(job.event_seq)).scalar_one_or_none()
+    if seq is None:
+        raise LeaseLost
+    spoiled = (t.checkpoints.c.id == checkpoint_id) & (t.checkpoints.c.job_id == lease.job_id) & _IS_COMMITTED
+    session.execute(sa.update(t.checkpoints).where(spoiled).values(state="corrupt"))
+    previous = newest_committed(session, lease.job_id)
+    fallen_back = {
+        "checkpoint_step": -1 if previous is None else previous.step,
+        "checkpoint_id": None if previous is None else previous.id,
+    }
+    session.execute(sa.update(t.jobs).where(job.id == lease.job_id).values(fallen_back))
+    text = f"checkpoint {checkpoint_id} does not match its sha256; falling back to step {fallen_back['checkpoint_step']}"
+    events.write(session, lease.job_id, [(seq, lease.token, "log", {"level": "warning", "text": text})])
+    return previous
+
+
+def retention(
+    session: Session, job_id: str, *, keep_last: int = 3, every: int = 10, metric_mode: str = "max"
+) -> list[Checkpoint]:
+    """Return the checkpoints to delete: all but the last `keep_last`, the best by metric and each `every`-th.
+
+    Also those already marked deleting, whose deletion may have stopped half way. Corrupt ones stay, as evidence.
+    """
+    rows = list_all(session, job_id)
+    committed = [row for row in rows if row.state == "committed"]
+    kept = {row.id for row in committed[-keep_last:]} | {row.id for row in committed if row.ordinal % every == 0}
+    measured = [row for row in committed if row.metric is not None]
+    if measured:
+        sign = 1.0 if metric_mode == "max" else -1.0
+        kept.add(max(measured, key=lambda row: (sign * (row.metric or 0.0), row.step)).id)
+    return [row for row in rows if row.state == "deleting" or (row.state == "committed" and row.id not in kept)]
+
+
+def mark_deleting(session: Session, checkpoint_ids: Sequence[str]) -> list[Checkpoint]:
+    """Hide checkpoints before their objects go, and return those whose objects may be deleted now.
+
+    The job's newest checkpoint is refused silently: a resume may be reading it. Safe to repeat.
+    """
+    announce(session)
+    newest = sa.exists().where(t.jobs.c.checkpoint_id == t.checkpoints.c.id)
+    update = (
+        sa.update(t.checkpoints)
+        .where(t.checkpoints.c.id.in_(checkpoint_ids), ~newest, t.checkpoints.c.state != "corrupt")
+        .values(state="deleting")
+        .returning(*_COLUMNS)
+    )
+    return [_to_checkpoint(row) for row in session.execute(update)]
+
+
+def delete(session: Session, checkpoint_id: str) -> None:
+    """Forget a checkpoint whose objects are gone; only one marked deleting. Safe to repeat."""
+    announce(session)
+    gone = sa.delete(t.checkpoints).where(t.checkpoints.c.id == checkpoint_id, t.checkpoints.c.state == "deleting")
+    session.execute(gone)
+
+
+def _committed_before(session: Session, lease: Lease, step: int) -> Checkpoint:
+    """Return what this lease committed when the answer to an earlier call got lost."""
+    query = sa.select(*_COLUMNS).where(
+        t.checkpoints.c.job_id == lease.job_id, t.checkpoints.c.step == step, t.checkpoints.c.token == lease.token
+    )
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise LeaseLost
+    return _to_checkpoint(row)
+
+
+def _to_checkpoint(row: sa.Row[Any]) -> Checkpoint:
+    return Checkpoint(**row._mapping)

@@ -1,0 +1,181 @@
+"""What job stores take and give: frozen values, never rows. Times are aware UTC datetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.sql.elements import ColumnElement
+
+from services.core.states import AttemptState, FailureReason, JobState
+from services.db import tables as t
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What a submission stores. `request_sha256` is the hash of the whole request, for idempotency."""
+
+    project: str
+    request_id: str
+    request_sha256: str
+    recipe: str
+    preset: str
+    dataset_version_id: str
+    spec: Mapping[str, Any]
+    queue: str
+    model_id: str
+    priority: int = 0
+    """0 is normal; lower goes first."""
+    max_attempts: int = 3
+    display_name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as its row stands; `state` shows CANCELLING for a running job somebody asked to stop."""
+
+    id: str
+    project: str
+    recipe: str
+    preset: str
+    display_name: str
+    labels: dict[str, str]
+    dataset_version_id: str
+    dataset_id: str
+    model_id: str
+    spec: dict[str, Any]
+    queue: str
+    priority: int
+    state: JobState
+    attempt: int
+    """Charged attempts begun; an attempt given back uncharged is subtracted again."""
+    max_attempts: int
+    token: int
+    checkpoint_step: int
+    """Step of the newest committed checkpoint; -1: none."""
+    checkpoint_id: str | None
+    model_version: int | None
+    failure_reason: FailureReason | None
+    failure_message: str | None
+    failure_log: str | None
+    progress_step: int
+    progress_total: int
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    update_time: datetime
+    event_seq: int
+    etag: str
+    """Changes whenever the job has a new event; opaque."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one worker to one attempt. `token` is the authority: every write presents it."""
+
+    job_id: str
+    project: str
+    token: int
+    attempt: int
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One execution of a job, and the process it ran in once the worker recorded it."""
+
+    job_id: str
+    token: int
+    attempt: int
+    worker_id: str
+    state: AttemptState
+    host: str | None
+    boot_id: str | None
+    pid: int | None
+    pid_start: float | None
+    device: str | None
+    failure_reason: FailureReason | None
+    failure_message: str | None
+    exit_code: int | None
+    signal: int | None
+    start_time: datetime
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt ended without success; `message` is one sentence a person can act on."""
+
+    reason: FailureReason
+    message: str
+    log_tail: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a job's history. `seq` counts from 1 without gaps; `token` is the attempt's fence."""
+
+    seq: int
+    token: int
+    kind: str
+    payload: dict[str, Any]
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A job whose lease ran out, and the state it went to: QUEUED, FAILED or CANCELLED."""
+
+    job_id: str
+    project: str
+    queue: str
+    token: int
+    """The token that was taken away."""
+    worker_id: str
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """What metrics and autoscaling read."""
+
+    jobs: dict[JobState, int]
+    queued: dict[str, int]
+    """Jobs waiting, by queue."""
+    oldest_age_seconds: dict[str, float]
+    """Age of the oldest waiting job, by queue."""
+    running: dict[str, int]
+    """Running leases, by queue."""
+
+    @property
+    def running_leases(self) -> int:
+        return sum(self.running.values())
+
+
+JOB_COLUMNS: Sequence[ColumnElement[Any]] = [
+    t.jobs.c[name]
+    for name in (
+        "id project recipe preset display_name labels dataset_version_id dataset_id model_id spec queue priority "
+        "state desired attempt max_attempts token checkpoint_step checkpoint_id model_version failure_reason "
+        "failure_message failure_log progress_step progress_total create_time start_time end_time update_time event_seq"
+    ).split()
+]
+
+
+def to_job(row: Row[Any]) -> Job:
+    """Read a row of JOB_COLUMNS."""
+    values = dict(row._mapping)
+    is_cancelling = values.pop("desired") == "cancel" and values["state"] == "running"
+    values["state"] = JobState.CANCELLING if is_cancelling else JobState(values["state"])
+    values["failure_reason"] = to_reason(values["failure_reason"])
+    return Job(**values, etag=f"{values['event_seq']:x}")
+
+
+def to_reason(value: str | None) -> FailureReason | None:
+    return None if value is None else FailureReason(value)

@@ -1,0 +1,161 @@
+"""Submitting, reading and counting jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.sql.elements import ColumnElement
+
+from services.core.errors import DatasetNotFound, IdempotencyConflict, JobNotFound
+from services.core.ids import new_id
+from services.core.states import JobState
+from services.db import events
+from services.db import tables as t
+from services.db.changes import announce
+from services.db.job_records import JOB_COLUMNS, Job, NewJob, QueueFigures, to_job
+from services.db.paging import Key, newest_first
+from services.db.types import now
+from services.db.upsert import dialect_of, insert_into
+
+_GIVEN = (
+    "id project request_id request_sha256 recipe preset display_name labels dataset_version_id model_id spec queue "
+    "priority max_attempts"
+).split()
+_INITIAL: dict[str, Any] = {
+    "state": "queued",
+    "desired": "run",
+    "attempt": 0,
+    "uncharged_restarts": 0,
+    "no_progress": 0,
+    "token": 0,
+    "checkpoint_step": -1,
+    "checkpoint_count": 0,
+    "progress_step": 0,
+    "progress_total": 0,
+    "event_seq": 1,
+}
+
+
+def insert(session: Session, new: NewJob) -> tuple[Job, bool]:
+    """Store a job with its `created` event, or find the one the same request stored before.
+
+    The second value is False for a replay. Safe to call again after DatabaseUnavailable.
+
+    Raises:
+        IdempotencyConflict: the request_id belongs to a request with another hash.
+        DatasetNotFound: the project has no such dataset version, or it is being deleted.
+    """
+    announce(session)
+    job_id = new_id()
+    row = session.execute(_insert(dialect_of(session)), {"id": job_id, **_values(new)}).one_or_none()
+    if row is None:
+        return _replayed(session, new), False
+    payload = {"recipe": new.recipe, "preset": new.preset, "queue": new.queue}
+    events.write(session, job_id, [(1, 0, "created", payload)])
+    return to_job(row), True
+
+
+def get(session: Session, project: str, job_id: str) -> Job:
+    """Return one job.
+
+    Raises:
+        JobNotFound: the project has no such job.
+    """
+    query = sa.select(*JOB_COLUMNS).where(t.jobs.c.id == job_id, t.jobs.c.project == project)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise JobNotFound(f"project {project!r} has no job {job_id!r}")
+    return to_job(row)
+
+
+def page(
+    session: Session,
+    project: str,
+    *,
+    page_size: int,
+    after: Key | None = None,
+    states: Iterable[JobState] = (),
+    recipe: str | None = None,
+) -> list[Job]:
+    """Return up to `page_size` jobs, newest first, that come after the (create_time, id) of the last one seen.
+
+    A job inserted between two pages is newer than both and shifts nothing. No states means all.
+    """
+    query = sa.select(*JOB_COLUMNS).where(t.jobs.c.project == project)
+    if wanted := [_is_in(state) for state in states]:
+        query = query.where(sa.or_(*wanted))
+    if recipe is not None:
+        query = query.where(t.jobs.c.recipe == recipe)
+    query = newest_first(query, t.jobs, page_size=page_size, after=after)
+    return [to_job(row) for row in session.execute(query)]
+
+
+def queue_figures(session: Session) -> QueueFigures:
+    """Count jobs by state, and waiting and running ones by queue."""
+    is_cancelling = t.IS_RUNNING & (t.jobs.c.desired == "cancel")
+    state = sa.case((is_cancelling, "cancelling"), else_=t.jobs.c.state).label("state")
+    by_state = sa.select(state, sa.func.count()).group_by(sa.text("1"))
+    waiting = (
+        sa.select(t.jobs.c.queue, sa.func.count(), sa.func.min(t.jobs.c.create_time), now())
+        .where(t.IS_QUEUED)
+        .group_by(t.jobs.c.queue)
+    )
+    running = sa.select(t.jobs.c.queue, sa.func.count()).where(t.IS_RUNNING).group_by(t.jobs.c.queue)
+    queues = session.execute(waiting).all()
+    return QueueFigures(
+        jobs={JobState(name): count for name, count in session.execute(by_state)},
+        queued={queue: count for queue, count, _, _ in queues},
+        oldest_age_seconds={queue: max(0.0, (at - first).total_seconds()) for queue, _, first, at in queues},
+        running={queue: count for queue, count in session.execute(running)},
+    )
+
+
+@cache
+def _insert(dialect: str) -> ReturningInsert[Any]:
+    """Build the submission as one statement that also checks and pins the dataset version.
+
+    FOR KEY SHARE waits for a deletion in progress (which locks the row FOR UPDATE) and then sees it.
+    """
+    version = t.dataset_versions.c
+    given = [sa.bindparam(name, type_=t.jobs.c[name].type) for name in _GIVEN]
+    initial = [sa.literal(value) for value in _INITIAL.values()]
+    source = (
+        sa.select(*given, *initial, version.dataset_id, now(), now())
+        .where(
+            version.id == sa.bindparam("dataset_version_id", type_=version.id.type),
+            version.project == sa.bindparam("project", type_=version.project.type),
+            version.delete_time.is_(None),
+        )
+        .with_for_update(read=True, key_share=True)
+    )
+    names = [*_GIVEN, *_INITIAL, "dataset_id", "create_time", "update_time"]
+    statement = insert_into(dialect, t.jobs).from_select(names, source)
+    return statement.on_conflict_do_nothing(index_elements=["project", "request_id"]).returning(*JOB_COLUMNS)
+
+
+def _values(new: NewJob) -> dict[str, Any]:
+    values: dict[str, Any] = {name: getattr(new, name) for name in _GIVEN if name != "id"}
+    return {**values, "spec": dict(new.spec), "labels": dict(new.labels)}
+
+
+def _replayed(session: Session, new: NewJob) -> Job:
+    same = (t.jobs.c.project == new.project) & (t.jobs.c.request_id == new.request_id)
+    found = session.execute(sa.select(t.jobs.c.request_sha256, *JOB_COLUMNS).where(same)).one_or_none()
+    if found is None:
+        raise DatasetNotFound(f"project {new.project!r} has no dataset version {new.dataset_version_id!r}")
+    if found.request_sha256 != new.request_sha256:
+        raise IdempotencyConflict
+    return get(session, new.project, found.id)
+
+
+def _is_in(state: JobState) -> ColumnElement[bool]:
+    if state is JobState.RUNNING:
+        return t.IS_RUNNING & (t.jobs.c.desired == "run")
+    if state is JobState.CANCELLING:
+        return t.IS_RUNNING & (t.jobs.c.desired == "cancel")
+    return t.jobs.c.state == state.value

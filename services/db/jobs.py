@@ -1,0 +1,48 @@
+"""Everything a caller does with jobs, by one name: `jobs.insert`, `jobs.claim`, `jobs.finish`, ...
+
+The functions live in modules by topic; this one only gathers them. All take an open Session: one
+transaction of `Database.write()` for those that change something, `Database.read()` for the others.
+"""
+
+from services.db.checkpoints import Checkpoint, NewCheckpoint, commit_checkpoint
+from services.db.events import append_event, append_events, events_after
+from services.db.job_records import Attempt, Event, Failure, Job, Lease, NewJob, QueueFigures, Reaped
+from services.db.job_rows import get, insert, page, queue_figures
+from services.db.leases import claim, claim_next, list_attempts, open_attempts, record_attempt, renew
+from services.db.models import ModelVersion, NewModelVersion
+from services.db.schedule import dispatch
+from services.db.transitions import cancel, finish, reap, requeue
+
+__all__ = [
+    "Attempt",
+    "Checkpoint",
+    "Event",
+    "Failure",
+    "Job",
+    "Lease",
+    "ModelVersion",
+    "NewCheckpoint",
+    "NewJob",
+    "NewModelVersion",
+    "QueueFigures",
+    "Reaped",
+    "append_event",
+    "append_events",
+    "cancel",
+    "claim",
+    "claim_next",
+    "commit_checkpoint",
+    "dispatch",
+    "events_after",
+    "finish",
+    "get",
+    "insert",
+    "list_attempts",
+    "open_attempts",
+    "page",
+    "queue_figures",
+    "reap",
+    "record_attempt",
+    "renew",
+    "requeue",
+]

@@ -1,0 +1,45 @@
+"""Schema revisions, run from inside the processes; no command line and no configuration file."""
+
+from __future__ import annotations
+
+import functools
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+ADVISORY_LOCK = 7_305_210_966_158_001
+"""Any constant: processes that migrate at once take turns on it."""
+
+
+def upgrade(connection: Connection, *, revision: str = "head") -> None:
+    """Upgrade in one transaction; a second process waits, then finds nothing to do."""
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
+            # Waiting for another migration is fine; waiting behind a long query while blocking everyone is not.
+            connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            connection.execute(text("SET LOCAL statement_timeout = '10min'"))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def is_at_head(connection: Connection) -> bool:
+    return frozenset(MigrationContext.configure(connection).get_current_heads()) == _heads()
+
+
+@functools.cache
+def _heads() -> frozenset[str]:
+    return frozenset(ScriptDirectory.from_config(_config()).get_heads())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "services.db:migrations")
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,134 @@
+"""Model versions: what succeeded jobs leave behind. Immutable, numbered from 1 within their model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.core.errors import ModelNotFound
+from services.db import tables as t
+from services.db.changes import announce
+from services.db.paging import Key, newest_first
+from services.db.types import now
+from services.db.upsert import dialect_of, insert_into
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewModelVersion:
+    """A bundle already in the object store. `id` is made by the caller, because the prefix contains it.
+
+    Project, model, recipe and job are those of the job that finishes with it.
+    """
+
+    id: str
+    checkpoint_id: str | None
+    config: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    bundle_prefix: str
+    bundle_sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """One immutable result of training."""
+
+    id: str
+    project: str
+    model_id: str
+    version: int
+    job_id: str
+    checkpoint_id: str | None
+    recipe: str
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    bundle_prefix: str
+    bundle_sha256: str
+    size_bytes: int
+    create_time: datetime
+
+
+_COLUMNS = [column for column in t.model_versions.c]
+
+
+def insert(
+    session: Session, new: NewModelVersion, *, project: str, model_id: str, recipe: str, job_id: str
+) -> ModelVersion:
+    """Store the next version of a model; the model's row is the lock that numbers them."""
+    announce(session)
+    line = insert_into(dialect_of(session), t.models).values(project=project, model_id=model_id, last_version=1)
+    numbered = line.on_conflict_do_update(
+        index_elements=["project", "model_id"], set_={"last_version": t.models.c.last_version + 1}
+    ).returning(t.models.c.last_version)
+    version = session.execute(numbered).scalar_one()
+    statement = sa.insert(t.model_versions).returning(*_COLUMNS)
+    values = {
+        "id": new.id,
+        "project": project,
+        "model_id": model_id,
+        "version": version,
+        "job_id": job_id,
+        "checkpoint_id": new.checkpoint_id,
+        "recipe": recipe,
+        "config": dict(new.config),
+        "metrics": dict(new.metrics),
+        "bundle_prefix": new.bundle_prefix,
+        "bundle_sha256": new.bundle_sha256,
+        "size_bytes": new.size_bytes,
+    }
+    return _to_version(session.execute(statement.values(**values, create_time=now())).one())
+
+
+def get(session: Session, project: str, model_id: str, version: int | None = None) -> ModelVersion:
+    """Return one version of a model; the newest where none is named.
+
+    Raises:
+        ModelNotFound: the project has no such version.
+    """
+    model = (t.model_versions.c.project == project) & (t.model_versions.c.model_id == model_id)
+    query = sa.select(*_COLUMNS).where(model).order_by(t.model_versions.c.version.desc()).limit(1)
+    if version is not None:
+        query = query.where(t.model_versions.c.version == version)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        wanted = "" if version is None else f" version {version}"
+        raise ModelNotFound(f"project {project!r} has no model {model_id!r}{wanted}")
+    return _to_version(row)
+
+
+def get_by_id(session: Session, model_version_id: str) -> ModelVersion:
+    """Return a version by its id.
+
+    Raises:
+        ModelNotFound: there is none.
+    """
+    row = session.execute(sa.select(*_COLUMNS).where(t.model_versions.c.id == model_version_id)).one_or_none()
+    if row is None:
+        raise ModelNotFound(f"no model version {model_version_id!r}")
+    return _to_version(row)
+
+
+def page(
+    session: Session,
+    project: str,
+    *,
+    page_size: int,
+    after: Key | None = None,
+    model_id: str | None = None,
+) -> list[ModelVersion]:
+    """Return up to `page_size` versions, newest first, that come after the (create_time, id) of the last one seen."""
+    table = t.model_versions
+    query = sa.select(*_COLUMNS).where(table.c.project == project)
+    if model_id is not None:
+        query = query.where(table.c.model_id == model_id)
+    query = newest_first(query, table, page_size=page_size, after=after)
+    return [_to_version(row) for row in session.execute(query)]
+
+
+def _to_version(row: sa.Row[Any]) -> ModelVersion:
+    return ModelVersion(**row._mapping)

@@ -1,0 +1,393 @@
+"""Every table, its named constraints and the partial indexes of the hot queries.
+
+Core tables, not mapped classes: the stores are compare-and-set statements, and what leaves a store is
+a frozen dataclass. `0001` of the migrations creates exactly this; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    literal_column,
+)
+
+from services.db.types import CleanText, UtcTime, document, short_id
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _time(name: str) -> Column[Any]:
+    return Column(name, UtcTime(), nullable=False)
+
+
+def _time_or_null(name: str) -> Column[Any]:
+    return Column(name, UtcTime())
+
+
+def _count(name: str) -> Column[Any]:
+    return Column(name, Integer, nullable=False)
+
+
+def _text(name: str) -> Column[Any]:
+    return Column(name, Text, nullable=False)
+
+
+def _document(name: str) -> Column[Any]:
+    return Column(name, document(), nullable=False)
+
+
+datasets = Table(
+    "datasets",
+    metadata,
+    _text("project"),
+    _text("dataset_id"),
+    _count("last_version"),
+    PrimaryKeyConstraint("project", "dataset_id"),
+)
+
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    _text("project"),
+    _text("dataset_id"),
+    _count("version"),
+    _text("request_id"),
+    _text("request_sha256"),
+    _text("family"),
+    _text("format"),
+    _document("classes"),
+    _document("counts"),
+    _text("manifest_key"),
+    _text("manifest_sha256"),
+    Column("size_bytes", BigInteger, nullable=False),
+    _document("report"),
+    _time("create_time"),
+    _time_or_null("delete_time"),
+    _time_or_null("purge_time"),
+    UniqueConstraint("project", "dataset_id", "version"),
+    UniqueConstraint("project", "request_id"),
+    ForeignKeyConstraint(["project", "dataset_id"], ["datasets.project", "datasets.dataset_id"]),
+    Index(None, "project", "create_time", "id"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    _text("project"),
+    _text("request_id"),
+    _text("request_sha256"),
+    _text("recipe"),
+    _text("preset"),
+    _text("display_name"),
+    _document("labels"),
+    Column("dataset_version_id", short_id(), ForeignKey("dataset_versions.id"), nullable=False),
+    _text("dataset_id"),
+    _text("model_id"),
+    _document("spec"),
+    _text("queue"),
+    _count("priority"),
+    _text("state"),
+    _text("desired"),
+    _count("attempt"),
+    _count("max_attempts"),
+    _count("uncharged_restarts"),
+    _count("no_progress"),
+    Column("token", BigInteger, nullable=False),
+    Column("lease_owner", Text),
+    _time_or_null("lease_expire_time"),
+    _time_or_null("not_before_time"),
+    _time_or_null("dispatch_time"),
+    Column("checkpoint_step", BigInteger, nullable=False),
+    Column("checkpoint_id", short_id()),
+    _count("checkpoint_count"),
+    Column("model_version", Integer),
+    Column("failure_reason", Text),
+    Column("failure_message", CleanText),
+    Column("failure_log", CleanText),
+    Column("progress_step", BigInteger, nullable=False),
+    Column("progress_total", BigInteger, nullable=False),
+    Column("event_seq", BigInteger, nullable=False),
+    _time("create_time"),
+    _time_or_null("start_time"),
+    _time_or_null("end_time"),
+    _time("update_time"),
+    UniqueConstraint("project", "request_id"),
+    CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
+    CheckConstraint("desired IN ('run', 'cancel')", name="desired"),
+    CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="lease"),
+    CheckConstraint("(state IN ('queued', 'running')) = (end_time IS NULL)", name="end"),
+    Index(None, "project", "create_time", "id"),
+)
+
+IS_QUEUED = jobs.c.state == literal_column("'queued'")
+"""Spelled as a literal: a planner matches a partial index only by the constant itself, not by a parameter."""
+IS_RUNNING = jobs.c.state == literal_column("'running'")
+IS_LIVE = jobs.c.state.in_([literal_column("'queued'"), literal_column("'running'")])
+
+
+def _partial(name: str, condition: Any, *columns: Any) -> Index:
+    return Index(name, *columns, postgresql_where=condition, sqlite_where=condition)
+
+
+_partial("ix_jobs_queued", IS_QUEUED, jobs.c.queue, jobs.c.priority, jobs.c.create_time)
+_partial("ix_jobs_running", IS_RUNNING, jobs.c.lease_expire_time)
+_partial("ix_jobs_live_dataset", IS_LIVE, jobs.c.dataset_version_id)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", short_id(), ForeignKey("jobs.id"), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    _count("attempt"),
+    _text("worker_id"),
+    _text("state"),
+    Column("host", Text),
+    Column("boot_id", Text),
+    Column("pid", Integer),
+    Column("pid_start", Float(53)),
+    Column("device", Text),
+    Column("failure_reason", Text),
+    Column("failure_message", CleanText),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    _time("start_time"),
+    _time_or_null("end_time"),
+    PrimaryKeyConstraint("job_id", "token"),
+    CheckConstraint("(state = 'running') = (end_time IS NULL)", name="end"),
+)
+_partial(
+    "ix_attempts_open", attempts.c.state == literal_column("'running'"), attempts.c.worker_id
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    Column("job_id", short_id(), ForeignKey("jobs.id"), nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    _count("ordinal"),
+    _text("state"),
+    _text("prefix"),
+    _text("manifest_sha256"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("metric", Float(53)),
+    _document("files"),
+    _time("create_time"),
+    UniqueConstraint("job_id", "step", "token"),
+    CheckConstraint("state IN ('committed', 'corrupt', 'deleting')", name="state"),
+)
+Index(
+    "uq_checkpoints_committed",
+    checkpoints.c.job_id,
+    checkpoints.c.step,
+    unique=True,
+    postgresql_where=checkpoints.c.state == literal_column("'committed'"),
+    sqlite_where=checkpoints.c.state == literal_column("'committed'"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", short_id(), ForeignKey("jobs.id"), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    _text("kind"),
+    _document("payload"),
+    _time("create_time"),
+    PrimaryKeyConstraint("job_id", "seq"),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    Column("job_id", short_id(), ForeignKey("jobs.id"), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    _text("name"),
+    _text("kind"),
+    _text("key"),
+    Column("size_bytes", BigInteger, nullable=False),
+    _text("sha256"),
+    Column("step", BigInteger, nullable=False),
+    _text("content_type"),
+    _time("create_time"),
+    UniqueConstraint("job_id", "key"),
+    Index(None, "job_id", "create_time", "id"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    _text("project"),
+    _text("model_id"),
+    _count("last_version"),
+    PrimaryKeyConstraint("project", "model_id"),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    _text("project"),
+    _text("model_id"),
+    _count("version"),
+    Column("job_id", short_id(), ForeignKey("jobs.id"), nullable=False),
+    Column("checkpoint_id", short_id()),
+    _text("recipe"),
+    _document("config"),
+    _document("metrics"),
+    _text("bundle_prefix"),
+    _text("bundle_sha256"),
+    Column("size_bytes", BigInteger, nullable=False),
+    _time("create_time"),
+    UniqueConstraint("project", "model_id", "version"),
+    ForeignKeyConstraint(["project", "model_id"], ["models.project", "models.model_id"]),
+    Index(None, "project", "create_time", "id"),
+)
+
+archives = Table(
+    "archives",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    Column("model_version_id", short_id(), ForeignKey("model_versions.id"), nullable=False),
+    _text("target"),
+    _text("state"),
+    _count("attempt"),
+    Column("token", BigInteger, nullable=False),
+    Column("lease_owner", Text),
+    _time_or_null("lease_expire_time"),
+    _time_or_null("not_before_time"),
+    _time_or_null("dispatch_time"),
+    Column("key", Text),
+    Column("sha256", Text),
+    Column("size_bytes", BigInteger),
+    Column("form", Text),
+    _document("parity"),
+    Column("message", CleanText, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    UniqueConstraint("model_version_id", "target"),
+    CheckConstraint("state IN ('queued', 'building', 'ready', 'failed')", name="state"),
+    CheckConstraint("(state = 'building') = (lease_owner IS NOT NULL)", name="lease"),
+)
+_partial(
+    "ix_archives_open",
+    archives.c.state.in_([literal_column("'queued'"), literal_column("'building'")]),
+    archives.c.create_time,
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    _text("project"),
+    _text("deployment_id"),
+    _text("request_id"),
+    _text("request_sha256"),
+    Column("model_version_id", short_id(), ForeignKey("model_versions.id"), nullable=False),
+    Column("archive_id", short_id(), ForeignKey("archives.id"), nullable=False),
+    Column("previous_archive_id", short_id(), ForeignKey("archives.id")),
+    _count("workers"),
+    _count("generation"),
+    _time("create_time"),
+    _time("update_time"),
+    _time_or_null("delete_time"),
+    UniqueConstraint("project", "deployment_id"),
+    UniqueConstraint("project", "request_id"),
+    Index(None, "project", "create_time", "id"),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("inference_url"),
+    _text("grpc_address"),
+    _text("token"),
+    _time_or_null("token_expire_time"),
+    _time("report_time"),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("agent_id", Text, ForeignKey("agents.id", ondelete="CASCADE"), nullable=False),
+    Column("deployment_uid", short_id(), ForeignKey("deployments.id", ondelete="CASCADE"), nullable=False),
+    _text("archive_sha256"),
+    Column("is_ready", Boolean(name="is_ready"), nullable=False),
+    Column("is_failed", Boolean(name="is_failed"), nullable=False),
+    Column("message", CleanText, nullable=False),
+    PrimaryKeyConstraint("agent_id", "deployment_uid"),
+    Index(None, "deployment_uid"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("host"),
+    _text("boot_id"),
+    _count("pid"),
+    _text("state"),
+    _count("slots"),
+    _document("queues"),
+    _document("versions"),
+    _time("start_time"),
+    _time("heartbeat_time"),
+    CheckConstraint("state IN ('active', 'draining')", name="state"),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("uuid", Text, primary_key=True),
+    _text("host"),
+    _text("name"),
+    Column("memory_bytes", BigInteger, nullable=False),
+    _text("state"),
+    Column("reason", CleanText, nullable=False),
+    _time("update_time"),
+    CheckConstraint("state IN ('ok', 'quarantined')", name="state"),
+    Index(None, "host"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    _text("kind"),
+    _text("key"),
+    _document("payload"),
+    _count("tries"),
+    _time("create_time"),
+    _time("not_before_time"),
+    _time_or_null("done_time"),
+    UniqueConstraint("kind", "key"),
+)
+_partial("ix_outbox_pending", outbox.c.done_time.is_(None), outbox.c.not_before_time)

@@ -1,0 +1,28 @@
+"""The process behind `trainyard up --background`: `python -m services.up`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+
+from services.core.settings import Settings
+from services.up import embedded
+from services.up.display import LineDisplay
+from services.up.lock import AlreadyRunning
+from services.up.ports import PortTaken
+
+
+def main() -> int:
+    display = LineDisplay(Console())
+    try:
+        embedded.run(Settings(), os.environ, display)
+    except (AlreadyRunning, PortTaken, embedded.StartFailed) as err:
+        display.say(f"error: {err}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""One platform of a state directory: run it here, start it in the background, stop it, look at it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from services.core.clock import Deadline
+from services.core.settings import Settings
+from services.up import endpoints
+from services.up.display import Display, describe_death, describe_ready
+from services.up.endpoints import Endpoints, PartStatus
+from services.up.lock import AlreadyRunning, hold_lock, holder
+from services.up.part import Part
+from services.up.plan import Plan, log_dir, make_plan
+from services.up.supervisor import Observer, Supervisor
+
+_POLL_SECONDS = 0.1
+
+
+class StartFailed(Exception):
+    """The platform did not start; the message holds its last log lines."""
+
+
+def run(settings: Settings, environ: Mapping[str, str], display: Display) -> None:
+    """Run the platform until a stop signal, then leave no process, no lock and no endpoints behind.
+
+    Raises:
+        AlreadyRunning: another process runs it.
+        PortTaken: a port named in the environment is in use.
+        StartFailed: the metadata database could not be brought to the newest schema.
+    """
+    settings = with_absolute_state_dir(settings)
+    log_dir(settings.state_dir).mkdir(parents=True, exist_ok=True)
+    with hold_lock(settings.state_dir):
+        plan = make_plan(settings, environ)
+        _migrate(plan, settings.state_dir, display)
+        try:
+            Supervisor(plan.parts, _observer(plan, settings.state_dir, display)).run()
+        finally:
+            endpoints.remove(settings.state_dir)
+    display.say("stopped")
+
+
+def start_in_background(settings: Settings, environ: Mapping[str, str], *, timeout_seconds: float) -> Endpoints:
+    """Start the platform as a process of its own and return once it is ready.
+
+    Raises:
+        AlreadyRunning: another process runs it.
+        StartFailed: it ended, or was not ready in time; then it is stopped again.
+    """
+    settings = with_absolute_state_dir(settings)
+    if (pid := holder(settings.state_dir)) is not None:
+        raise AlreadyRunning(settings.state_dir, pid)
+    logs = log_dir(settings.state_dir)
+    logs.mkdir(parents=True, exist_ok=True)
+    log_path = logs / "up.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.up"],
+            env={**environ, "TRAINYARD_STATE_DIR": str(settings.state_dir)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = Deadline(timeout_seconds)
+    while not deadline.is_over and process.poll() is None:
+        found = endpoints.read(settings.state_dir)
+        if found is not None and found.pid == process.pid and found.is_ready:
+            return found
+        time.sleep(_POLL_SECONDS)
+    why = "it was not ready in time" if process.poll() is None else f"it ended with exit code {process.returncode}"
+    process.terminate()
+    process.wait()
+    raise StartFailed(f"the platform did not start: {why}\n{_tail(log_path)}")
+
+
+def stop(settings: Settings, *, on_wait: Callable[[int], None]) -> bool:
+    """Stop the platform of this state directory gracefully and wait for its end; False where none runs."""
+    state_dir = with_absolute_state_dir(settings).state_dir
+    pid = holder(state_dir)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    on_wait(pid)
+    deadline = Deadline(settings.timings.drain_budget + settings.timings.term_grace + 60.0)
+    while holder(state_dir) == pid and not deadline.is_over:
+        time.sleep(_POLL_SECONDS)
+    if holder(state_dir) == pid:
+        # Its guards end every part with it.
+        os.kill(pid, signal.SIGKILL)
+    return True
+
+
+def status(settings: Settings) -> Endpoints | None:
+    """Return what runs on this state directory, or None."""
+    state_dir = with_absolute_state_dir(settings).state_dir
+    pid = holder(state_dir)
+    found = endpoints.read(state_dir)
+    return found if found is not None and found.pid == pid else None
+
+
+def with_absolute_state_dir(settings: Settings) -> Settings:
+    return settings.model_copy(update={"state_dir": settings.state_dir.expanduser().absolute()})
+
+
+def _migrate(plan: Plan, state_dir: Path, display: Display) -> None:
+    log_path = log_dir(state_dir) / "migrate.log"
+    with log_path.open("wb") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "services.up.migrate"],
+            env=dict(plan.env),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise StartFailed(f"the metadata database could not be prepared:\n{_tail(log_path)}")
+    display.say(f"state directory {state_dir}, database at the newest schema")
+
+
+def _observer(plan: Plan, state_dir: Path, display: Display) -> Observer:
+    said_ready = False
+
+    def changed(parts: Sequence[Part], is_ready: bool) -> None:
+        nonlocal said_ready
+        endpoints.write(state_dir, _endpoints(plan, parts, is_ready=is_ready))
+        display.show(parts)
+        if is_ready and not said_ready:
+            said_ready = True
+            display.say(describe_ready(plan))
+
+    def died(part: Part, code: int, delay_seconds: float) -> None:
+        display.say(describe_death(part, code, delay_seconds))
+
+    return Observer(changed, died)
+
+
+def _endpoints(plan: Plan, parts: Sequence[Part], *, is_ready: bool) -> Endpoints:
+    described = {
+        part.spec.name: PartStatus(
+            state=part.state.value,
+            pid=part.pid,
+            metrics_port=part.spec.metrics_port,
+            restarts=part.restarts,
+            log=str(part.spec.log_path),
+        )
+        for part in parts
+    }
+    return Endpoints(
+        address=plan.address, pid=os.getpid(), is_ready=is_ready, parts=described, torchserve=plan.torchserve
+    )
+
+
+def _tail(path: Path) -> str:
+    return "\n".join(f"    {line}" for line in path.read_text(errors="replace").splitlines()[-15:])

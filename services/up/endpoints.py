@@ -1,0 +1,69 @@
+"""`endpoints.json` in the state directory: where a running platform answers, for people, the client and scrapers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FILE_NAME = "endpoints.json"
+
+
+class PartStatus(BaseModel):
+    """One running part."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: str
+    pid: int | None = None
+    metrics_port: int | None = None
+    restarts: int = 0
+    log: str = ""
+
+
+class TorchServePorts(BaseModel):
+    """Where TorchServe listens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    inference: int
+    management: int
+    metrics: int
+    grpc: int
+    grpc_management: int
+
+
+class Endpoints(BaseModel):
+    """Everything a neighbour needs to reach a running platform."""
+
+    model_config = ConfigDict(frozen=True)
+
+    address: str = Field(description="host:port of the API.")
+    pid: int = Field(description="The process to stop; it stops the rest.")
+    is_ready: bool
+    parts: dict[str, PartStatus]
+    torchserve: TorchServePorts
+
+
+def write(state_dir: Path, endpoints: Endpoints) -> None:
+    """Replace the file at once: a reader sees the old facts or the new ones."""
+    path = state_dir / FILE_NAME
+    temporary = path.with_suffix(".part")
+    with temporary.open("w") as file:
+        file.write(endpoints.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read(state_dir: Path) -> Endpoints | None:
+    """Return what the file says, or None where there is no readable one."""
+    try:
+        return Endpoints.model_validate_json((state_dir / FILE_NAME).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def remove(state_dir: Path) -> None:
+    (state_dir / FILE_NAME).unlink(missing_ok=True)

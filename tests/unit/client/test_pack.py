@@ -1,0 +1,107 @@
+"""A dataset folder becomes one archive; what cannot become a dataset is named."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from services.client.pack import PathInvalid, as_archive
+
+
+def ignore(done: int, total: int) -> None:
+    del done, total
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "set"
+    (root / "images").mkdir(parents=True)
+    (root / "images" / "a.jpg").write_bytes(b"jpeg bytes")
+    (root / "annotations.json").write_text("{}")
+    return root
+
+
+def test_a_folder_becomes_a_tar_of_its_files(folder: Path) -> None:
+    with as_archive(folder, on_progress=ignore) as archive, tarfile.open(archive) as tar:
+        names = tar.getnames()
+        image = tar.extractfile("images/a.jpg")
+        assert image is not None
+        content = image.read()
+
+    assert names == ["annotations.json", "images/a.jpg"]
+    assert content == b"jpeg bytes"
+    assert not archive.exists()
+
+
+def test_progress_ends_at_the_total(folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    with as_archive(folder, on_progress=lambda done, total: seen.append((done, total))):
+        pass
+
+    assert seen[-1] == (12, 12)
+
+
+def test_hidden_files_stay_at_home(folder: Path) -> None:
+    (folder / ".DS_Store").write_text("x")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("x")
+
+    with as_archive(folder, on_progress=ignore) as archive, tarfile.open(archive) as tar:
+        assert tar.getnames() == ["annotations.json", "images/a.jpg"]
+
+
+def test_a_link_is_packed_as_the_file_it_points_to(folder: Path) -> None:
+    (folder / "images" / "b.jpg").symlink_to(folder / "images" / "a.jpg")
+
+    with as_archive(folder, on_progress=ignore) as archive, tarfile.open(archive) as tar:
+        assert tar.getmember("images/b.jpg").isreg()
+
+
+def test_an_archive_is_used_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.jpg", b"x")
+
+    with as_archive(path, on_progress=ignore) as archive:
+        assert archive == path
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        pytest.param("gone", lambda path: None, "does not exist", id="nothing there"),
+        pytest.param("set.rar", lambda path: path.write_bytes(b"x"), "is no archive", id="another kind of file"),
+        pytest.param("set.zip", lambda path: path.write_bytes(b""), "is an empty file", id="an empty archive"),
+        pytest.param("empty", lambda path: path.mkdir(), "holds no image", id="an empty folder"),
+    ],
+)
+def test_a_path_that_is_no_dataset_is_named_with_the_remedy(
+    tmp_path: Path, name: str, make: object, message: str
+) -> None:
+    make(tmp_path / name)  # type: ignore[operator]
+
+    with pytest.raises(PathInvalid, match=rf"{name} {message}"), as_archive(tmp_path / name, on_progress=ignore):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(
+            lambda root: (root / "images" / "b.png").write_bytes(b""), r"images/b\.png is an empty", id="empty"
+        ),
+        pytest.param(
+            lambda root: (root / "images" / "c.png").symlink_to("gone"), r"images/c\.png is a link", id="link"
+        ),
+    ],
+)
+def test_a_bad_file_in_a_folder_is_named(folder: Path, spoil: object, message: str) -> None:
+    spoil(folder)  # type: ignore[operator]
+
+    with pytest.raises(PathInvalid, match=message), as_archive(folder, on_progress=ignore):
+        pass

@@ -1,0 +1,41 @@
+"""What a trainer process is told to do: `plan.json` of its attempt directory. Torch-free.
+
+A plan holds no credential and no name of a store: inputs are local, verified directories.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Plan(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = Field(description="A key of the catalog.")
+    config: dict[str, Any] = Field(description="The recipe's complete config.")
+    dataset_dir: Path = Field(description="A materialised dataset version in canonical form.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="The device this attempt owns.")
+    threads: int = Field(1, ge=1, description="The share of cores this attempt owns.")
+
+
+class TrainPlan(_Plan):
+    """One attempt of a job."""
+
+    mode: Literal["train"] = "train"
+    job_id: str
+    attempt: int = Field(ge=1)
+    token: int = Field(ge=0)
+    resume_dir: Path | None = Field(None, description="A verified checkpoint to go on from.")
+    cache_dir: Path = Field(description="Survives attempts: decisions of the precision probe.")
+    spool_dir: Path = Field(description="Where checkpoints, artifacts and the bundle of this attempt are left.")
+
+
+class PackagePlan(_Plan):
+    """Makes a servable bundle of one checkpoint."""
+
+    mode: Literal["package_checkpoint"] = "package_checkpoint"
+    checkpoint_dir: Path = Field(description="A verified checkpoint.")
+    bundle_dir: Path = Field(description="Where to write the bundle; must not exist.")

@@ -1,0 +1,1 @@
+"""Detection: where things are in an image, as boxes with class names and scores."""

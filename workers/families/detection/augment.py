@@ -1,0 +1,77 @@
+"""Random changes of a whole batch: geometry of images and boxes, brightness and saturation.
+
+`draw` decides on the host from a generator alone; `render` applies it on the images' device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from workers.families.detection.config import Augment
+from workers.families.detection.images import normalise
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What happens to each image of a batch; all fields have one row an image.
+
+    `zoom` is (x, y), negative in x for a mirror image, and `shift` is (x, y), both in the frame
+    where the image spans -1 to 1; `colour` is (exposure, saturation).
+    """
+
+    zoom: Tensor
+    shift: Tensor
+    colour: Tensor
+
+    def to(self, device: torch.device) -> Draw:
+        """Return the same on another device."""
+        return Draw(*(t.to(device, non_blocking=True) for t in (self.zoom, self.shift, self.colour)))
+
+
+def draw(num_images: int, config: Augment, generator: torch.Generator) -> Draw:
+    """Draw the changes of one batch; depends on the generator's state alone."""
+    zoom, mirror, x, y, exposure, saturation = torch.rand((6, num_images), generator=generator)
+    low, high = config.scale
+    factor = torch.exp(math.log(low) + zoom * math.log(high / low))
+    sign = torch.where(mirror < config.flip, -1.0, 1.0)
+    shift = torch.stack([x, y], dim=1).mul(2).sub(1) * (2 * config.translate)
+    limits = torch.tensor([config.exposure, config.saturation]).log()
+    colour = torch.exp((torch.stack([exposure, saturation], dim=1) * 2 - 1) * limits)
+    return Draw(zoom=torch.stack([factor * sign, factor], dim=1), shift=shift, colour=colour)
+
+
+def move_boxes(
+    boxes: Tensor, labels: Tensor, drawn: Draw, *, size: int, min_visible: float
+) -> tuple[Tensor, Tensor]:
+    """Move boxes (N, M, 4) with their images; those mostly outside get label 0 and a zero box."""
+    zoom, shift = drawn.zoom[:, None, None], drawn.shift[:, None, None]
+    corners = (boxes.unflatten(-1, (2, 2)) * (2 / size) - 1) * zoom + shift
+    corners = (corners + 1) * (size / 2)
+    low, high = corners.amin(2), corners.amax(2)
+    moved = torch.cat([low, high], dim=-1)
+    inside = moved.clamp(0, size)
+    full, kept = (high - low).prod(-1), (inside[..., 2:] - inside[..., :2]).prod(-1)
+    visible = (labels > 0) & (kept >= min_visible * full) & ((inside[..., 2:] - inside[..., :2]).amin(-1) >= 1)
+    return inside * visible[..., None], labels * visible
+
+
+def render(images: Tensor, drawn: Draw, config: Augment) -> Tensor:
+    """Return uint8 images (N, 3, S, S) changed as drawn and normalised for the network."""
+    pixels = images.float()
+    if config.exposure > 1 or config.saturation > 1:
+        exposure, saturation = drawn.colour[:, :, None, None, None].unbind(1)
+        # In HSV a colour is value - saturation * something: pulling it to its largest channel scales only saturation.
+        value = pixels.amax(1, keepdim=True)
+        pixels = torch.lerp(value, pixels, saturation).mul_(exposure).clamp_(0, 255)
+    pixels = normalise(pixels)
+    if config.scale == (1, 1) and config.translate == 0 and config.flip == 0:
+        return pixels
+    theta = torch.cat([torch.diag_embed(1 / drawn.zoom), (-drawn.shift / drawn.zoom)[..., None]], dim=-1)
+    grid = functional.affine_grid(theta, list(pixels.shape), align_corners=False)
+    # Zeros from outside are the mean colour, which is also what fills a fitted image.
+    return functional.grid_sample(pixels, grid, align_corners=False)

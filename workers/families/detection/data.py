@@ -1,0 +1,244 @@
+"""Reads a detection dataset in canonical form, and makes training batches from it.
+
+Images are read in place from the tar shards, fitted into the square once and kept as uint8 up to a
+memory budget. `TrainBatches` is a pure function of the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from services.core.errors import DatasetInvalid
+from workers.families.base import Placement
+from workers.families.detection import augment
+from workers.families.detection.config import Augment, Data
+from workers.families.detection.images import Fit, ImageInvalid, decode, fit, letterbox
+
+_ORDER, _AUGMENT = 0, 1
+"""Streams of random numbers; a stream, the seed and a counter make one generator."""
+
+# Padded shapes of rich datasets vary in these strides, so that kernels meet few of them.
+_TRUTHS_STRIDE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image of a split and its truth; boxes are xyxy in pixels of the image, labels from 1."""
+
+    path: Path
+    offset: int
+    size_bytes: int
+    member: str
+    height: int
+    width: int
+    boxes: Tensor
+    labels: Tensor
+    is_crowd: Tensor
+    area: Tensor
+
+    def read(self) -> bytes:
+        """Return the encoded image."""
+        try:
+            with self.path.open("rb", buffering=0) as shard:
+                data = os.pread(shard.fileno(), self.size_bytes, self.offset)
+        except OSError as err:
+            raise DatasetInvalid(f"cannot read {self.path.name}: {err}; import the dataset again") from err
+        if len(data) != self.size_bytes:
+            raise DatasetInvalid(f"{self.path.name} ends inside {self.member}; import the dataset again")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Class names, where label i is `classes[i-1]`, and the records of each split."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[Record, ...]]
+
+
+def read_dataset(directory: Path) -> Dataset:
+    """Read the index of a dataset version; reads no image.
+
+    Raises:
+        DatasetInvalid: not a detection dataset in canonical form, or without training or held-out images.
+    """
+    try:
+        header = json.loads((directory / "dataset.json").read_text(encoding="utf-8"))
+        if header["family"] != "detection":
+            raise DatasetInvalid(f"this is a {header['family']} dataset; detection needs images with boxes")
+        classes = tuple(str(name) for name in header["classes"])
+        splits: dict[str, list[Record]] = {}
+        with (directory / "annotations.jsonl").open(encoding="utf-8") as lines:
+            for line in lines:
+                entry = json.loads(line)
+                splits.setdefault(entry["split"], []).append(_record(directory, entry))
+    except (OSError, KeyError, TypeError, ValueError) as err:
+        raise DatasetInvalid(f"the dataset's index is damaged ({err!r}); import the dataset again") from err
+    for split in ("train", "val"):
+        if not splits.get(split):
+            raise DatasetInvalid(f"the dataset has no image in the split '{split}'; import one with both train and val")
+    if not any((record.labels > 0).any() for record in splits["train"]):
+        raise DatasetInvalid("no training image has a box; import annotations with the images")
+    _check_labels(splits, len(classes))
+    return Dataset(classes=classes, splits={name: tuple(records) for name, records in splits.items()})
+
+
+def _record(directory: Path, entry: Mapping[str, Any]) -> Record:
+    labels = torch.tensor(entry["labels"], dtype=torch.int64)
+    return Record(
+        path=directory / str(entry["shard"]),
+        offset=int(entry["offset"]),
+        size_bytes=int(entry["size"]),
+        member=str(entry["member"]),
+        height=int(entry["height"]),
+        width=int(entry["width"]),
+        boxes=torch.tensor(entry["boxes"], dtype=torch.float32).reshape(len(labels), 4),
+        labels=labels,
+        is_crowd=torch.tensor(entry["iscrowd"], dtype=torch.bool).reshape(len(labels)),
+        area=torch.tensor(entry["area"], dtype=torch.float32).reshape(len(labels)),
+    )
+
+
+def _check_labels(splits: Mapping[str, Sequence[Record]], num_classes: int) -> None:
+    for name, records in splits.items():
+        for record in records:
+            if bool(((record.labels < 1) | (record.labels > num_classes)).any()):
+                raise DatasetInvalid(f"{record.member} in '{name}' has a label outside 1 to {num_classes}")
+
+
+class SquareImages:
+    """The images of a split fitted into squares: the first ones stay in memory, up to a budget."""
+
+    def __init__(self, records: Sequence[Record], *, size: int, cache_mib: int) -> None:
+        self.records = records
+        self.size = size
+        num_cached = min(len(records), cache_mib * 2**20 // (3 * size * size))
+        # Untouched pages of an empty tensor cost nothing, so the cache grows with use.
+        self._cache = torch.empty((num_cached, 3, size, size), dtype=torch.uint8)
+        self._is_cached = np.zeros(num_cached, dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def fit_of(self, index: int) -> Fit:
+        """Return where the image lies in its square; reads nothing."""
+        return fit(self.records[index].height, self.records[index].width, self.size)
+
+    def gather(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+        """Return images by index, uint8 (N, 3, S, S)."""
+        cacheable = indices < len(self._is_cached)
+        for index in indices[cacheable][~self._is_cached[indices[cacheable]]]:
+            self._cache[index] = self._load(index)
+            self._is_cached[index] = True
+        if cacheable.all():
+            return self._cache[torch.from_numpy(indices)]
+        return torch.stack([self._cache[i] if is_in else self._load(i) for i, is_in in zip(indices, cacheable, strict=True)])
+
+    def _load(self, index: int) -> Tensor:
+        record = self.records[index]
+        try:
+            image = decode(record.read(), size=(record.height, record.width))
+        except ImageInvalid as err:
+            raise DatasetInvalid(f"{record.member}: {err}; import the dataset again without it") from err
+        return letterbox(image, self.size)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images with their truths, padded to the same number: a label of 0 is no box.
+
+    From the source, `images` are uint8 (N, 3, S, S) still to be changed as `drawn`; on the device
+    they are changed and normalised, and `drawn` is None. `boxes` (N, M, 4) are xyxy in pixels of
+    the changed square; `labels` are (N, M).
+    """
+
+    images: Tensor
+    boxes: Tensor
+    labels: Tensor
+    drawn: augment.Draw | None
+
+    def to(self, placement: Placement, config: Augment) -> Batch:
+        """Move to the device and apply there what was drawn."""
+        device = placement.device
+        images = self.images.to(device, non_blocking=True)
+        if self.drawn is not None:
+            images = augment.render(images, self.drawn.to(device), config)
+        return Batch(
+            images=images.to(memory_format=placement.memory_format),
+            boxes=self.boxes.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            drawn=None,
+        )
+
+
+class TrainBatches:
+    """Full batches from endless epochs, each epoch in an order of its own.
+
+    Step s takes the images s*B to s*B+B-1 of the epochs laid end to end, so that a set smaller than
+    a batch works and no image is left out. Crowds are no truths.
+    """
+
+    def __init__(self, records: Sequence[Record], *, data: Data, augmentation: Augment, seed: int) -> None:
+        self._images = SquareImages(records, size=data.image_size, cache_mib=data.cache_mib)
+        self._data, self._augmentation, self._seed = data, augmentation, seed
+        self._boxes, self._labels = _pad(self._images)
+        self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, np.empty(0, np.int64))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self._images) // self._data.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        return self._data.batch_size
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step: the same for the same data, config, seed and step."""
+        indices = self._indices(step)
+        rows = torch.from_numpy(indices)
+        boxes, labels = _trim(self._boxes[rows], self._labels[rows])
+        drawn = augment.draw(len(indices), self._augmentation, _generator(self._seed, _AUGMENT, step))
+        size, min_visible = self._data.image_size, self._augmentation.min_visible
+        boxes, labels = augment.move_boxes(boxes, labels, drawn, size=size, min_visible=min_visible)
+        return Batch(images=self._images.gather(indices), boxes=boxes, labels=labels, drawn=drawn)
+
+    def _indices(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        positions = np.arange(step * self._data.batch_size, (step + 1) * self._data.batch_size)
+        epochs, places = np.divmod(positions, len(self._images))
+        return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+
+    def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        if self._epoch_order[0] != epoch:
+            generator = _generator(self._seed, _ORDER, epoch)
+            self._epoch_order = (epoch, torch.randperm(len(self._images), generator=generator).numpy())
+        return self._epoch_order[1]
+
+
+def _generator(seed: int, stream: int, counter: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, stream, counter]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) >> 1)
+
+
+def _pad(images: SquareImages) -> tuple[Tensor, Tensor]:
+    kept = [record.labels[~record.is_crowd] for record in images.records]
+    most = max(1, *(len(labels) for labels in kept)) if kept else 1
+    boxes, labels = torch.zeros(len(kept), most, 4), torch.zeros(len(kept), most, dtype=torch.int64)
+    for row, record in enumerate(images.records):
+        labels[row, : len(kept[row])] = kept[row]
+        boxes[row, : len(kept[row])] = images.fit_of(row).to_square(record.boxes[~record.is_crowd])
+    return boxes, labels
+
+
+def _trim(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    most = int((labels > 0).sum(1).max())
+    rounded = max(1, -(-most // _TRUTHS_STRIDE)) * _TRUTHS_STRIDE
+    return boxes[:, :rounded], labels[:, :rounded]

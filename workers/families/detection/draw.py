@@ -1,0 +1,85 @@
+"""Pictures for people: boxes with class names and scores, and sheets of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from workers.families.detection.images import to_pixels
+
+# Twelve colours told apart on light and dark grounds.
+_PALETTE = (
+    *("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080"),
+    *("#f032e6", "#9a6324", "#808000", "#ffe119", "#42d4f4", "#bfef45"),
+)
+_TRUTH = "#ffffff"
+_SHORT_SIDE = 320
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box to draw, xyxy in pixels of the image; without a score it is a truth: thin and white."""
+
+    xyxy: Sequence[float]
+    label: int
+    name: str
+    score: float | None = None
+
+
+def draw_boxes(image: Tensor, boxes: Sequence[Box]) -> Image.Image:
+    """Draw boxes on a uint8 image (3, H, W), enlarged if it is small."""
+    picture = Image.fromarray(to_pixels(image))
+    zoom = max(1, -(-_SHORT_SIDE // min(picture.size)))
+    picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+    canvas = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=max(12, min(picture.size) // 24))
+    for box in sorted(boxes, key=lambda b: b.score or 0.0):
+        corners = [value * zoom for value in box.xyxy]
+        if box.score is None:
+            canvas.rectangle(corners, outline=_TRUTH, width=1)
+            continue
+        colour = _PALETTE[(box.label - 1) % len(_PALETTE)]
+        canvas.rectangle(corners, outline=colour, width=max(2, min(picture.size) // 160))
+        _draw_caption(canvas, f"{box.name} {box.score:.2f}", corner=(corners[0], corners[1]), colour=colour, font=font)
+    return picture
+
+
+def _draw_caption(
+    canvas: ImageDraw.ImageDraw,
+    text: str,
+    *,
+    corner: tuple[float, float],
+    colour: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
+    height = bottom - top + 4
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    x = max(0.0, min(corner[0], canvas.im.size[0] - (right - left) - 4))
+    canvas.rectangle([x, y, x + right - left + 4, y + height], fill=colour)
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 140 else "white"
+    canvas.text((x + 2 - left, y + 2 - top), text, fill=ink, font=font)
+
+
+def sheet(pictures: Sequence[Image.Image], *, columns: int = 3, gap: int = 6) -> bytes:
+    """Lay pictures out in rows and return one PNG."""
+    columns = min(columns, len(pictures))
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    width = max(sum(p.width for p in row) + gap * (len(row) - 1) for row in rows)
+    height = sum(max(p.height for p in row) for row in rows) + gap * (len(rows) - 1)
+    page = Image.new("RGB", (width, height), "white")
+    y = 0
+    for row in rows:
+        x = 0
+        for picture in row:
+            page.paste(picture, (x, y))
+            x += picture.width + gap
+        y += max(p.height for p in row) + gap
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG")
+    return buffer.getvalue()

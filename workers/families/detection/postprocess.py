@@ -1,0 +1,53 @@
+"""From a network's boxes and scores to the detections of an image: thresholds and suppression.
+
+Evaluation and serving share this; they differ in the thresholds only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from workers.families.detection.images import Fit
+
+# Suppression is quadratic: a threshold near zero must not feed it every box of the network.
+_MAX_CANDIDATES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What counts as a detection; `labels` limits it to these label ids, None allows all."""
+
+    score_threshold: float = 0.5
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    labels: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Of one image, best first: xyxy boxes in pixels of the sent image, label ids from 1, scores."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+
+
+def select(boxes: Tensor, scores: Tensor, placed: Fit, thresholds: Thresholds) -> Detections:
+    """Pick the detections of one image from boxes (A, 4) of its square and scores (A, K)."""
+    kept = scores >= max(thresholds.score_threshold, torch.finfo(scores.dtype).tiny)
+    if thresholds.labels is not None:
+        allowed = torch.zeros(scores.shape[1], dtype=torch.bool)
+        allowed[[label - 1 for label in thresholds.labels]] = True
+        kept = kept & allowed
+    anchors, classes = kept.nonzero(as_tuple=True)
+    best = scores[anchors, classes].sort(descending=True, stable=True).indices[:_MAX_CANDIDATES]
+    anchors, classes = anchors[best], classes[best]
+    located = placed.to_image(boxes[anchors])
+    has_area = ((located[:, 2:] - located[:, :2]) > 0).all(1) & located.isfinite().all(1)
+    anchors, classes, located = anchors[has_area], classes[has_area], located[has_area]
+    final = batched_nms(located, scores[anchors, classes], classes, thresholds.nms_iou)[: thresholds.max_detections]
+    return Detections(boxes=located[final], labels=classes[final] + 1, scores=scores[anchors, classes][final])

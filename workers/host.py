@@ -1,0 +1,85 @@
+"""Facts of this machine: who a process is, how many cores are ours, what the kernel killed, what room is left."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import psutil
+
+_PROC = Path("/proc")
+_CGROUP = Path("/sys/fs/cgroup")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def host_name() -> str:
+    return socket.gethostname()
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot; pids and start times mean something only within one."""
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def process_start(pid: int) -> float | None:
+    """Return when a process started, in seconds since boot, or None where it is gone or a zombie."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command in parentheses may hold spaces and parentheses itself; fields count from after the last one.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19]) / _TICKS_PER_SECOND
+
+
+def processes_inside(directory: Path) -> list[int]:
+    """Return the processes whose working directory is `directory` or below: an attempt's whole family."""
+    root = directory.resolve()
+    found = []
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                cwd = Path(os.readlink(entry / "cwd"))
+            except OSError:
+                continue
+            if cwd == root or root in cwd.parents:
+                found.append(int(entry.name))
+    return found
+
+
+def core_count() -> int:
+    """Return the cores this process may use: its affinity, and the quota of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
+    if quota.isdigit() and period:
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def oom_kill_count() -> int:
+    """Return how many processes of our control group the kernel has killed for memory; 0 where it does not say."""
+    path = _read(_PROC / "self/cgroup").partition("::")[2].strip()
+    for line in _read(_CGROUP / path.lstrip("/") / "memory.events").splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return 0
+
+
+def free_fraction(directory: Path) -> float:
+    """Return the free share of the disk that holds `directory`."""
+    usage = psutil.disk_usage(str(directory))
+    return usage.free / usage.total if usage.total else 0.0
+
+
+def gpu_count() -> int:
+    """Return the number of NVIDIA devices, without touching CUDA."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

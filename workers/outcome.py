@@ -1,0 +1,130 @@
+"""How an attempt ended, decided from what its child said and how its process ended. Pure.
+
+The order matters: a lost lease beats everything, a finished training beats a stop that came too late, a failure the
+child itself explained beats one guessed from its exit.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.core.states import FailureReason
+from workers.stop import StopReason
+
+DISK_FULL_DELAY_SECONDS = 60.0
+
+
+class Verdict(enum.Enum):
+    """What the worker does with the job."""
+
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    CANCEL = "cancel"
+    REQUEUE = "requeue"
+    ABANDON = "abandon"
+    """Write nothing: the job is another attempt's, or nobody could be asked for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Everything known about a child that ended."""
+
+    code: int | None = None
+    signal: int | None = None
+    is_parent_lost: bool = False
+    """The warm parent died, and the child with it."""
+    is_stream_broken: bool = False
+    is_stalled: bool = False
+    is_oom_killed: bool = False
+    """The kernel killed a process of this control group for memory while the child ran."""
+    is_killed_by_us: bool = False
+    """It did not stop within the grace after being asked."""
+    stop: StopReason | None = None
+    final: Mapping[str, Any] | None = None
+    failure: Mapping[str, Any] | None = None
+    last_step: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict and, where something failed, why. A charged requeue uses up one of the job's attempts."""
+
+    verdict: Verdict
+    reason: FailureReason | None = None
+    message: str = ""
+    is_charged: bool = False
+    delay_seconds: float | None = 0.0
+    """None: the usual back-off for this attempt."""
+    final: Mapping[str, Any] = field(default_factory=dict)
+
+
+def decide(ending: Ending) -> Outcome:
+    """Return what an ending means for the job."""
+    if ending.stop in (StopReason.LOST, StopReason.NO_CONTACT):
+        return Outcome(Verdict.ABANDON)
+    said = (ending.final or {}).get("reason")
+    if said == "completed" and ending.code == 0:
+        return Outcome(Verdict.SUCCEED, final=ending.final or {})
+    if ending.stop is StopReason.CANCEL:
+        return Outcome(Verdict.CANCEL)
+    if said == "timeout":
+        message = f"Training reached limits.max_seconds at step {ending.last_step}; the last checkpoint is kept."
+        return Outcome(Verdict.FAIL, FailureReason.TIMEOUT, message)
+    if ending.failure is not None:
+        return _of_failure(ending.failure)
+    if said == "stopped" or ending.stop is StopReason.DRAIN:
+        # Also a child that somebody else signalled: a service manager stops all processes of a unit at once.
+        return Outcome(Verdict.REQUEUE)
+    return _of_exit(ending)
+
+
+_RETRIES: dict[FailureReason, Outcome] = {
+    FailureReason.HOST_OUT_OF_MEMORY: Outcome(Verdict.REQUEUE, is_charged=True, delay_seconds=None),
+    FailureReason.SHARED_MEMORY: Outcome(Verdict.REQUEUE, is_charged=True, delay_seconds=None),
+    FailureReason.CRASH: Outcome(Verdict.REQUEUE, is_charged=True, delay_seconds=None),
+    FailureReason.STALL: Outcome(Verdict.REQUEUE, is_charged=True, delay_seconds=None),
+    FailureReason.INTERNAL: Outcome(Verdict.REQUEUE, is_charged=True, delay_seconds=None),
+    FailureReason.GPU_LOST: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=None),
+    FailureReason.STORAGE_UNAVAILABLE: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=None),
+    FailureReason.WORKER_LOST: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=0.0),
+    FailureReason.DISK_FULL: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=DISK_FULL_DELAY_SECONDS),
+}
+"""Failures worth another attempt. The rest repeat themselves: an exact resume meets the same loss, batch and limit."""
+
+
+def failed(reason: FailureReason, message: str) -> Outcome:
+    """Return what a failure of this reason leads to."""
+    plain = _RETRIES.get(reason, Outcome(Verdict.FAIL))
+    return Outcome(plain.verdict, reason, message, is_charged=plain.is_charged, delay_seconds=plain.delay_seconds)
+
+
+def _of_failure(failure: Mapping[str, Any]) -> Outcome:
+    try:
+        reason = FailureReason(str(failure.get("reason")))
+    except ValueError:
+        reason = FailureReason.INTERNAL
+    return failed(reason, str(failure.get("message") or "The trainer failed without saying why."))
+
+
+def _of_exit(ending: Ending) -> Outcome:
+    at = f"at step {ending.last_step}" if ending.last_step >= 0 else "before its first step"
+    if ending.is_stalled:
+        return failed(FailureReason.STALL, f"The trainer stood still {at}; the log ends with the stacks of its threads.")
+    if ending.is_parent_lost:
+        return failed(FailureReason.WORKER_LOST, f"The process that starts trainers ended {at}; it is started again.")
+    if ending.is_stream_broken:
+        return failed(FailureReason.CRASH, f"The trainer sent unreadable messages {at}; the log may say why.")
+    if ending.is_oom_killed and ending.signal == signal.SIGKILL:
+        message = f"The kernel killed the trainer {at} for memory: lower data.batch_size or give the worker more."
+        return failed(FailureReason.HOST_OUT_OF_MEMORY, message)
+    if ending.signal == signal.SIGBUS:
+        message = f"The trainer got SIGBUS {at}, most often too little shared memory: set runtime.loader_workers to 0."
+        return failed(FailureReason.SHARED_MEMORY, message)
+    if ending.signal is not None:
+        name = signal.Signals(ending.signal).name
+        return failed(FailureReason.CRASH, f"The trainer was killed by {name} {at}; the log's last lines may say why.")
+    return failed(FailureReason.CRASH, f"The trainer exited with code {ending.code} {at} without a result.")

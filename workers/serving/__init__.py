@@ -1,0 +1,1 @@
+"""Bundles made servable: export, the parity gate, the archive, and the one file that knows TorchServe."""

@@ -1,0 +1,192 @@
+"""Opens a bundle directory, or an archive unpacked, as a handler with its network in the stored form.
+
+A bundle is what training leaves: `bundle.json`, `weights.safetensors`, `golden/`. An archive adds
+`serving.json` and the exported network. Servers, the parity gate and tests all come through here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from services.core.errors import PlatformError
+from workers.families.base import Golden, Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
+from workers.families.catalog import CATALOG, Entry
+from workers.serving.form import Form, instruction_sets, load_eager, load_stored, memory_format_of
+
+log = structlog.get_logger()
+
+SERVING_FILE = "serving.json"
+NETWORK_FILE = "model.pt2"
+FORMAT_VERSION = 1
+
+
+class BundleInvalid(PlatformError):
+    """The bundle cannot be opened."""
+
+    reason = "BUNDLE_INVALID"
+
+
+class ThreadsMismatch(PlatformError):
+    """The process has another thread count than the network was built for."""
+
+    reason = "THREADS_MISMATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an archive is to be served: the device and the threads one serving process may use."""
+
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServingRecord:
+    """What `serving.json` says of the stored network and of the host it was built on."""
+
+    form: Form = Form.EAGER
+    target: Target = Target()
+    instruction_sets: tuple[str, ...] = ()
+    torch: str = ""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    candidates: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> bytes:
+        document = {"format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(document, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ServingRecord:
+        document = json.loads(data)
+        if document.pop("format_version") != FORMAT_VERSION:
+            raise BundleInvalid("the archive has a format this server does not know: build it again")
+        document |= {
+            "form": Form(document["form"]),
+            "target": Target(**document["target"]),
+            "instruction_sets": tuple(document["instruction_sets"]),
+            "candidates": tuple(document["candidates"]),
+        }
+        return cls(**document)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A bundle read but not yet running: everything but the choice of a form."""
+
+    recipe: str
+    handler: Handler
+    module: nn.Module
+    golden: Golden
+
+    @property
+    def spec(self) -> ServingSpec:
+        return self.handler.spec
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A network ready to answer, in the form really loaded."""
+
+    recipe: str
+    model: Mapping[str, Any]
+    form: Form
+    handler: Handler
+    network: Network
+    golden: Golden
+
+    def check(self, *, count: int = 2) -> None:
+        """Answer the first golden inputs, which also warms up, and refuse to serve wrong answers.
+
+        Raises:
+            BundleInvalid: an answer differs from the trainer's by more than the family allows.
+        """
+        expected = self.golden.answers[:count]
+        actual = self.handler.predict(golden_instances(self.golden)[:count], self.network)
+        for number, (want, got) in enumerate(zip(expected, actual, strict=True)):
+            report = ParityReport({}, False) if isinstance(got, InstanceInvalid) else self.handler.compare(want, got)
+            if not report.passed:
+                raise BundleInvalid(f"golden input {number} gets a wrong answer here: {dict(report.differences)}")
+
+
+def golden_instances(golden: Golden) -> list[Instance]:
+    return [Instance(body=body, fields={}, params={}) for body in golden.inputs]
+
+
+def read_parts(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Parts:
+    """Read a bundle: its handler, its network with weights, and its golden inputs and answers.
+
+    Raises:
+        BundleInvalid: a file is missing or malformed, or the recipe is unknown here.
+    """
+    try:
+        bundle = json.loads((directory / "bundle.json").read_bytes())
+        entry = catalog[bundle["recipe"]]
+        constants = bundle["spec"]
+        spec = ServingSpec(tuple(constants["input_shape"]), constants["constants"])
+        config = entry.load_config().model_validate(bundle["config"])
+        module = entry.load_recipe().load_serving_module(config, spec)
+        module.load_state_dict(load_file(directory / "weights.safetensors"))
+        handler = entry.load_handler()(spec)
+        return Parts(bundle["recipe"], handler, module.eval(), read_golden(directory))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as err:
+        raise BundleInvalid(f"the bundle cannot be read: {type(err).__name__}: {err}") from err
+
+
+def read_golden(directory: Path) -> Golden:
+    """Read `golden/`: encoded inputs in the order of their file names, and the trainer's answers to them."""
+    folder = directory / "golden"
+    answers = json.loads((folder / "answers.json").read_bytes())
+    inputs = sorted(path for path in folder.iterdir() if path.suffix != ".json")
+    if len(inputs) != len(answers):
+        raise ValueError(f"{len(inputs)} golden inputs but {len(answers)} answers")
+    return Golden(tuple(path.read_bytes() for path in inputs), tuple(answers))
+
+
+def read_record(directory: Path) -> ServingRecord:
+    """Read `serving.json`; a plain bundle without one is served eagerly."""
+    path = directory / SERVING_FILE
+    return ServingRecord.from_json(path.read_bytes()) if path.exists() else ServingRecord()
+
+
+def open_bundle(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Served:
+    """Open a bundle or an unpacked archive for serving, in its stored form where this host can run it.
+
+    The caller sets the process's threads first (`read_record(...).target.threads`).
+
+    Raises:
+        BundleInvalid: the bundle cannot be read.
+        ThreadsMismatch: a compiled network ran up to 13 times slower on another thread count than its own.
+    """
+    record = read_record(directory)
+    parts = read_parts(directory, catalog=catalog)
+    if record.form.is_native and torch.get_num_threads() != record.target.threads:
+        raise ThreadsMismatch(
+            f"the network was built for {record.target.threads} threads, this process has {torch.get_num_threads()}"
+        )
+    form = _runnable_form(record)
+    device = torch.device(record.target.device)
+    memory_format = memory_format_of(parts.module, parts.spec.input_shape)
+    if form is Form.EAGER:
+        network = load_eager(parts.module, memory_format=memory_format, device=device)
+    else:
+        network = load_stored(form, directory / NETWORK_FILE, memory_format=memory_format, device=device)
+    return Served(parts.recipe, record.model, form, parts.handler, network, parts.golden)
+
+
+def _runnable_form(record: ServingRecord) -> Form:
+    missing = set(record.instruction_sets) - set(instruction_sets())
+    if record.form.is_native and (missing or record.torch != torch.__version__):
+        # Machine code with unknown instructions ends the process, so it must not even be loaded.
+        log.warning("native_form_unusable", missing=sorted(missing), built_with=record.torch, here=torch.__version__)
+        return Form.EAGER
+    return record.form

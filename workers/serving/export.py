@@ -1,0 +1,112 @@
+"""Turns a bundle's network into every form this host can build, each with the reason where it cannot.
+
+Packages are built with the thread count they will be served with, and hold the weights: nothing in them
+points back to the machine that built them.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import torch
+from torch import nn
+
+from workers.families.base import Network
+from workers.serving.bundle import Parts, Target
+from workers.serving.form import Form, LowPrecision, has_fast_bf16, load_eager, load_stored, memory_format_of
+
+log = structlog.get_logger()
+
+_REASON_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One form of the network, loaded; `path` is its file, None for eager weights."""
+
+    form: Form
+    network: Network
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A form that will not be served, and why."""
+
+    form: Form
+    reason: str
+
+
+class FormUnavailable(Exception):
+    """This host cannot build the form; the message says what it lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Builds forms of one network for one target, into `directory`."""
+
+    parts: Parts
+    target: Target
+    directory: Path
+
+    def build(
+        self, forms: tuple[Form, ...], *, on_start: Callable[[Form], None] = lambda form: None
+    ) -> tuple[list[Candidate], list[Rejection]]:
+        """Build each form, telling `on_start` first; a form that fails is rejected with its reason."""
+        candidates: list[Candidate] = []
+        rejections: list[Rejection] = []
+        for form in forms:
+            on_start(form)
+            try:
+                candidates.append(self._build(form))
+            # An exporter can fail in any way on a network it does not know; eager weights always remain.
+            except Exception as err:  # noqa: BLE001
+                reason = f"{err}" if isinstance(err, FormUnavailable) else f"{type(err).__name__}: {err}"
+                log.info("form_unavailable", form=form, reason=reason[:_REASON_CHARACTERS])
+                rejections.append(Rejection(form, reason[:_REASON_CHARACTERS]))
+        return candidates, rejections
+
+    def _build(self, form: Form) -> Candidate:
+        if form is Form.EAGER:
+            module = copy.deepcopy(self.parts.module)
+            network = load_eager(module, memory_format=self._memory_format, device=self._device)
+            return Candidate(form, network, None)
+        path = self.directory / f"{form}.pt2"
+        self._require(form)
+        module = copy.deepcopy(self.parts.module)
+        if form is Form.AOTI_BF16:
+            module = LowPrecision(module)
+        program = self._program(module)
+        if form is Form.EXPORT:
+            torch.export.save(program, path)
+        else:
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs={"freezing": self._device.type == "cpu"}
+            )
+        network = load_stored(form, path, memory_format=self._memory_format, device=self._device)
+        return Candidate(form, network, path)
+
+    def _require(self, form: Form) -> None:
+        if form.is_native and shutil.which("g++") is None:
+            raise FormUnavailable("no C++ compiler (g++) on this host")
+        if form is Form.AOTI_BF16 and self._device.type == "cpu" and not has_fast_bf16():
+            raise FormUnavailable("this processor has no bf16 instructions")
+
+    def _program(self, module: nn.Module) -> torch.export.ExportedProgram:
+        prepared = module.eval().requires_grad_(False).to(device=self._device, memory_format=self._memory_format)
+        example = torch.zeros(1, *self.parts.spec.input_shape, device=self._device)
+        with torch.no_grad():
+            return torch.export.export(prepared, (example.contiguous(memory_format=self._memory_format),))
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.target.device)
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return memory_format_of(self.parts.module, self.parts.spec.input_shape)

@@ -1,0 +1,103 @@
+"""The forms a served network comes in, and how each is loaded into one callable.
+
+A compiled form computes one instance at a time: on one thread a batch gains little, a package per batch
+size costs minutes to build, and a package for any batch size ran a third slower on single instances.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from workers.families.base import Network
+
+_Outputs = Tensor | tuple[Tensor, ...]
+_ISA_PREFIXES = ("avx", "amx", "fma", "sve", "asimd")
+
+
+class Form(enum.StrEnum):
+    """How the network of an archive is stored, in the usual order of speed."""
+
+    AOTI_BF16 = "aoti_bf16"
+    AOTI_FP32 = "aoti_fp32"
+    EXPORT = "export"
+    EAGER = "eager"
+
+    @property
+    def is_native(self) -> bool:
+        """True for machine code, which runs only where the instructions it was built for exist."""
+        return self in (Form.AOTI_BF16, Form.AOTI_FP32)
+
+
+class LowPrecision(nn.Module):
+    """A network computed in bf16 behind an fp32 interface."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> _Outputs:
+        outputs = self.module(x.to(torch.bfloat16))
+        return outputs.float() if isinstance(outputs, Tensor) else tuple(output.float() for output in outputs)
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Return the vector extensions of this processor, by the names torch gives them."""
+    capabilities = torch.cpu.get_capabilities()
+    return tuple(sorted(name for name, has in capabilities.items() if has is True and name.startswith(_ISA_PREFIXES)))
+
+
+def has_fast_bf16() -> bool:
+    """Return whether this processor computes bf16 in hardware; elsewhere it is emulated and slower than fp32."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(instruction_sets()))
+
+
+def memory_format_of(module: nn.Module, input_shape: tuple[int, ...]) -> torch.memory_format:
+    """Return channels_last for convolutions over images, where it always won, else contiguous."""
+    has_convolution = any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in module.modules())
+    return torch.channels_last if has_convolution and len(input_shape) == 3 else torch.contiguous_format
+
+
+def load_eager(module: nn.Module, *, memory_format: torch.memory_format, device: torch.device) -> Network:
+    prepared = module.eval().requires_grad_(False).to(device=device, memory_format=memory_format)
+    return _network(prepared, memory_format=memory_format, device=device, is_one_by_one=False)
+
+
+def load_stored(form: Form, path: Path, *, memory_format: torch.memory_format, device: torch.device) -> Network:
+    """Load a form that lives in a file; `form` is not eager."""
+    call: Callable[[Tensor], _Outputs]
+    if form is Form.EXPORT:
+        call = torch.export.load(path).module()
+    else:
+        index = device.index or 0 if device.type == "cuda" else -1
+        call = torch._inductor.aoti_load_package(str(path), device_index=index)
+    return _network(call, memory_format=memory_format, device=device, is_one_by_one=True)
+
+
+def _network(
+    call: Callable[[Tensor], _Outputs], *, memory_format: torch.memory_format, device: torch.device, is_one_by_one: bool
+) -> Network:
+    def compute(x: Tensor) -> _Outputs:
+        return call(x.to(device=device).contiguous(memory_format=memory_format))
+
+    def network(x: Tensor) -> _Outputs:
+        with torch.inference_mode():
+            if not is_one_by_one or x.shape[0] == 1:
+                return _to_host(compute(x))
+            return _concatenate([_to_host(compute(row)) for row in x.split(1)])
+
+    return network
+
+
+def _to_host(outputs: _Outputs) -> _Outputs:
+    return outputs.cpu() if isinstance(outputs, Tensor) else tuple(output.cpu() for output in outputs)
+
+
+def _concatenate(parts: list[_Outputs]) -> _Outputs:
+    if isinstance(parts[0], Tensor):
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    return tuple(torch.cat(list(columns)) for columns in zip(*parts, strict=True))

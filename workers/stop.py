@@ -1,0 +1,92 @@
+"""Why an attempt should stop, seen by selectors: flags that are set once and never cleared.
+
+Setting a latch takes no lock, so a signal handler may do it.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import select
+import threading
+
+
+class StopReason(enum.IntEnum):
+    """Why a child is asked to stop, the gravest last: it decides when several hold."""
+
+    DRAIN = 1
+    NO_CONTACT = 2
+    CANCEL = 3
+    LOST = 4
+
+
+class Stopped(Exception):
+    """The attempt was asked to stop before its child ran."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+class Latch:
+    """A flag with a file descriptor that stays readable once it is set."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._is_set = False
+
+    @property
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def set(self) -> None:
+        self._is_set = True
+        os.eventfd_write(self._fd, 1)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class StopRequest:
+    """One attempt's reasons to stop, together with the drain of its whole worker."""
+
+    def __init__(self, drain: Latch) -> None:
+        self._drain = drain
+        self._own = Latch()
+        self._lock = threading.Lock()
+        self._reasons: frozenset[StopReason] = frozenset()
+
+    @property
+    def reason(self) -> StopReason | None:
+        reasons = self._reasons | ({StopReason.DRAIN} if self._drain.is_set else frozenset())
+        return max(reasons, default=None)
+
+    @property
+    def is_lost(self) -> bool:
+        return StopReason.LOST in self._reasons
+
+    def latches(self) -> tuple[Latch, Latch]:
+        """Return what a selector watches; both stay readable once set."""
+        return self._own, self._drain
+
+    def request(self, reason: StopReason) -> None:
+        with self._lock:
+            self._reasons |= {reason}
+        self._own.set()
+
+    def check(self) -> None:
+        """Raise Stopped where there is a reason to stop."""
+        if (reason := self.reason) is not None:
+            raise Stopped(reason)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a reason to stop at most this long; tell whether there is one."""
+        if self.reason is None and seconds > 0:
+            select.select(self.latches(), [], [], seconds)
+        return self.reason is not None
+
+    def close(self) -> None:
+        self._own.close()
