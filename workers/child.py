@@ -20,7 +20,6 @@ from typing import Any
 
 from workers import process
 from workers.engine.frames import FrameKind, FrameWriter
-from workers.engine.stop import StopFlag
 from workers.failure import Diagnosis, diagnose
 from workers.plan import LOG_NAME, PLAN_NAME, read_plan
 
@@ -29,6 +28,23 @@ DUMP_SIGNAL = signal.SIGUSR1
 """Makes a trainer write the stacks of all its threads to its log."""
 
 _MAX_TRACEBACK = 64 * 1024
+
+
+class StopFlag:
+    """Set by a signal; the engine looks at it between two steps."""
+
+    def __init__(self) -> None:
+        # A plain attribute: a lock, and so threading.Event, may deadlock inside a signal handler.
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def listen(self, number: signal.Signals) -> None:
+        signal.signal(number, self._request)
+
+    def _request(self, *_: object) -> None:
+        self._is_set = True
 
 
 def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -> int:

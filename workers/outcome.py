@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.core.states import FailureReason
@@ -41,8 +41,6 @@ class Ending:
     is_stalled: bool = False
     is_oom_killed: bool = False
     """The kernel killed a process of this control group for memory while the child ran."""
-    is_killed_by_us: bool = False
-    """It did not stop within the grace after being asked."""
     stop: StopReason | None = None
     final: Mapping[str, Any] | None = None
     failure: Mapping[str, Any] | None = None
@@ -60,10 +58,22 @@ class Outcome:
     delay_seconds: float | None = 0.0
     """None: the usual back-off for this attempt."""
     final: Mapping[str, Any] = field(default_factory=dict)
+    code: int | None = None
+    signal: int | None = None
 
 
 def decide(ending: Ending) -> Outcome:
     """Return what an ending means for the job."""
+    return replace(_judge(ending), code=ending.code, signal=ending.signal)
+
+
+def failed(reason: FailureReason, message: str) -> Outcome:
+    """Return what a failure of this reason leads to."""
+    plain = _RETRIES.get(reason, Outcome(Verdict.FAIL))
+    return replace(plain, reason=reason, message=message)
+
+
+def _judge(ending: Ending) -> Outcome:
     if ending.stop in (StopReason.LOST, StopReason.NO_CONTACT):
         return Outcome(Verdict.ABANDON)
     said = (ending.final or {}).get("reason")
@@ -96,12 +106,6 @@ _RETRIES: dict[FailureReason, Outcome] = {
 """Failures worth another attempt. The rest repeat themselves: an exact resume meets the same loss, batch and limit."""
 
 
-def failed(reason: FailureReason, message: str) -> Outcome:
-    """Return what a failure of this reason leads to."""
-    plain = _RETRIES.get(reason, Outcome(Verdict.FAIL))
-    return Outcome(plain.verdict, reason, message, is_charged=plain.is_charged, delay_seconds=plain.delay_seconds)
-
-
 def _of_failure(failure: Mapping[str, Any]) -> Outcome:
     try:
         reason = FailureReason(str(failure.get("reason")))
@@ -113,7 +117,9 @@ def _of_failure(failure: Mapping[str, Any]) -> Outcome:
 def _of_exit(ending: Ending) -> Outcome:
     at = f"at step {ending.last_step}" if ending.last_step >= 0 else "before its first step"
     if ending.is_stalled:
-        return failed(FailureReason.STALL, f"The trainer stood still {at}; the log ends with the stacks of its threads.")
+        return failed(
+            FailureReason.STALL, f"The trainer stood still {at}; the log ends with the stacks of its threads."
+        )
     if ending.is_parent_lost:
         return failed(FailureReason.WORKER_LOST, f"The process that starts trainers ended {at}; it is started again.")
     if ending.is_stream_broken:

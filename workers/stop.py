@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import os
-import select
 import threading
 
 
@@ -57,6 +56,7 @@ class StopRequest:
         self._drain = drain
         self._own = Latch()
         self._lock = threading.Lock()
+        self._lost = threading.Event()
         self._reasons: frozenset[StopReason] = frozenset()
 
     @property
@@ -66,7 +66,7 @@ class StopRequest:
 
     @property
     def is_lost(self) -> bool:
-        return StopReason.LOST in self._reasons
+        return self._lost.is_set()
 
     def latches(self) -> tuple[Latch, Latch]:
         """Return what a selector watches; both stay readable once set."""
@@ -75,6 +75,8 @@ class StopRequest:
     def request(self, reason: StopReason) -> None:
         with self._lock:
             self._reasons |= {reason}
+        if reason is StopReason.LOST:
+            self._lost.set()
         self._own.set()
 
     def check(self) -> None:
@@ -82,11 +84,9 @@ class StopRequest:
         if (reason := self.reason) is not None:
             raise Stopped(reason)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for a reason to stop at most this long; tell whether there is one."""
-        if self.reason is None and seconds > 0:
-            select.select(self.latches(), [], [], seconds)
-        return self.reason is not None
+    def pause(self, seconds: float) -> None:
+        """Wait this long, or until the lease is lost; other reasons to stop do not cut the last writes short."""
+        self._lost.wait(seconds)
 
     def close(self) -> None:
         self._own.close()

@@ -34,7 +34,14 @@ MAX_REQUEST_BYTES = 1 << 16
 REQUEST_FDS = 3
 """Beside each request travel the frames pipe, the watch pipe and the connection to report on."""
 
-_ENGINE = ("torch", "torchvision", "torchvision.transforms.v2", "torch._dynamo", "safetensors.torch", "workers.engine.run")
+_ENGINE = (
+    "torch",
+    "torchvision",
+    "torchvision.transforms.v2",
+    "torch._dynamo",
+    "safetensors.torch",
+    "workers.engine.run",
+)
 
 
 @dataclass(slots=True)

@@ -138,12 +138,12 @@ class WarmLink:
 
     def _send(self, request: bytes, fds: list[int], deadline: Deadline) -> None:
         with self._changed:
-            while not self._changed.wait_for(lambda: self._control or self._is_closed, timeout=deadline.remaining):
-                raise WarmParentLost("the warm parent did not start")
-            if self._control is None:
-                raise WarmParentLost("the worker is closing")
+            self._changed.wait_for(lambda: self._control or self._is_closed, timeout=deadline.remaining)
+            control = self._control
+            if control is None:
+                raise WarmParentLost("the worker is closing" if self._is_closed else "the warm parent did not start")
             try:
-                socket.send_fds(self._control, [request], fds)
+                socket.send_fds(control, [request], fds)
             except OSError as err:
                 self._disconnect()
                 raise WarmParentLost("the warm parent has ended") from err
@@ -157,10 +157,9 @@ class WarmLink:
             code = parent.wait()
             with self._changed:
                 self._disconnect()
-                if self._is_closed:
-                    return
-                log.error("warm_parent_ended", code=code)
-                self._changed.wait_for(lambda: self._is_closed, timeout=RESTART_SECONDS)
+                if not self._is_closed:
+                    log.error("warm_parent_ended", code=code)
+                    self._changed.wait(RESTART_SECONDS)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

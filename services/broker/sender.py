@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
 from kombu.exceptions import ChannelError, KombuError
 
@@ -33,4 +35,5 @@ class Sender:
 
     def close(self) -> None:
         """Close the connections; the sender opens new ones when used again."""
-        self._app.pool.force_close_all()
+        pool: Any = self._app.pool
+        pool.force_close_all()

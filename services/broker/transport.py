@@ -30,12 +30,12 @@ class FilesChannel(filesystem.Channel):
     def _folder(self) -> Path:
         return Path(self.data_folder_in)
 
-    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:
+    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         # Wall time orders senders of several boots; the unique part makes the name one sender's own.
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex}"
         _replace(self._folder / f"{name}.{queue}.msg", dumps(payload).encode())
 
-    def _get(self, queue: str) -> dict[str, Any]:
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
         for name in sorted(self._names(queue)):
             file = self._folder / name
             try:
@@ -43,8 +43,7 @@ class FilesChannel(filesystem.Channel):
                 file.unlink()
             except FileNotFoundError:
                 continue
-            payload: dict[str, Any] = loads(message.decode())
-            return payload
+            return loads(message.decode())
         raise Empty
 
     def _size(self, queue: str) -> int:
@@ -63,7 +62,7 @@ class FilesChannel(filesystem.Channel):
 
     def get_table(self, exchange: str) -> list[Any]:
         try:
-            rows = loads(self._exchange_file(exchange).read_text())
+            rows = loads(self._table_file(exchange).read_text())
         except FileNotFoundError:
             return []
         return [Binding(*row) for row in rows]
@@ -79,13 +78,17 @@ class FilesChannel(filesystem.Channel):
         binding = Binding(routing_key or "", pattern or "", queue or "")
         self._change_table(exchange, lambda table: [row for row in table if row != binding])
 
+    def _table_file(self, exchange: str) -> Path:
+        # The base class refuses names that would lead out of the folder.
+        file: Path = self._exchange_file(exchange)  # type: ignore[attr-defined]
+        return file
+
     def _change_table(self, exchange: str, change: Callable[[list[Any]], list[Any]]) -> None:
-        file = self._exchange_file(exchange)
         with _locked(self.control_folder / "lock"):
             before = self.get_table(exchange)
             after = change(before)
             if after != before:
-                _replace(file, dumps(after).encode())
+                _replace(self._table_file(exchange), dumps(after).encode())
 
 
 class FilesTransport(filesystem.Transport):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -14,10 +14,11 @@ from services.core.retry import Backoff
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Item = TypeVar("Item")
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 UNARY_SECONDS = 60.0
-_RETRIES = 3
+_TRIES = 3
 _BACKOFF = Backoff(base_seconds=0.15, cap_seconds=2.0)
 
 
@@ -39,7 +40,19 @@ def open_channel(address: str) -> grpc.Channel:
     return grpc.insecure_channel(address, options)
 
 
-class Caller(Generic[Response]):
+class _PageRequest(Protocol):
+    page_token: str
+
+
+class _Page(Protocol):
+    next_page_token: str
+
+
+PageRequest = TypeVar("PageRequest", bound=_PageRequest)
+Page = TypeVar("Page", bound=_Page)
+
+
+class Caller:
     """Calls one server: transient failures of repeatable calls are tried again a few times."""
 
     def __init__(self, address: str) -> None:
@@ -48,8 +61,8 @@ class Caller(Generic[Response]):
 
     def unary(
         self,
-        method: Callable[..., Response],
-        request: object,
+        method: grpc.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
         *,
         is_repeatable: bool = True,
         timeout_seconds: float = UNARY_SECONDS,
@@ -66,23 +79,40 @@ class Caller(Generic[Response]):
             except grpc.RpcError as err:
                 failure = from_rpc(err, address=self.address)
             retry += 1
-            if retry >= _RETRIES or not is_repeatable or failure.code != "UNAVAILABLE":
+            if retry >= _TRIES or not is_repeatable or failure.code != "UNAVAILABLE":
                 raise failure
-            self.pause(retry)
+            time.sleep(_BACKOFF.delay_seconds(retry, self._rng))
 
-    def stream(self, responses: Iterator[Any]) -> Iterator[Any]:
-        """Yield the replies of a stream; raises ApiError where it breaks."""
+    def pages(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[PageRequest, Page],
+        request: PageRequest,
+        items: Callable[[Page], Iterable[Item]],
+    ) -> Iterator[Item]:
+        """Yield the items of every page; `request` is moved on from page to page."""
+        while True:
+            page = self.unary(method, request)
+            yield from items(page)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def send(self, method: grpc.StreamUnaryMultiCallable[Request, Response], messages: Iterator[Request]) -> Response:
+        """Send a stream and return the reply; not tried again."""
         try:
-            yield from responses
+            return method(messages)
+        except grpc.RpcError as err:
+            raise from_rpc(err, address=self.address) from err
+
+    def stream(self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request) -> Iterator[Response]:
+        """Yield the replies of a stream; raises ApiError where it breaks."""
+        call = method(request)
+        try:
+            yield from call
         except grpc.RpcError as err:
             raise from_rpc(err, address=self.address) from err
         finally:
-            cancel = getattr(responses, "cancel", None)
-            if cancel is not None:
-                cancel()
-
-    def pause(self, retry: int) -> None:
-        time.sleep(_BACKOFF.delay_seconds(retry, self._rng))
+            call.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it without types
 
 
 def is_lost_contact(error: ApiError) -> bool:

@@ -10,6 +10,7 @@ _COMMANDS = {
     "up": "services.client.commands.platform:up",
     "down": "services.client.commands.platform:down",
     "status": "services.client.commands.platform:status",
+    "demo": "services.client.commands.demo:demo",
     "datasets": "services.client.commands.datasets:datasets",
     "recipes": "services.client.commands.recipes:recipes",
     "jobs": "services.client.commands.jobs:jobs",

@@ -9,19 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.client.errors import ApiError
-
-
-def as_dict(message: Message) -> dict[str, Any]:
-    """Return a message as JSON-ready values, by the field names of the proto, absent scalars included."""
-    plain: dict[str, Any] = MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return plain
+from services.client.plain import as_dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,8 @@ class Output:
         if not violations:
             click.echo(f"error: {error}", err=True)
         for violation in violations:
-            click.echo(f"error: {violation.field}: {violation.description}", err=True)
+            field = f"{violation.field}: " if violation.field else ""
+            click.echo(f"error: {field}{violation.description}", err=True)
         if isinstance(error, ApiError) and error.code in ("INTERNAL", "UNKNOWN") and error.request_id:
             click.echo(f"  request id {error.request_id}: search for it in the API's log", err=True)
 
@@ -109,8 +102,3 @@ def human_time(time: Timestamp) -> str:
     if not time.seconds:
         return ""
     return datetime.fromtimestamp(time.seconds, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def human_enum(name: str, prefix: str) -> str:
-    """Return `running` for `JOB_STATE_RUNNING`."""
-    return name.removeprefix(prefix).lower()

@@ -1,35 +1,21 @@
 """The Python SDK: one class with a typed method for every call of the API.
 
-    with Trainyard() as trainyard:
-        job = trainyard.create_job("detection/yolo_v1", dataset="digits", preset="tiny")
-        for event in trainyard.watch(job.name):
-            print(event)
+with Trainyard() as trainyard:
+    job = trainyard.create_job("detection/yolo_v1", dataset="digits", preset="tiny")
+    for event in trainyard.watch(job.name):
+        print(event)
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
 from google.protobuf.struct_pb2 import Struct
-
-from services.client.address import resolve_address
-from services.client.channel import Caller, open_channel
-from services.client.names import Namer
-from services.client.transfer import (
-    Downloaded,
-    Progress,
-    ignore_progress,
-    receive,
-    safe_relative,
-    sha256_of,
-    upload_messages,
-)
-from services.client.watch import PATIENCE_SECONDS, follow
-from services.core.ids import new_id
 from trainyard.v1 import (
     common_pb2,
     dataset_pb2,
@@ -44,8 +30,26 @@ from trainyard.v1 import (
     recipe_pb2_grpc,
 )
 
+from services.client.address import resolve_address
+from services.client.channel import Caller, open_channel
+from services.client.names import Namer
+from services.client.transfer import (
+    Downloaded,
+    Progress,
+    ignore_progress,
+    receive,
+    safe_relative,
+    sha256_of,
+    upload_messages,
+)
+from services.client.watch import PATIENCE_SECONDS, follow
+from services.core.clock import Deadline
+from services.core.ids import new_id
+
 PAGE_SIZE = 200
 PREDICT_SECONDS = 150.0
+_POLL_SECONDS = 0.25
+_SETTLED = (deployment_pb2.DEPLOYMENT_STATE_READY, deployment_pb2.DEPLOYMENT_STATE_FAILED)
 
 
 class JobFields(TypedDict, total=False):
@@ -66,7 +70,6 @@ class DatasetFields(TypedDict, total=False):
 
     family: str
     format: dataset_pb2.DatasetFormat
-    display_name: str
     request_id: str
 
 
@@ -81,7 +84,7 @@ class Trainyard:
     def __init__(self, address: str | None = None, project: str = "default") -> None:
         self.address = resolve_address(address, os.environ)
         self.name = Namer(project)
-        self._caller: Caller[Any] = Caller(self.address)
+        self._caller = Caller(self.address)
         self._channel = open_channel(self.address)
         self._jobs = job_pb2_grpc.JobServiceStub(self._channel)
         self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
@@ -104,12 +107,12 @@ class Trainyard:
 
     def list_recipes(self, *, family: str = "") -> Iterator[recipe_pb2.Recipe]:
         request = recipe_pb2.ListRecipesRequest(page_size=PAGE_SIZE, family=family)
-        return self._pages(self._recipes.ListRecipes, request, "recipes")
+        return self._caller.pages(self._recipes.ListRecipes, request, lambda reply: reply.recipes)
 
     def get_recipe(self, recipe: str) -> recipe_pb2.Recipe:
         """Return a recipe, named as in `detection/yolo_v1`, with its config schema and presets."""
         reply = self._caller.unary(self._recipes.GetRecipe, recipe_pb2.GetRecipeRequest(name=recipe))
-        return _as(recipe_pb2.Recipe, reply.recipe)
+        return reply.recipe
 
     # Datasets
 
@@ -134,16 +137,16 @@ class Trainyard:
             **fields,
         )
         reply = self._caller.send(self._datasets.CreateDataset, upload_messages(header, archive, on_progress))
-        return _as(dataset_pb2.Dataset, reply.dataset)
+        return reply.dataset
 
     def get_dataset(self, dataset: str) -> dataset_pb2.Dataset:
         request = dataset_pb2.GetDatasetRequest(name=self.name.dataset(dataset))
-        return _as(dataset_pb2.Dataset, self._caller.unary(self._datasets.GetDataset, request).dataset)
+        return self._caller.unary(self._datasets.GetDataset, request).dataset
 
     def list_datasets(self) -> Iterator[dataset_pb2.Dataset]:
         """Yield every dataset version, newest first."""
         request = dataset_pb2.ListDatasetsRequest(parent=self.name.parent, page_size=PAGE_SIZE)
-        return self._pages(self._datasets.ListDatasets, request, "datasets")
+        return self._caller.pages(self._datasets.ListDatasets, request, lambda reply: reply.datasets)
 
     def delete_dataset(self, dataset: str) -> None:
         """Delete a dataset with all its versions."""
@@ -171,21 +174,21 @@ class Trainyard:
             dataset=self.name.dataset(dataset),
             **fields,
         )
-        return _as(job_pb2.Job, self._caller.unary(self._jobs.CreateJob, request).job)
+        return self._caller.unary(self._jobs.CreateJob, request).job
 
     def get_job(self, job: str) -> job_pb2.Job:
         request = job_pb2.GetJobRequest(name=self.name.job(job))
-        return _as(job_pb2.Job, self._caller.unary(self._jobs.GetJob, request).job)
+        return self._caller.unary(self._jobs.GetJob, request).job
 
     def list_jobs(self, *, states: Sequence[job_pb2.JobState] = (), recipe: str = "") -> Iterator[job_pb2.Job]:
         """Yield jobs, newest first."""
         request = job_pb2.ListJobsRequest(parent=self.name.parent, page_size=PAGE_SIZE, states=states, recipe=recipe)
-        return self._pages(self._jobs.ListJobs, request, "jobs")
+        return self._caller.pages(self._jobs.ListJobs, request, lambda reply: reply.jobs)
 
     def cancel_job(self, job: str, *, reason: str = "") -> job_pb2.Job:
         """Ask a job to stop; a job that ended already is returned as it is."""
         request = job_pb2.CancelJobRequest(name=self.name.job(job), reason=reason)
-        return _as(job_pb2.Job, self._caller.unary(self._jobs.CancelJob, request).job)
+        return self._caller.unary(self._jobs.CancelJob, request).job
 
     def watch(
         self,
@@ -203,19 +206,19 @@ class Trainyard:
         name = self.name.job(job)
 
         def connect(seq: int) -> Iterator[job_pb2.WatchJobResponse]:
-            return self._caller.stream(self._jobs.WatchJob(job_pb2.WatchJobRequest(name=name, after_seq=seq)))
+            return self._caller.stream(self._jobs.WatchJob, job_pb2.WatchJobRequest(name=name, after_seq=seq))
 
         return follow(connect, after_seq=after_seq, patience_seconds=patience_seconds, on_reconnect=on_reconnect)
 
     def list_checkpoints(self, job: str) -> Iterator[job_pb2.Checkpoint]:
         """Yield the committed checkpoints of a job, the highest step first."""
         request = job_pb2.ListCheckpointsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)
-        return self._pages(self._jobs.ListCheckpoints, request, "checkpoints")
+        return self._caller.pages(self._jobs.ListCheckpoints, request, lambda reply: reply.checkpoints)
 
     def list_artifacts(self, job: str) -> Iterator[job_pb2.Artifact]:
         """Yield the artifacts of a job, newest first."""
         request = job_pb2.ListArtifactsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)
-        return self._pages(self._jobs.ListArtifacts, request, "artifacts")
+        return self._caller.pages(self._jobs.ListArtifacts, request, lambda reply: reply.artifacts)
 
     # Models and downloads
 
@@ -226,18 +229,18 @@ class Trainyard:
             checkpoint=self.name.checkpoint(checkpoint),
             request_id=request_id or new_id(),
         )
-        return _as(model_pb2.ModelVersion, self._caller.unary(self._models.CreateModelVersion, request).model_version)
+        return self._caller.unary(self._models.CreateModelVersion, request).model_version
 
     def get_model_version(self, model_version: str) -> model_pb2.ModelVersion:
         """Return a version, named in full, as `model/3`, or as `model` for the newest."""
         request = model_pb2.GetModelVersionRequest(name=self.name.model_version(model_version))
-        return _as(model_pb2.ModelVersion, self._caller.unary(self._models.GetModelVersion, request).model_version)
+        return self._caller.unary(self._models.GetModelVersion, request).model_version
 
     def list_model_versions(self, *, model: str = "") -> Iterator[model_pb2.ModelVersion]:
         """Yield the versions of one model or of the whole project, newest first."""
         parent = self.name.model(model) if model else self.name.parent
         request = model_pb2.ListModelVersionsRequest(parent=parent, page_size=PAGE_SIZE)
-        return self._pages(self._models.ListModelVersions, request, "model_versions")
+        return self._caller.pages(self._models.ListModelVersions, request, lambda reply: reply.model_versions)
 
     def download(
         self, name: str, target: Path, *, file: str = "", on_progress: Progress = ignore_progress
@@ -247,7 +250,7 @@ class Trainyard:
         The bytes are compared with their sha256 before the file appears under its name.
         """
         request = model_pb2.DownloadArtifactRequest(name=name, file=file)
-        return receive(self._caller.stream(self._models.DownloadArtifact(request)), target, on_progress)
+        return receive(self._caller.stream(self._models.DownloadArtifact, request), target, on_progress)
 
     def download_files(
         self,
@@ -261,14 +264,9 @@ class Trainyard:
         total, before = sum(file.size_bytes for file in files), 0
         done = []
         for file in files:
-            start = before
             target = folder / safe_relative(file.name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            done.append(
-                self.download(
-                    name, target, file=file.name, on_progress=lambda size, _, start=start: on_progress(start + size, total)
-                )
-            )
+            progress = _shifted(on_progress, before, total)
+            done.append(self.download(name, target, file=file.name, on_progress=progress))
             before += file.size_bytes
         return done
 
@@ -286,22 +284,59 @@ class Trainyard:
             request_id=request_id or new_id(),
         )
         reply = self._caller.unary(self._deployments.CreateDeployment, request)
-        return _as(deployment_pb2.Deployment, reply.deployment)
+        return reply.deployment
+
+    def update_deployment(
+        self, deployment: str, *, model_version: str = "", workers: int = 0
+    ) -> deployment_pb2.Deployment:
+        """Serve another version or with another number of processes; empty and 0 keep what is."""
+        request = deployment_pb2.UpdateDeploymentRequest(
+            name=self.name.deployment(deployment),
+            model_version=self.name.model_version(model_version) if model_version else "",
+            workers=workers,
+        )
+        return self._caller.unary(self._deployments.UpdateDeployment, request).deployment
 
     def get_deployment(self, deployment: str) -> deployment_pb2.Deployment:
         request = deployment_pb2.GetDeploymentRequest(name=self.name.deployment(deployment))
-        return _as(deployment_pb2.Deployment, self._caller.unary(self._deployments.GetDeployment, request).deployment)
+        return self._caller.unary(self._deployments.GetDeployment, request).deployment
+
+    def wait_until_served(
+        self,
+        deployment: str,
+        *,
+        timeout_seconds: float,
+        on_change: Callable[[deployment_pb2.Deployment], None] = lambda deployment: None,
+    ) -> deployment_pb2.Deployment:
+        """Return the deployment once it is READY or FAILED; `on_change` sees every state and message before.
+
+        Raises:
+            TimeoutError: it is neither after `timeout_seconds`.
+        """
+        deadline = Deadline(timeout_seconds)
+        shown: tuple[int, str] | None = None
+        while True:
+            found = self.get_deployment(deployment)
+            if found.state in _SETTLED:
+                return found
+            if shown != (found.state, found.message):
+                shown = (found.state, found.message)
+                on_change(found)
+            if deadline.is_over:
+                state = deployment_pb2.DeploymentState.Name(found.state)
+                raise TimeoutError(f"{found.name} is still {state} after {timeout_seconds:g} s; {found.message}")
+            time.sleep(_POLL_SECONDS)
 
     def list_deployments(self) -> Iterator[deployment_pb2.Deployment]:
         """Yield the deployments of the project, newest first."""
         request = deployment_pb2.ListDeploymentsRequest(parent=self.name.parent, page_size=PAGE_SIZE)
-        return self._pages(self._deployments.ListDeployments, request, "deployments")
+        return self._caller.pages(self._deployments.ListDeployments, request, lambda reply: reply.deployments)
 
     def delete_deployment(self, deployment: str) -> deployment_pb2.Deployment:
         """Take an endpoint down; it is gone once no serving machine reports it."""
         request = deployment_pb2.DeleteDeploymentRequest(name=self.name.deployment(deployment))
         reply = self._caller.unary(self._deployments.DeleteDeployment, request, is_repeatable=False)
-        return _as(deployment_pb2.Deployment, reply.deployment)
+        return reply.deployment
 
     def predict(
         self, deployment: str, images: Sequence[bytes | Path], *, params: Mapping[str, Any] | None = None
@@ -313,16 +348,11 @@ class Trainyard:
         request = deployment_pb2.PredictRequest(
             name=self.name.deployment(deployment), instances=instances, params=_struct(params)
         )
-        reply = self._caller.unary(self._deployments.Predict, request, timeout_seconds=PREDICT_SECONDS)
-        return _as(deployment_pb2.PredictResponse, reply)
+        return self._caller.unary(self._deployments.Predict, request, timeout_seconds=PREDICT_SECONDS)
 
-    def _pages(self, method: Callable[..., Any], request: Any, items: str) -> Iterator[Any]:
-        while True:
-            reply = self._caller.unary(method, request)
-            yield from getattr(reply, items)
-            if not reply.next_page_token:
-                return
-            request.page_token = reply.next_page_token
+
+def _shifted(on_progress: Progress, before: int, total: int) -> Progress:
+    return lambda size, _: on_progress(before + size, total)
 
 
 def _struct(values: Mapping[str, Any] | None) -> Struct | None:

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from services.client.errors import TransferFailed
 from trainyard.v1 import dataset_pb2, model_pb2
+
+from services.client.errors import TransferFailed
 
 CHUNK_BYTES = 2**20
 
@@ -49,9 +50,7 @@ def upload_messages(
             on_progress(done, header.size_bytes)
 
 
-def receive(
-    messages: Iterator[model_pb2.DownloadArtifactResponse], target: Path, on_progress: Progress
-) -> Downloaded:
+def receive(messages: Iterator[model_pb2.DownloadArtifactResponse], target: Path, on_progress: Progress) -> Downloaded:
     """Write a download to `target`: a file of that name appears complete and verified, or not at all.
 
     `target` may be a folder; then the server's file name is used.
@@ -76,7 +75,9 @@ def receive(
             file.flush()
             os.fsync(file.fileno())
         if size != header.size_bytes or digest.hexdigest() != header.sha256:
-            raise TransferFailed(f"{path.name}: received {size} bytes that do not match their sha256; download it again")
+            raise TransferFailed(
+                f"{path.name}: received {size} bytes that do not match their sha256; download it again"
+            )
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):

@@ -6,25 +6,17 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
+from trainyard.v1 import job_pb2
+
 from services.client.channel import is_lost_contact
 from services.client.errors import ApiError
 from services.core.clock import Deadline
 from services.core.retry import Backoff
-from trainyard.v1 import job_pb2
 
 PATIENCE_SECONDS = 600.0
 _BACKOFF = Backoff(base_seconds=0.2, cap_seconds=5.0)
-_TERMINAL_STATES = frozenset(
-    (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED),
-)
 
 Connect = Callable[[int], Iterator[job_pb2.WatchJobResponse]]
-
-
-def is_terminal(event: job_pb2.JobEvent) -> bool:
-    """Tell whether nothing can follow this event."""
-    payload = event.WhichOneof("payload")
-    return payload == "failure" or (payload == "state_change" and event.state_change.state in _TERMINAL_STATES)
 
 
 def follow(
@@ -41,22 +33,18 @@ def follow(
         ApiError: the request is wrong, or the server stayed away for longer than the patience.
     """
     retry, deadline, rng = 0, Deadline(patience_seconds), random.Random()
-    is_over = False
-    while not is_over:
+    while True:
         try:
             for response in connect(after_seq):
-                event = response.event
                 retry, deadline = 0, Deadline(patience_seconds)
-                if event.seq > after_seq:
-                    after_seq, is_over = event.seq, is_terminal(event)
-                    yield event
-            # A server that knows the job is over, such as after a resume past the last event, ends with OK.
-            if retry == 0:
-                return
+                if response.event.seq > after_seq:
+                    after_seq = response.event.seq
+                    yield response.event
+            # OK means that nothing can follow: the terminal event was sent.
+            return
         except ApiError as err:
             if not is_lost_contact(err) or deadline.is_over:
                 raise
-        if not is_over:
-            retry += 1
-            on_reconnect(retry)
-            sleep(_BACKOFF.delay_seconds(retry, rng))
+        retry += 1
+        on_reconnect(retry)
+        sleep(_BACKOFF.delay_seconds(retry, rng))

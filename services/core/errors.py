@@ -192,3 +192,25 @@ class IntegrityError(PlatformError):
     """Stored bytes do not match their recorded sha256."""
 
     reason = "INTEGRITY"
+
+
+class DeadlineExceeded(PlatformError):
+    """The call did not finish before its deadline."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+    retryable = True
+
+
+class ServerStopping(PlatformError):
+    """This server is stopping; connect again to reach another one."""
+
+    code = Code.UNAVAILABLE
+    reason = "SERVER_STOPPING"
+    retryable = True
+
+
+class PredictionFailed(PlatformError):
+    """The serving process failed on this request; its log has the reason."""
+
+    reason = "PREDICTION_FAILED"

@@ -78,6 +78,7 @@ class Settings(BaseSettings):
         None, description="Model store, configuration and logs; empty: under state_dir."
     )
     agent_id: str = Field("", description="Stable name of this agent; empty: the host name.")
+    agent_advertise_host: str = Field("", description="Host others reach this TorchServe by; empty: `host`.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = True

@@ -67,7 +67,8 @@ class _Shards:
     def _next(self) -> None:
         self._stack.close()
         path = self.directory / f"images-{self._count:05d}.tar"
-        self._tar = self._stack.enter_context(tarfile.open(path, "w", format=tarfile.USTAR_FORMAT))
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - the stack closes it
+        self._stack.enter_context(self._tar)
         self._count += 1
 
     def close(self) -> None:

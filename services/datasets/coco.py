@@ -10,7 +10,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from services.datasets.limits import ImportLimits
 from services.datasets.problem import ProblemKind, Problems, listing
@@ -140,7 +140,9 @@ def _images(tree: Tree, file: _File, index: dict[int, int], problems: Problems) 
         found.append(SourceImage(where, tree.path(name), name, split, image_boxes, **size))
     for orphans in boxes.values():
         for box in orphans:
-            problems.add(ProblemKind.ANNOTATION, box.where, "its image_id is not among the images; remove it or add the image")
+            problems.add(
+                ProblemKind.ANNOTATION, box.where, "its image_id is not among the images; remove it or add the image"
+            )
     return found
 
 
@@ -191,11 +193,11 @@ def _box(entry: Any, where: str, index: dict[int, int], problems: Problems) -> S
     )
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 

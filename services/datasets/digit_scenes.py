@@ -130,9 +130,7 @@ def _photo(data: Any, name: str) -> Image.Image:
     return Image.fromarray(pixels[0] if isinstance(pixels, tuple) else pixels).convert("RGB")
 
 
-def _write_split(
-    directory: Path, split: str, supply: _Supply, *, seed: tuple[int, int], count: int, size: int
-) -> None:
+def _write_split(directory: Path, split: str, supply: _Supply, *, seed: tuple[int, int], count: int, size: int) -> None:
     folder = directory / "images" / split
     folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []

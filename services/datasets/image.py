@@ -38,7 +38,9 @@ def inspect_image(path: Path, limits: ImportLimits) -> ImageFacts:
     if size_bytes == 0:
         raise ImageUnusable("the file is empty; export the image again")
     if size_bytes > limits.max_image_bytes:
-        raise ImageUnusable(f"the file has {size_bytes} bytes, the limit is {limits.max_image_bytes // MIB} MiB; shrink it")
+        raise ImageUnusable(
+            f"the file has {size_bytes} bytes, the limit is {limits.max_image_bytes // MIB} MiB; shrink it"
+        )
     encoded = path.read_bytes()
     extension, width, height = _decode(encoded, limits)
     return ImageFacts(hashlib.sha256(encoded).hexdigest(), extension, size_bytes, width, height)

@@ -65,7 +65,9 @@ class Problems:
 def invalid(field: str, description: str) -> DatasetInvalid:
     """Return the error for one problem that ends the import at once."""
     violation = Violation(_printable(field, _MAX_FIELD), _printable(description, _MAX_DESCRIPTION))
-    return DatasetInvalid(f"The dataset cannot be imported: {violation.field}: {violation.description}", violations=[violation])
+    return DatasetInvalid(
+        f"The dataset cannot be imported: {violation.field}: {violation.description}", violations=[violation]
+    )
 
 
 def listing(names: Sequence[str], limit: int = 5) -> str:

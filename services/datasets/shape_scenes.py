@@ -81,9 +81,7 @@ def _background(size: int, rng: _RNG) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(start + (stop - start) * along, dtype=np.uint8)
 
 
-def _free_place(
-    size: int, taken: list[tuple[int, int, int, int]], rng: _RNG
-) -> tuple[int, int, int, int] | None:
+def _free_place(size: int, taken: list[tuple[int, int, int, int]], rng: _RNG) -> tuple[int, int, int, int] | None:
     for _ in range(_PLACEMENTS):
         width, height = (int(v) for v in rng.integers(size // 5, size // 2, 2))
         # Long thin shapes cannot be told apart at this size.

@@ -20,6 +20,7 @@ from services.core.ids import new_id
 from services.core.states import ArchiveState
 from services.db import tables as t
 from services.db.changes import announce
+from services.db.records import columns_of
 from services.db.types import now
 from services.db.upsert import dialect_of, insert_into
 
@@ -58,12 +59,7 @@ class ArchiveLease:
     worker_id: str
 
 
-COLUMNS = [
-    t.archives.c[name]
-    for name in (
-        "id model_version_id target state attempt key sha256 size_bytes form parity message create_time update_time"
-    ).split()
-]
+COLUMNS = columns_of(Archive, t.archives)
 _IS_QUEUED = t.archives.c.state == sa.literal_column("'queued'")
 _IS_BUILDING = t.archives.c.state == sa.literal_column("'building'")
 _RELEASED: dict[str, Any] = {"lease_owner": None, "lease_expire_time": None, "update_time": now()}
@@ -80,9 +76,7 @@ def ensure(session: Session, model_version_id: str, target: str) -> Archive:
         id=new_id(), parity={}, message="", create_time=now(), update_time=now(), **values
     )
     session.execute(insert.on_conflict_do_nothing(index_elements=["model_version_id", "target"]))
-    query = sa.select(*COLUMNS).where(
-        t.archives.c.model_version_id == model_version_id, t.archives.c.target == target
-    )
+    query = sa.select(*COLUMNS).where(t.archives.c.model_version_id == model_version_id, t.archives.c.target == target)
     return to_archive(session.execute(query).one())
 
 
@@ -135,7 +129,7 @@ def claim(session: Session, archive_id: str, *, worker_id: str, ttl_seconds: flo
     row = session.execute(update).one_or_none()
     if row is not None:
         announce(session)
-        return ArchiveLease(*row, worker_id)
+        return ArchiveLease(row.id, row.model_version_id, row.target, row.token, row.attempt, worker_id)
     if get(session, archive_id).state is ArchiveState.BUILDING:
         raise LeaseHeld("another worker is already building this archive")
     raise JobNotRunnable("the archive is not waiting to be built")
@@ -238,9 +232,7 @@ def _write_held(session: Session, lease: ArchiveLease, values: Mapping[str, Any]
         raise LeaseLost("the build passed to another worker; nothing more may be written")
 
 
-def _close(
-    session: Session, lease: ArchiveLease, values: Mapping[str, Any], *, is_done: ColumnElement[bool]
-) -> None:
+def _close(session: Session, lease: ArchiveLease, values: Mapping[str, Any], *, is_done: ColumnElement[bool]) -> None:
     """End a build; where this lease's earlier call already did, the token stands and nothing happens."""
     mine = (t.archives.c.id == lease.archive_id) & (t.archives.c.token == lease.token)
     if session.execute(sa.select(t.archives.c.id).where(mine, is_done)).one_or_none() is None:

@@ -16,6 +16,7 @@ from services.db import tables as t
 from services.db.changes import announce
 from services.db.job_records import Lease
 from services.db.paging import Key, newest_first
+from services.db.records import columns_of, values_of
 from services.db.types import now
 from services.db.upsert import dialect_of, insert_into
 
@@ -50,7 +51,7 @@ class Artifact:
     create_time: datetime
 
 
-_COLUMNS = [column for column in t.artifacts.c]
+_COLUMNS = columns_of(Artifact, t.artifacts)
 
 
 def add(session: Session, lease: Lease, new: NewArtifact) -> Artifact:
@@ -65,8 +66,7 @@ def add(session: Session, lease: Lease, new: NewArtifact) -> Artifact:
     seq = session.execute(update.returning(job.event_seq)).scalar_one_or_none()
     if seq is None:
         raise LeaseLost
-    values = {name: getattr(new, name) for name in "name kind key size_bytes sha256 step content_type".split()}
-    values |= {"id": new_id(), "job_id": lease.job_id, "token": lease.token}
+    values = {**values_of(new, t.artifacts), "id": new_id(), "job_id": lease.job_id, "token": lease.token}
     insert = insert_into(dialect_of(session), t.artifacts).values(**values, create_time=now())
     kept = insert.on_conflict_do_update(
         index_elements=["job_id", "key"],

@@ -19,6 +19,7 @@ from services.db import tables as t
 from services.db.changes import announce
 from services.db.job_records import Lease
 from services.db.paging import Key, newest_first
+from services.db.records import columns_of, values_of
 from services.db.types import now
 
 
@@ -55,7 +56,7 @@ class Checkpoint:
     create_time: datetime
 
 
-_COLUMNS = [column for column in t.checkpoints.c]
+_COLUMNS = columns_of(Checkpoint, t.checkpoints)
 _IS_COMMITTED: ColumnElement[bool] = t.checkpoints.c.state == sa.literal_column("'committed'")
 
 
@@ -89,15 +90,12 @@ def commit_checkpoint(session: Session, lease: Lease, new: NewCheckpoint) -> Che
     # A figure that is no number orders nothing, so it cannot pick the best checkpoint.
     metric = new.metric if new.metric is not None and math.isfinite(new.metric) else None
     values = {
+        **values_of(new, t.checkpoints),
         "id": checkpoint_id,
         "job_id": lease.job_id,
-        "step": new.step,
         "token": lease.token,
         "ordinal": row.checkpoint_count,
         "state": "committed",
-        "prefix": new.prefix,
-        "manifest_sha256": new.manifest_sha256,
-        "size_bytes": new.size_bytes,
         "metric": metric,
         "files": [dict(file) for file in new.files],
     }
@@ -164,7 +162,9 @@ def mark_corrupt(session: Session, lease: Lease, checkpoint_id: str) -> Checkpoi
         "checkpoint_id": None if previous is None else previous.id,
     }
     session.execute(sa.update(t.jobs).where(job.id == lease.job_id).values(fallen_back))
-    text = f"checkpoint {checkpoint_id} does not match its sha256; falling back to step {fallen_back['checkpoint_step']}"
+    text = (
+        f"checkpoint {checkpoint_id} does not match its sha256; falling back to step {fallen_back['checkpoint_step']}"
+    )
     events.write(session, lease.job_id, [(seq, lease.token, "log", {"level": "warning", "text": text})])
     return previous
 

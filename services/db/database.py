@@ -151,6 +151,7 @@ class Database:
 
     def _conninfo(self) -> str:
         _, arguments = self._engine.dialect.create_connect_args(self.url)
+        arguments.pop("context", None)  # SQLAlchemy's own adapters, no option of the server
         known = {key: value for key, value in POSTGRES_ARGUMENTS.items() if key not in ("options", "connect_timeout")}
         return psycopg.conninfo.make_conninfo("", **{**known, **arguments})
 

@@ -18,6 +18,7 @@ from services.core.errors import DatasetNotFound, IdempotencyConflict, Precondit
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.paging import Key, newest_first
+from services.db.records import columns_of, values_of
 from services.db.types import now
 from services.db.upsert import dialect_of, insert_into
 
@@ -61,16 +62,7 @@ class DatasetVersion:
 
 
 _versions = t.dataset_versions
-_GIVEN = (
-    "id project dataset_id request_id request_sha256 family format manifest_key manifest_sha256 size_bytes".split()
-)
-_COLUMNS = [
-    _versions.c[name]
-    for name in (
-        "id project dataset_id version family format classes counts manifest_key manifest_sha256 size_bytes report "
-        "create_time"
-    ).split()
-]
+_COLUMNS = columns_of(DatasetVersion, _versions)
 _IS_THERE = _versions.c.delete_time.is_(None)
 
 
@@ -83,29 +75,29 @@ def insert(session: Session, new: NewDatasetVersion) -> tuple[DatasetVersion, bo
         IdempotencyConflict: the request_id belongs to a request with another hash.
     """
     announce(session)
+    dialect = dialect_of(session)
+    lines = t.datasets.c
+    line = insert_into(dialect, t.datasets).values(project=new.project, dataset_id=new.dataset_id, last_version=0)
     # The dataset's row is the lock: whoever holds it sees every earlier request of this dataset.
-    line = insert_into(dialect_of(session), t.datasets).values(
-        project=new.project, dataset_id=new.dataset_id, last_version=1
-    )
-    numbered = line.on_conflict_do_update(
-        index_elements=["project", "dataset_id"], set_={"last_version": t.datasets.c.last_version + 1}
-    ).returning(t.datasets.c.last_version)
-    with session.begin_nested() as savepoint:
-        version = session.execute(numbered).scalar_one()
-        values = {name: getattr(new, name) for name in _GIVEN} | {
-            "version": version,
-            "classes": list(new.classes),
-            "counts": dict(new.counts),
-            "report": dict(new.report),
-        }
-        statement = insert_into(dialect_of(session), _versions).values(**values, create_time=now())
-        statement = statement.on_conflict_do_nothing(index_elements=["project", "request_id"])
-        row = session.execute(statement.returning(*_COLUMNS)).one_or_none()
-        if row is None:
-            savepoint.rollback()
-    if row is not None:
-        return _to_version(row), True
-    return find_request(session, new.project, new.request_id, new.request_sha256), False
+    locked = line.on_conflict_do_update(
+        index_elements=["project", "dataset_id"], set_={"last_version": lines.last_version}
+    ).returning(lines.last_version)
+    version = session.execute(locked).scalar_one() + 1
+    values = {
+        **values_of(new, _versions),
+        "version": version,
+        "classes": list(new.classes),
+        "counts": dict(new.counts),
+        "report": dict(new.report),
+    }
+    statement = insert_into(dialect, _versions).values(**values, create_time=now())
+    statement = statement.on_conflict_do_nothing(index_elements=["project", "request_id"])
+    row = session.execute(statement.returning(*_COLUMNS)).one_or_none()
+    if row is None:
+        return find_request(session, new.project, new.request_id, new.request_sha256), False
+    mine = (lines.project == new.project) & (lines.dataset_id == new.dataset_id)
+    session.execute(sa.update(t.datasets).where(mine).values(last_version=version))
+    return _to_version(row), True
 
 
 def find_request(session: Session, project: str, request_id: str, request_sha256: str) -> DatasetVersion:
@@ -170,8 +162,7 @@ def page(
     if family is not None:
         query = query.where(_versions.c.family == family)
     return [
-        _to_version(row)
-        for row in session.execute(newest_first(query, _versions, page_size=page_size, after=after))
+        _to_version(row) for row in session.execute(newest_first(query, _versions, page_size=page_size, after=after))
     ]
 
 

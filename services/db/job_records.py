@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row
-from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.states import AttemptState, FailureReason, JobState
 from services.db import tables as t
+from services.db.records import columns_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,14 +158,7 @@ class QueueFigures:
         return sum(self.running.values())
 
 
-JOB_COLUMNS: Sequence[ColumnElement[Any]] = [
-    t.jobs.c[name]
-    for name in (
-        "id project recipe preset display_name labels dataset_version_id dataset_id model_id spec queue priority "
-        "state desired attempt max_attempts token checkpoint_step checkpoint_id model_version failure_reason "
-        "failure_message failure_log progress_step progress_total create_time start_time end_time update_time event_seq"
-    ).split()
-]
+JOB_COLUMNS = [*columns_of(Job, t.jobs), t.jobs.c.desired]
 
 
 def to_job(row: Row[Any]) -> Job:

@@ -19,13 +19,11 @@ from services.db import tables as t
 from services.db.changes import announce
 from services.db.job_records import JOB_COLUMNS, Job, NewJob, QueueFigures, to_job
 from services.db.paging import Key, newest_first
+from services.db.records import columns_of, values_of
 from services.db.types import now
 from services.db.upsert import dialect_of, insert_into
 
-_GIVEN = (
-    "id project request_id request_sha256 recipe preset display_name labels dataset_version_id model_id spec queue "
-    "priority max_attempts"
-).split()
+_GIVEN = [t.jobs.c.id, *columns_of(NewJob, t.jobs)]
 _INITIAL: dict[str, Any] = {
     "state": "queued",
     "desired": "run",
@@ -111,7 +109,7 @@ def queue_figures(session: Session) -> QueueFigures:
         jobs={JobState(name): count for name, count in session.execute(by_state)},
         queued={queue: count for queue, count, _, _ in queues},
         oldest_age_seconds={queue: max(0.0, (at - first).total_seconds()) for queue, _, first, at in queues},
-        running={queue: count for queue, count in session.execute(running)},
+        running={row[0]: row[1] for row in session.execute(running)},
     )
 
 
@@ -122,7 +120,7 @@ def _insert(dialect: str) -> ReturningInsert[Any]:
     FOR KEY SHARE waits for a deletion in progress (which locks the row FOR UPDATE) and then sees it.
     """
     version = t.dataset_versions.c
-    given = [sa.bindparam(name, type_=t.jobs.c[name].type) for name in _GIVEN]
+    given = [sa.bindparam(column.name, type_=column.type) for column in _GIVEN]
     initial = [sa.literal(value) for value in _INITIAL.values()]
     source = (
         sa.select(*given, *initial, version.dataset_id, now(), now())
@@ -133,14 +131,13 @@ def _insert(dialect: str) -> ReturningInsert[Any]:
         )
         .with_for_update(read=True, key_share=True)
     )
-    names = [*_GIVEN, *_INITIAL, "dataset_id", "create_time", "update_time"]
+    names = [*(column.name for column in _GIVEN), *_INITIAL, "dataset_id", "create_time", "update_time"]
     statement = insert_into(dialect, t.jobs).from_select(names, source)
     return statement.on_conflict_do_nothing(index_elements=["project", "request_id"]).returning(*JOB_COLUMNS)
 
 
 def _values(new: NewJob) -> dict[str, Any]:
-    values: dict[str, Any] = {name: getattr(new, name) for name in _GIVEN if name != "id"}
-    return {**values, "spec": dict(new.spec), "labels": dict(new.labels)}
+    return {**values_of(new, t.jobs), "spec": dict(new.spec), "labels": dict(new.labels)}
 
 
 def _replayed(session: Session, new: NewJob) -> Job:

@@ -15,12 +15,13 @@ from services.db import events, fence
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.job_records import Attempt, Lease, to_reason
+from services.db.records import columns_of
 from services.db.types import now
 
 _IS_DUE = sa.or_(t.jobs.c.not_before_time.is_(None), t.jobs.c.not_before_time <= now())
 IS_CLAIMABLE: ColumnElement[bool] = sa.and_(t.IS_QUEUED, t.jobs.c.desired == "run", _IS_DUE)
 
-_ATTEMPT_COLUMNS = [column for column in t.attempts.c]
+_ATTEMPT_COLUMNS = columns_of(Attempt, t.attempts)
 
 
 def claim(session: Session, job_id: str, *, worker_id: str, ttl_seconds: float) -> Lease:

@@ -14,6 +14,7 @@ from services.core.errors import ModelNotFound
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.paging import Key, newest_first
+from services.db.records import columns_of, values_of
 from services.db.types import now
 from services.db.upsert import dialect_of, insert_into
 
@@ -53,7 +54,7 @@ class ModelVersion:
     create_time: datetime
 
 
-_COLUMNS = [column for column in t.model_versions.c]
+_COLUMNS = columns_of(ModelVersion, t.model_versions)
 
 
 def insert(
@@ -68,18 +69,14 @@ def insert(
     version = session.execute(numbered).scalar_one()
     statement = sa.insert(t.model_versions).returning(*_COLUMNS)
     values = {
-        "id": new.id,
+        **values_of(new, t.model_versions),
         "project": project,
         "model_id": model_id,
         "version": version,
         "job_id": job_id,
-        "checkpoint_id": new.checkpoint_id,
         "recipe": recipe,
         "config": dict(new.config),
         "metrics": dict(new.metrics),
-        "bundle_prefix": new.bundle_prefix,
-        "bundle_sha256": new.bundle_sha256,
-        "size_bytes": new.size_bytes,
     }
     return _to_version(session.execute(statement.values(**values, create_time=now())).one())
 

@@ -180,9 +180,7 @@ attempts = Table(
     PrimaryKeyConstraint("job_id", "token"),
     CheckConstraint("(state = 'running') = (end_time IS NULL)", name="end"),
 )
-_partial(
-    "ix_attempts_open", attempts.c.state == literal_column("'running'"), attempts.c.worker_id
-)
+_partial("ix_attempts_open", attempts.c.state == literal_column("'running'"), attempts.c.worker_id)
 
 checkpoints = Table(
     "checkpoints",
@@ -340,8 +338,8 @@ replicas = Table(
     Column("agent_id", Text, ForeignKey("agents.id", ondelete="CASCADE"), nullable=False),
     Column("deployment_uid", short_id(), ForeignKey("deployments.id", ondelete="CASCADE"), nullable=False),
     _text("archive_sha256"),
-    Column("is_ready", Boolean(name="is_ready"), nullable=False),
-    Column("is_failed", Boolean(name="is_failed"), nullable=False),
+    Column("is_ready", Boolean, nullable=False),
+    Column("is_failed", Boolean, nullable=False),
     Column("message", CleanText, nullable=False),
     PrimaryKeyConstraint("agent_id", "deployment_uid"),
     Index(None, "deployment_uid"),

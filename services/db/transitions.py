@@ -244,37 +244,43 @@ def _close_attempt(session: Session, lease: Lease, state: AttemptState, failure:
             "exit_code": failure.exit_code,
             "signal": failure.signal,
         }
-    is_open = (t.attempts.c.job_id == lease.job_id) & (t.attempts.c.token == lease.token) & (
-        t.attempts.c.state == "running"
+    is_open = (
+        (t.attempts.c.job_id == lease.job_id) & (t.attempts.c.token == lease.token) & (t.attempts.c.state == "running")
     )
     session.execute(sa.update(t.attempts).where(is_open).values(values))
 
 
-def _attempt_outcome(session: Session, lease: Lease) -> AttemptState | None:
-    """Return how this lease's attempt ended. Only its holder or the reaper (LOST) can have closed it."""
-    query = sa.select(t.attempts.c.state).where(
-        t.attempts.c.job_id == lease.job_id, t.attempts.c.token == lease.token
+def _outcome(session: Session, lease: Lease) -> tuple[AttemptState | None, bool]:
+    """Return how this lease's attempt ended, and whether the job's token was raised since.
+
+    Only the lease's holder or the reaper (LOST) can have closed the attempt.
+    """
+    query = (
+        sa.select(t.attempts.c.state, t.jobs.c.token)
+        .join_from(t.attempts, t.jobs, t.attempts.c.job_id == t.jobs.c.id)
+        .where(t.attempts.c.job_id == lease.job_id, t.attempts.c.token == lease.token)
     )
-    value = session.execute(query).scalar_one_or_none()
-    return None if value is None else AttemptState(value)
+    row = session.execute(query).one_or_none()
+    return (None, False) if row is None else (AttemptState(row.state), row.token > lease.token)
 
 
 def _explain_refusal(session: Session, lease: Lease, state: JobState) -> None:
-    outcome = _attempt_outcome(session, lease)
-    if outcome is not None and outcome.value == state.value:
-        return  # the earlier call committed, only its answer was lost
-    if outcome is AttemptState.RUNNING:
+    outcome, is_raised = _outcome(session, lease)
+    if outcome is AttemptState.RUNNING and not is_raised:
         raise PreconditionFailed("nobody asked this job to stop")
-    raise LeaseLost
+    # `finish` leaves the token as it is: the earlier call committed, only its answer was lost.
+    if is_raised or outcome is None or outcome.value != state.value:
+        raise LeaseLost
 
 
 def _state_reached_before(session: Session, lease: Lease) -> JobState:
-    outcome = _attempt_outcome(session, lease)
+    outcome, is_raised = _outcome(session, lease)
     reached: Mapping[AttemptState | None, JobState] = {
         AttemptState.REQUEUED: JobState.QUEUED,
         AttemptState.FAILED: JobState.FAILED,
         AttemptState.CANCELLED: JobState.CANCELLED,
     }
-    if outcome not in reached:
+    # `requeue` raises the token whatever state it reaches, which tells its ends from those of `finish`.
+    if not is_raised or outcome not in reached:
         raise LeaseLost
     return reached[outcome]

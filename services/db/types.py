@@ -58,12 +58,12 @@ class CleanText(TypeDecorator[str]):
 
 def short_id() -> String:
     """An id of ours; PostgreSQL compares it bytewise, as SQLite does, so pages sort alike."""
-    return String(ID_LENGTH).with_variant(String(ID_LENGTH, collation="C"), "postgresql")  # type: ignore[return-value]
+    return String(ID_LENGTH).with_variant(String(ID_LENGTH, collation="C"), "postgresql")
 
 
 def document() -> JSON:
     """A JSON document."""
-    return JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")  # type: ignore[return-value]
+    return JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 def clean_text(value: str) -> str:

@@ -20,7 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,10 +28,10 @@ from workers.engine.state import DOCUMENT, Captured
 from workers.engine.tensorfile import Array, FileDigest, sync_directory, write_bytes, write_tensors
 
 _EXPONENT = {
-    torch.float16: np.int16(0x7C00),
-    torch.bfloat16: np.int16(0x7F80),
-    torch.float32: np.int32(0x7F800000),
-    torch.float64: np.int64(0x7FF0000000000000),
+    torch.float16: 0x7C00,
+    torch.bfloat16: 0x7F80,
+    torch.float32: 0x7F800000,
+    torch.float64: 0x7FF0000000000000,
 }
 Files = Mapping[str, Mapping[str, Tensor]]
 
@@ -150,7 +149,10 @@ def _write_files(directory: Path, captured: Captured, copies: Files, document: b
         def check(name: str, bits: Array, file: str = file, tensors: Mapping[str, Tensor] = tensors) -> None:
             mask = _EXPONENT.get(tensors[name].dtype) if f"{file}:{name}" in captured.finite else None
             if mask is not None and bool(((bits & mask) == mask).any()):
-                raise NonFiniteLoss(f"after step {captured.step} the weight {name} is not a finite number")
+                raise NonFiniteLoss(
+                    f"the weight {name} is not a finite number after step {captured.step}: lower the learning rate",
+                    step=captured.step,
+                )
 
         digests.append(write_tensors(directory / file, tensors, check=check))
     digests.append(write_bytes(directory / DOCUMENT, iter([document])))
@@ -175,14 +177,14 @@ def _is_alike(copy: Tensor, tensor: Tensor) -> bool:
 
 def _touch(copy: Tensor) -> None:
     # numpy fills with one thread and without the interpreter's lock
-    torch.empty(0, dtype=torch.uint8).set_(copy.untyped_storage()).numpy().fill(0)  # type: ignore[call-overload]
+    torch.empty(0, dtype=torch.uint8).set_(copy.untyped_storage()).numpy().fill(0)
 
 
 def _copies_done(files: Files) -> Callable[[], None]:
     """Return what waits until copies queued so far have arrived; called in the writer thread."""
     if not any(tensor.is_cuda for _, tensor in _flat(files)):
         return lambda: None
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return event.synchronize
 

@@ -12,6 +12,10 @@ class NonFiniteLoss(PlatformError):
     code = Code.FAILED_PRECONDITION
     reason = FailureReason.NON_FINITE_LOSS.value
 
+    def __init__(self, message: str | None = None, *, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
 
 class CheckpointMismatch(PlatformError):
     """The checkpoint does not fit the networks this config builds."""

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ _DTYPES = {
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CHUNK_BYTES = 1 << 20
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)

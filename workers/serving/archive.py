@@ -56,9 +56,9 @@ def write_archive(path: Path, *, members: Mapping[str, Path | bytes], model_name
     return ArchiveFile(path, _sha256(path), path.stat().st_size, version)
 
 
-def members_of(directory: Path) -> dict[str, Path]:
-    """Return every file below a directory by its name inside the archive."""
-    files = (path for path in directory.rglob("*") if path.is_file())
+def bundle_members(directory: Path) -> dict[str, Path]:
+    """Return the files of a bundle by their names inside the archive; whatever else lies there stays out."""
+    files = [directory / "bundle.json", directory / "weights.safetensors", *(directory / "golden").iterdir()]
     return {path.relative_to(directory).as_posix(): path for path in files}
 
 

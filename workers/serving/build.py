@@ -12,8 +12,17 @@ import torch
 
 from workers.engine.frames import FrameKind, FrameWriter
 from workers.families.catalog import CATALOG, Entry
-from workers.serving.archive import ArchiveFile, members_of, write_archive
-from workers.serving.bundle import NETWORK_FILE, SERVING_FILE, Parts, ServingRecord, Target, read_parts
+from workers.serving.archive import ArchiveFile, bundle_members, write_archive
+from workers.serving.bundle import (
+    NETWORK_FILE,
+    SERVING_FILE,
+    Parts,
+    ServingRecord,
+    Target,
+    golden_files,
+    golden_instances,
+    read_parts,
+)
 from workers.serving.export import Exporter
 from workers.serving.form import Form, instruction_sets
 from workers.serving.parity import Choice, choose
@@ -75,8 +84,8 @@ def build(plan: BuildPlan, frames: FrameWriter, *, catalog: Mapping[str, Entry] 
     parts = read_parts(plan.bundle_dir, catalog=catalog)
     with tempfile.TemporaryDirectory(prefix="export-", dir=plan.out_path.parent) as scratch:
         choice = _choose(plan, parts, Path(scratch), frames)
-        members: dict[str, Path | bytes] = dict(members_of(plan.bundle_dir))
-        members[SERVING_FILE] = _record(plan, choice).to_json()
+        members: dict[str, Path | bytes] = dict(bundle_members(plan.bundle_dir))
+        members[SERVING_FILE] = _record(plan, parts, choice).to_json()
         if choice.candidate.path is not None:
             members[NETWORK_FILE] = choice.candidate.path
         archive = write_archive(plan.out_path, members=members, model_name=str(plan.model.get("name", parts.recipe)))
@@ -92,7 +101,9 @@ def _choose(plan: BuildPlan, parts: Parts, scratch: Path, frames: FrameWriter) -
     return choose(parts.handler, parts.golden, candidates, rejections)
 
 
-def _record(plan: BuildPlan, choice: Choice) -> ServingRecord:
+def _record(plan: BuildPlan, parts: Parts, choice: Choice) -> ServingRecord:
+    first = golden_files(plan.bundle_dir)[0]
+    answer = parts.handler.predict(golden_instances(parts.golden)[:1], choice.candidate.network)[0]
     return ServingRecord(
         form=choice.candidate.form,
         target=plan.target,
@@ -101,4 +112,5 @@ def _record(plan: BuildPlan, choice: Choice) -> ServingRecord:
         model=plan.model,
         parity=choice.differences,
         candidates=choice.record,
+        smoke={"input": first.relative_to(plan.bundle_dir).as_posix(), "answer": answer},
     )

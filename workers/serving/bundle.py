@@ -60,6 +60,8 @@ class ServingRecord:
     model: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[Mapping[str, Any], ...] = ()
+    smoke: Mapping[str, Any] = field(default_factory=dict)
+    """A member of the archive and this form's answer to it, for whoever tries the archive over the wire."""
 
     def to_json(self) -> bytes:
         document = {"format_version": FORMAT_VERSION, **asdict(self)}
@@ -144,12 +146,15 @@ def read_parts(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Pa
 
 def read_golden(directory: Path) -> Golden:
     """Read `golden/`: encoded inputs in the order of their file names, and the trainer's answers to them."""
-    folder = directory / "golden"
-    answers = json.loads((folder / "answers.json").read_bytes())
-    inputs = sorted(path for path in folder.iterdir() if path.suffix != ".json")
+    answers = json.loads((directory / "golden" / "answers.json").read_bytes())
+    inputs = golden_files(directory)
     if len(inputs) != len(answers):
         raise ValueError(f"{len(inputs)} golden inputs but {len(answers)} answers")
     return Golden(tuple(path.read_bytes() for path in inputs), tuple(answers))
+
+
+def golden_files(directory: Path) -> list[Path]:
+    return sorted(path for path in (directory / "golden").iterdir() if path.suffix != ".json")
 
 
 def read_record(directory: Path) -> ServingRecord:

@@ -18,7 +18,7 @@ from torch import nn
 
 from workers.families.base import Network
 from workers.serving.bundle import Parts, Target
-from workers.serving.form import Form, LowPrecision, has_fast_bf16, load_eager, load_stored, memory_format_of
+from workers.serving.form import Form, LowPrecision, has_fast_bf16, load_eager, load_stored, memory_format_of, prepare
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ class Rejection:
 
 
 class FormUnavailable(Exception):
-    """This host cannot build the form; the message says what it lacks."""
+    """The form cannot be built on this host; the message says what it lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Exporter:
             raise FormUnavailable("this processor has no bf16 instructions")
 
     def _program(self, module: nn.Module) -> torch.export.ExportedProgram:
-        prepared = module.eval().requires_grad_(False).to(device=self._device, memory_format=self._memory_format)
+        prepared = prepare(module, memory_format=self._memory_format, device=self._device)
         example = torch.zeros(1, *self.parts.spec.input_shape, device=self._device)
         with torch.no_grad():
             return torch.export.export(prepared, (example.contiguous(memory_format=self._memory_format),))

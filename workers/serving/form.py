@@ -7,6 +7,7 @@ size costs minutes to build, and a package for any batch size ran a third slower
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,20 +63,39 @@ def memory_format_of(module: nn.Module, input_shape: tuple[int, ...]) -> torch.m
     return torch.channels_last if has_convolution and len(input_shape) == 3 else torch.contiguous_format
 
 
+def prepare(module: nn.Module, *, memory_format: torch.memory_format, device: torch.device) -> nn.Module:
+    """Put a network where and how it will compute; changes it in place."""
+    module = module.eval().requires_grad_(False).to(device)
+    return module.to(memory_format=memory_format)
+
+
 def load_eager(module: nn.Module, *, memory_format: torch.memory_format, device: torch.device) -> Network:
-    prepared = module.eval().requires_grad_(False).to(device=device, memory_format=memory_format)
+    prepared = prepare(module, memory_format=memory_format, device=device)
     return _network(prepared, memory_format=memory_format, device=device, is_one_by_one=False)
 
 
 def load_stored(form: Form, path: Path, *, memory_format: torch.memory_format, device: torch.device) -> Network:
     """Load a form that lives in a file; `form` is not eager."""
-    call: Callable[[Tensor], _Outputs]
-    if form is Form.EXPORT:
-        call = torch.export.load(path).module()
-    else:
-        index = device.index or 0 if device.type == "cuda" else -1
-        call = torch._inductor.aoti_load_package(str(path), device_index=index)
+    call = torch.export.load(path).module() if form is Form.EXPORT else _load_package(path, device)
     return _network(call, memory_format=memory_format, device=device, is_one_by_one=True)
+
+
+def _load_package(path: Path, device: torch.device) -> Callable[[Tensor], _Outputs]:
+    """Load an AOTInductor package.
+
+    By the loader below `torch._inductor.aoti_load_package`, which would first import the whole compiler:
+    2 to 20 seconds of every start of a serving process.
+    """
+    index = (device.index or 0) if device.type == "cuda" else -1
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)
+    output_spec = json.loads(loader.get_call_spec()[1])[1]
+    is_single = output_spec["type"] is None
+
+    def call(x: Tensor) -> _Outputs:
+        outputs: list[Tensor] = loader.run([x])
+        return outputs[0] if is_single else tuple(outputs)
+
+    return call
 
 
 def _network(
@@ -88,7 +108,7 @@ def _network(
         with torch.inference_mode():
             if not is_one_by_one or x.shape[0] == 1:
                 return _to_host(compute(x))
-            return _concatenate([_to_host(compute(row)) for row in x.split(1)])
+            return _concatenate([_to_host(compute(row)) for row in torch.split(x, 1)])
 
     return network
 

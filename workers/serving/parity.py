@@ -22,6 +22,7 @@ from workers.serving.export import Candidate, Rejection
 _WARM_UP_ROUNDS = 3
 _PROBE_ROUNDS = 15
 _PROBE_SECONDS = 6.0
+_LARGEST = 1e9  # stands for infinity, which JSON has not
 
 
 class ParityFailed(PlatformError):
@@ -90,10 +91,11 @@ def choose(
     record: list[Mapping[str, Any]] = [{"form": rejected.form, "reason": rejected.reason} for rejected in rejections]
     for candidate in candidates:
         verdict = verdicts[candidate.form]
-        line = {"form": candidate.form, "differences": _rounded(verdict.differences)}
-        line |= (
-            {"milliseconds": round(milliseconds[candidate.form], 3)} if verdict.passed else {"reason": verdict.failure}
-        )
+        line: dict[str, Any] = {"form": candidate.form, "differences": _rounded(verdict.differences)}
+        if verdict.passed:
+            line["milliseconds"] = round(milliseconds[candidate.form], 3)
+        else:
+            line["reason"] = verdict.failure
         record.append(line)
     return Choice(best, _rounded(verdicts[best.form].differences), milliseconds[best.form], tuple(record))
 
@@ -133,4 +135,4 @@ def _recorded_batch(handler: Handler, golden: Golden, network: Network) -> Tenso
 
 
 def _rounded(differences: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(f"{value:.4g}") for name, value in differences.items()}
+    return {name: float(f"{min(value, _LARGEST):.4g}") for name, value in differences.items()}

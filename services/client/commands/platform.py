@@ -14,13 +14,13 @@ from services.core.settings import Settings
 from services.up import embedded
 from services.up.display import LineDisplay, make_display
 from services.up.endpoints import Endpoints
-from services.up.lock import AlreadyRunning
+from services.up.lock import AlreadyRunning, holder
 from services.up.ports import PortTaken
 
 _START_SECONDS = 180.0
 
 
-@click.command()
+@click.command(short_help="Run the whole platform on this machine.")
 @click.option("--background", is_flag=True, help="Return once everything is ready; stop it with `trainyard down`.")
 @local_command
 def up(out: Output, *, background: bool) -> None:
@@ -38,7 +38,7 @@ def up(out: Output, *, background: bool) -> None:
         raise CommandFailed(str(err)) from err
 
 
-@click.command()
+@click.command(short_help="Stop the platform of this machine.")
 @local_command
 def down(out: Output) -> None:
     """Stop the platform of this machine: the worker saves a checkpoint first, the API goes last."""
@@ -52,12 +52,14 @@ def down(out: Output) -> None:
         out.say("stopped" if is_stopped else f"no platform runs in {settings.state_dir}")
 
 
-@click.command()
+@click.command(short_help="Show the platform of this machine.")
 @local_command
 def status(out: Output) -> None:
     """Show the platform of this machine: its parts, their processes and where they answer."""
     settings = Settings()
     found = embedded.status(settings)
+    if found is None and (pid := holder(settings.state_dir)) is not None:
+        raise CommandFailed(f"process {pid} is starting or stopping the platform in {settings.state_dir}; ask again")
     if found is None:
         raise CommandFailed(f"no platform runs in {settings.state_dir}; start one with `trainyard up`")
     _show(out, found)

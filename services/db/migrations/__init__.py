@@ -29,6 +29,14 @@ def upgrade(connection: Connection, *, revision: str = "head") -> None:
         command.upgrade(config, revision)
 
 
+def downgrade(connection: Connection, *, revision: str) -> None:
+    """Take revisions back in one transaction; data of dropped tables is gone."""
+    with connection.begin():
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
 def is_at_head(connection: Connection) -> bool:
     return frozenset(MigrationContext.configure(connection).get_current_heads()) == _heads()
 

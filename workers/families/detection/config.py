@@ -142,6 +142,7 @@ class YoloV1Loss(Section):
 
     coordinates: float = Field(5.0, gt=0, description="Weight of the boxes (lambda_coord of the paper).")
     no_object: float = Field(0.5, gt=0, description="Weight of the confidence of boxes without object (lambda_noobj).")
+    classes: float = Field(1.0, gt=0, description="Weight of the class probabilities.")
     rescore: bool = Field(True, description="The confidence's target is the box's IoU, else 1.")
 
 
@@ -168,7 +169,7 @@ class YoloV1Config(DetectionConfig):
                 "small": {"stem_stride": 2, "widths": (16, 32, 64), "depth": 1},
                 "head_widths": (128, 128),
             },
-            "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.01},
+            "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
             "schedule": {"name": "cosine", "warmup_steps": 50},
             "augment": {"scale": (0.9, 1.1), "translate": 0.1, "exposure": 1.2, "saturation": 1.2},
             "limits": {
@@ -187,7 +188,7 @@ class YoloV1Config(DetectionConfig):
                 "small": {"stem_stride": 4, "widths": (32, 64, 128), "depth": 1},
                 "head_widths": (256,),
             },
-            "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.01},
+            "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
             "schedule": {"name": "cosine", "warmup_steps": 50},
             "augment": {"translate": 0.1, "flip": 0.0},
             "limits": {
@@ -281,7 +282,7 @@ class SsdConfig(DetectionConfig):
             "data": {"image_size": 64, "batch_size": 32},
             "model": {
                 "body": "small",
-                "small": {"stem_stride": 2, "widths": (32, 64, 128, 128), "depth": 1},
+                "small": {"stem_stride": 2, "widths": (16, 32, 64, 64), "depth": 1},
                 "num_small_levels": 2,
                 "sizes": ((0.25, 0.35), (0.5, 0.65)),
                 "ratios": ((1, 2, 0.5), (1, 2, 0.5)),

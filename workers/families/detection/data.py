@@ -32,7 +32,10 @@ _TRUTHS_STRIDE = 8
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image of a split and its truth; boxes are xyxy in pixels of the image, labels from 1."""
+    """One image of a split and its truth; boxes are xyxy in stored pixels, labels from 1.
+
+    `is_crowd` marks what is neither wanted nor wrong: crowds of COCO, difficult objects of VOC.
+    """
 
     path: Path
     offset: int
@@ -103,9 +106,13 @@ def _record(directory: Path, entry: Mapping[str, Any]) -> Record:
         width=int(entry["width"]),
         boxes=torch.tensor(entry["boxes"], dtype=torch.float32).reshape(len(labels), 4),
         labels=labels,
-        is_crowd=torch.tensor(entry["iscrowd"], dtype=torch.bool).reshape(len(labels)),
+        is_crowd=_flags(entry, "iscrowd", len(labels)) | _flags(entry, "difficult", len(labels)),
         area=torch.tensor(entry["area"], dtype=torch.float32).reshape(len(labels)),
     )
+
+
+def _flags(entry: Mapping[str, Any], name: str, count: int) -> Tensor:
+    return torch.tensor(entry.get(name, [0] * count), dtype=torch.bool).reshape(count)
 
 
 def _check_labels(splits: Mapping[str, Sequence[Record]], num_classes: int) -> None:
@@ -146,9 +153,11 @@ class SquareImages:
     def _load(self, index: int) -> Tensor:
         record = self.records[index]
         try:
-            image = decode(record.read(), size=(record.height, record.width))
+            image = decode(record.read(), upright=False)
         except ImageInvalid as err:
             raise DatasetInvalid(f"{record.member}: {err}; import the dataset again without it") from err
+        if tuple(image.shape[-2:]) != (record.height, record.width):
+            raise DatasetInvalid(f"{record.member} is not {record.width} x {record.height}; import the dataset again")
         return letterbox(image, self.size)[0]
 
 

@@ -96,25 +96,21 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() - mean).div_(std)
 
 
-def decode(data: bytes, *, size: tuple[int, int] | None = None) -> Tensor:
-    """Decode JPEG, PNG or WebP into uint8 RGB (3, H, W), upright, first frame only.
+def decode(data: bytes, *, upright: bool = True) -> Tensor:
+    """Decode JPEG, PNG or WebP into uint8 RGB (3, H, W), the first frame only.
 
-    `size` is the expected (height, width): an image stored on its side is left so when only that
-    fits, because some tools annotate stored pixels and others displayed ones.
+    `upright` turns an image stored on its side (EXIF) the way people see it; without it the pixels
+    stay as stored, which is what annotations count in.
 
     Raises:
-        ImageInvalid: unreadable, of another format, too large, or not of the expected size.
+        ImageInvalid: unreadable, of another format or too large.
     """
     header = _open(data)
     plain = header.mode in ("RGB", "L") and header.format in ("JPEG", "PNG")
     try:
-        for is_upright in (True, False) if size else (True,):
-            image = _decode_plain(data, header, is_upright) if plain else _decode_any(header, is_upright)
-            if size in (None, tuple(image.shape[-2:])):
-                return image
+        return _decode_plain(data, header, upright) if plain else _decode_any(header, upright)
     except Exception as err:  # whatever a decoder makes of a stranger's bytes, the bytes are at fault
         raise ImageInvalid(f"the {header.format} image is damaged or incomplete; send a complete file") from err
-    raise ImageInvalid(f"the image is {image.shape[-2]} x {image.shape[-1]} pixels, expected {size}")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -132,17 +128,17 @@ def _open(data: bytes) -> Image.Image:
     return header
 
 
-def _decode_plain(data: bytes, header: Image.Image, is_upright: bool) -> Tensor:
+def _decode_plain(data: bytes, header: Image.Image, upright: bool) -> Tensor:
     # The functions of torchvision.io warn at every call since 0.29; the operators under them do not.
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     operator = torch.ops.image.decode_jpeg if header.format == "JPEG" else torch.ops.image.decode_png
-    image: Tensor = operator(buffer, _READ_RGB, is_upright)
+    image: Tensor = operator(buffer, _READ_RGB, upright)
     return (image.to(torch.int32) >> 8).to(torch.uint8) if image.dtype == torch.uint16 else image
 
 
-def _decode_any(header: Image.Image, is_upright: bool) -> Tensor:
+def _decode_any(header: Image.Image, upright: bool) -> Tensor:
     header.seek(0)
-    image = ImageOps.exif_transpose(header) if is_upright else header
+    image = ImageOps.exif_transpose(header) if upright else header
     if image.mode.startswith("I"):
         image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,11 +17,11 @@ from workers.families.base import Golden, Instance, InstanceInvalid, Picture, Pl
 from workers.families.detection.config import DetectionConfig, Optim
 from workers.families.detection.data import Batch, Record, SquareImages, TrainBatches, read_dataset
 from workers.families.detection.draw import Box, draw_boxes, sheet
-from workers.families.detection.evaluate import Predict, evaluate
+from workers.families.detection.evaluate import Predict, detect, evaluate
 from workers.families.detection.handler import DetectionHandler
 from workers.families.detection.images import FILL, MEAN, STD, decode
 from workers.families.detection.network import DetectionNetwork, ServedNetwork
-from workers.families.detection.postprocess import Thresholds
+from workers.families.detection.postprocess import Detections, Thresholds
 from workers.families.detection.schedule import learning_rate
 
 DetectionConfigT = TypeVar("DetectionConfigT", bound=DetectionConfig)
@@ -85,35 +87,23 @@ class DetectionRecipe(Recipe[DetectionConfigT, Batch], Generic[DetectionConfigT]
         return {"train/loss": loss.detach(), **scalars, "train/lr": torch.full((), rate, device=placement.device)}
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
-        network = _network(state)
-        was_training = network.training
-        network.eval()
-        try:
+        with _in_eval_mode(_network(state)) as network:
             return evaluate(
                 _predictor(network, placement),
                 self._held_out,
                 num_classes=len(self.dataset.classes),
                 config=self.config.eval,
             )
-        finally:
-            network.train(was_training)
 
     def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
-        network = _network(state)
-        was_training = network.training
-        network.eval()
-        predict = _predictor(network, placement)
-        handler = DetectionHandler(self.serving_spec())
         records = self._spread(self.config.eval.num_samples)
-        images = [record.read() for record in records]
-        try:
-            answers = handler.predict([_instance(data) for data in images], predict)
-        finally:
-            network.train(was_training)
+        shown = SquareImages(records, size=self.config.data.image_size, cache_mib=0)
+        with _in_eval_mode(_network(state)) as network:
+            predict = _predictor(network, placement)
+            found = detect(predict, shown, batch_size=self.config.eval.batch_size, thresholds=Thresholds())
         pictures = [
-            draw_boxes(decode(data, size=(r.height, r.width)), _truth_boxes(r) + _answer_boxes(answer))
-            for data, r, answer in zip(images, records, answers, strict=True)
-            if not isinstance(answer, InstanceInvalid)
+            draw_boxes(decode(record.read(), upright=False), truth_boxes(record) + self._found_boxes(one))
+            for record, one in zip(records, found, strict=True)
         ]
         return [Picture(name="samples", png=sheet(pictures))]
 
@@ -132,22 +122,24 @@ class DetectionRecipe(Recipe[DetectionConfigT, Batch], Generic[DetectionConfigT]
         return ServingSpec(input_shape=(3, size, size), constants=constants)
 
     def golden(self, state: TrainState, placement: Placement, count: int) -> Golden:
-        network = _network(state)
-        was_training = network.training
-        network.eval()
-        exact = Placement(placement.device, autocast_dtype=None, memory_format=placement.memory_format)
         handler = DetectionHandler(self.serving_spec())
         inputs = [record.read() for record in self._spread(count)]
-        try:
-            answers = handler.predict([_instance(data) for data in inputs], _predictor(network, exact))
-        finally:
-            network.train(was_training)
-        good = [(d, a) for d, a in zip(inputs, answers, strict=True) if not isinstance(a, InstanceInvalid)]
-        return Golden(inputs=tuple(d for d, _ in good), answers=tuple(a for _, a in good))
+        exact = Placement(placement.device, autocast_dtype=None, memory_format=placement.memory_format)
+        with _in_eval_mode(_network(state)) as network:
+            instances = [Instance(body=data, fields={}, params={}) for data in inputs]
+            answers = handler.predict(instances, _predictor(network, exact))
+        good = [(data, one) for data, one in zip(inputs, answers, strict=True) if not isinstance(one, InstanceInvalid)]
+        return Golden(inputs=tuple(data for data, _ in good), answers=tuple(one for _, one in good))
 
     @classmethod
     def load_serving_module(cls, config: DetectionConfigT, spec: ServingSpec) -> nn.Module:
         return ServedNetwork(cls.build_network(config, len(spec.constants["classes"])))
+
+    def _found_boxes(self, found: Detections) -> list[Box]:
+        rows = zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+        return [
+            Box(xyxy=box, label=label, name=self.dataset.classes[label - 1], score=score) for box, label, score in rows
+        ]
 
     def _spread(self, count: int) -> list[Record]:
         records = self._held_out.records
@@ -159,6 +151,16 @@ def _network(state: TrainState) -> DetectionNetwork:
     network = state.modules["network"]
     assert isinstance(network, DetectionNetwork)
     return network
+
+
+@contextmanager
+def _in_eval_mode(network: DetectionNetwork) -> Iterator[DetectionNetwork]:
+    was_training = network.training
+    network.eval()
+    try:
+        yield network
+    finally:
+        network.train(was_training)
 
 
 def _predictor(network: DetectionNetwork, placement: Placement) -> Predict:
@@ -179,15 +181,7 @@ def _optimizer(network: nn.Module, config: Optim) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 
-def _instance(data: bytes) -> Instance:
-    return Instance(body=data, fields={}, params={})
-
-
-def _truth_boxes(record: Record) -> list[Box]:
+def truth_boxes(record: Record) -> list[Box]:
+    """Return what is annotated, to be drawn."""
     pairs = zip(record.boxes.tolist(), record.labels.tolist(), strict=True)
     return [Box(xyxy=box, label=label, name="") for box, label in pairs]
-
-
-def _answer_boxes(answer: Any) -> list[Box]:
-    rows = zip(answer["boxes"], answer["label_ids"], answer["labels"], answer["scores"], strict=True)
-    return [Box(xyxy=box, label=label, name=name, score=score) for box, label, name, score in rows]

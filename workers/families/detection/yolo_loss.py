@@ -74,7 +74,7 @@ def yolo_loss(raw: Tensor, cells: Cells, *, boxes_per_cell: int, weights: YoloV1
         "box": weights.coordinates * ((picked[..., :4] - cells.box).square().sum(-1) * has_truth).sum(),
         "object": ((picked[..., 4] - confidence_target).square() * has_truth).sum(),
         "no_object": weights.no_object * (confidence.square() * ~is_responsible).sum(),
-        "class": ((classes - class_target).square().sum(-1) * has_truth).sum(),
+        "class": weights.classes * ((classes - class_target).square().sum(-1) * has_truth).sum(),
     }
     return {name: part / num_images for name, part in parts.items()}
 

@@ -39,9 +39,9 @@ class DatasetServiceStub:
     once. Repeating a call with the same request_id returns the same version.
     """
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetDatasetRequest, _dataset_pb2.GetDatasetResponse]
-    """Returns the newest version of a dataset."""
+    """Returns one version of a dataset, the newest where none is named."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ListDatasetsRequest, _dataset_pb2.ListDatasetsResponse]
-    """Lists the dataset versions of a project, newest first."""
+    """Lists the datasets of a project by their newest versions, newest first."""
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.DeleteDatasetRequest, _dataset_pb2.DeleteDatasetResponse]
     """Deletes a dataset with all its versions. Refused with FAILED_PRECONDITION while a job that is
     not finished uses it.
@@ -58,9 +58,9 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     once. Repeating a call with the same request_id returns the same version.
     """
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetDatasetRequest, _dataset_pb2.GetDatasetResponse]  # type: ignore[assignment]
-    """Returns the newest version of a dataset."""
+    """Returns one version of a dataset, the newest where none is named."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ListDatasetsRequest, _dataset_pb2.ListDatasetsResponse]  # type: ignore[assignment]
-    """Lists the dataset versions of a project, newest first."""
+    """Lists the datasets of a project by their newest versions, newest first."""
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_pb2.DeleteDatasetRequest, _dataset_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
     """Deletes a dataset with all its versions. Refused with FAILED_PRECONDITION while a job that is
     not finished uses it.
@@ -86,7 +86,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.GetDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.GetDatasetResponse, _abc.Awaitable[_dataset_pb2.GetDatasetResponse]]:
-        """Returns the newest version of a dataset."""
+        """Returns one version of a dataset, the newest where none is named."""
 
     @_abc_1.abstractmethod
     def ListDatasets(
@@ -94,7 +94,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.ListDatasetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.ListDatasetsResponse, _abc.Awaitable[_dataset_pb2.ListDatasetsResponse]]:
-        """Lists the dataset versions of a project, newest first."""
+        """Lists the datasets of a project by their newest versions, newest first."""
 
     @_abc_1.abstractmethod
     def DeleteDataset(

@@ -26,51 +26,55 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrainyard/v1/deployment.proto\x12\x0ctrainyard.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x02\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\x05\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.trainyard.v1.DeploymentState\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12\'\n\x08\x61rchives\x18\x07 \x03(\x0b\x32\x15.trainyard.v1.Archive\x12\'\n\x08replicas\x18\x08 \x03(\x0b\x32\x15.trainyard.v1.Replica\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb0\x01\n\x07\x41rchive\x12\x0e\n\x06target\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.trainyard.v1.ArchiveState\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\'\n\x06parity\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xb1\x01\n\x07Replica\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x10\n\x08is_ready\x18\x02 \x01(\x08\x12\x15\n\rinference_url\x18\x03 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05token\x18\x06 \x01(\t\x12\x35\n\x11token_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"|\n\x17\x43reateDeploymentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"H\n\x18\x43reateDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.trainyard.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.trainyard.v1.Deployment\"O\n\x16ListDeploymentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x17ListDeploymentsResponse\x12-\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x18.trainyard.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x18\x44\x65leteDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.trainyard.v1.Deployment\"P\n\x08Instance\x12\x0e\n\x04\x62ody\x18\x01 \x01(\x0cH\x00\x12)\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\t\n\x07\x63ontent\"r\n\x0ePredictRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\tinstances\x18\x02 \x03(\x0b\x32\x16.trainyard.v1.Instance\x12\'\n\x06params\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"h\n\x0fPredictResponse\x12-\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x18.trainyard.v1.Prediction\x12&\n\x05model\x18\x02 \x01(\x0b\x32\x17.trainyard.v1.ModelInfo\"r\n\nPrediction\x12)\n\x06result\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12.\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1d.trainyard.v1.PredictionErrorH\x00\x42\t\n\x07outcome\"\"\n\x0fPredictionError\x12\x0f\n\x07message\x18\x01 \x01(\t\"2\n\tModelInfo\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t*\xe7\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_PENDING\x10\x01\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_BUILDING\x10\x02\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_STARTING\x10\x03\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x04\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x05\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DELETING\x10\x06*\x96\x01\n\x0c\x41rchiveState\x12\x1d\n\x19\x41RCHIVE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41RCHIVE_STATE_QUEUED\x10\x01\x12\x1a\n\x16\x41RCHIVE_STATE_BUILDING\x10\x02\x12\x17\n\x13\x41RCHIVE_STATE_READY\x10\x03\x12\x18\n\x14\x41RCHIVE_STATE_FAILED\x10\x04\x32\xdb\x03\n\x11\x44\x65ploymentService\x12\x61\n\x10\x43reateDeployment\x12%.trainyard.v1.CreateDeploymentRequest\x1a&.trainyard.v1.CreateDeploymentResponse\x12X\n\rGetDeployment\x12\".trainyard.v1.GetDeploymentRequest\x1a#.trainyard.v1.GetDeploymentResponse\x12^\n\x0fListDeployments\x12$.trainyard.v1.ListDeploymentsRequest\x1a%.trainyard.v1.ListDeploymentsResponse\x12\x61\n\x10\x44\x65leteDeployment\x12%.trainyard.v1.DeleteDeploymentRequest\x1a&.trainyard.v1.DeleteDeploymentResponse\x12\x46\n\x07Predict\x12\x1c.trainyard.v1.PredictRequest\x1a\x1d.trainyard.v1.PredictResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrainyard/v1/deployment.proto\x12\x0ctrainyard.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x02\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\x05\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.trainyard.v1.DeploymentState\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12&\n\x07\x61rchive\x18\x07 \x01(\x0b\x32\x15.trainyard.v1.Archive\x12\'\n\x08replicas\x18\x08 \x03(\x0b\x32\x15.trainyard.v1.Replica\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb0\x01\n\x07\x41rchive\x12\x0e\n\x06target\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.trainyard.v1.ArchiveState\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\'\n\x06parity\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xb1\x01\n\x07Replica\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x10\n\x08is_ready\x18\x02 \x01(\x08\x12\x15\n\rinference_url\x18\x03 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05token\x18\x06 \x01(\t\x12\x35\n\x11token_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"|\n\x17\x43reateDeploymentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"H\n\x18\x43reateDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.trainyard.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.trainyard.v1.Deployment\"O\n\x16ListDeploymentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x17ListDeploymentsResponse\x12-\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x18.trainyard.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x17UpdateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\x05\"H\n\x18UpdateDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.trainyard.v1.Deployment\"\'\n\x17\x44\x65leteDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x18\x44\x65leteDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.trainyard.v1.Deployment\"P\n\x08Instance\x12\x0e\n\x04\x62ody\x18\x01 \x01(\x0cH\x00\x12)\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\t\n\x07\x63ontent\"r\n\x0ePredictRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\tinstances\x18\x02 \x03(\x0b\x32\x16.trainyard.v1.Instance\x12\'\n\x06params\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"h\n\x0fPredictResponse\x12-\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x18.trainyard.v1.Prediction\x12&\n\x05model\x18\x02 \x01(\x0b\x32\x17.trainyard.v1.ModelInfo\"r\n\nPrediction\x12)\n\x06result\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12.\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1d.trainyard.v1.PredictionErrorH\x00\x42\t\n\x07outcome\"\"\n\x0fPredictionError\x12\x0f\n\x07message\x18\x01 \x01(\t\"2\n\tModelInfo\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t*\xe7\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_PENDING\x10\x01\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_BUILDING\x10\x02\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_STARTING\x10\x03\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x04\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x05\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DELETING\x10\x06*\x96\x01\n\x0c\x41rchiveState\x12\x1d\n\x19\x41RCHIVE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41RCHIVE_STATE_QUEUED\x10\x01\x12\x1a\n\x16\x41RCHIVE_STATE_BUILDING\x10\x02\x12\x17\n\x13\x41RCHIVE_STATE_READY\x10\x03\x12\x18\n\x14\x41RCHIVE_STATE_FAILED\x10\x04\x32\xbe\x04\n\x11\x44\x65ploymentService\x12\x61\n\x10\x43reateDeployment\x12%.trainyard.v1.CreateDeploymentRequest\x1a&.trainyard.v1.CreateDeploymentResponse\x12X\n\rGetDeployment\x12\".trainyard.v1.GetDeploymentRequest\x1a#.trainyard.v1.GetDeploymentResponse\x12^\n\x0fListDeployments\x12$.trainyard.v1.ListDeploymentsRequest\x1a%.trainyard.v1.ListDeploymentsResponse\x12\x61\n\x10UpdateDeployment\x12%.trainyard.v1.UpdateDeploymentRequest\x1a&.trainyard.v1.UpdateDeploymentResponse\x12\x61\n\x10\x44\x65leteDeployment\x12%.trainyard.v1.DeleteDeploymentRequest\x1a&.trainyard.v1.DeleteDeploymentResponse\x12\x46\n\x07Predict\x12\x1c.trainyard.v1.PredictRequest\x1a\x1d.trainyard.v1.PredictResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trainyard.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPLOYMENTSTATE']._serialized_start=1865
-  _globals['_DEPLOYMENTSTATE']._serialized_end=2096
-  _globals['_ARCHIVESTATE']._serialized_start=2099
-  _globals['_ARCHIVESTATE']._serialized_end=2249
+  _globals['_DEPLOYMENTSTATE']._serialized_start=2068
+  _globals['_DEPLOYMENTSTATE']._serialized_end=2299
+  _globals['_ARCHIVESTATE']._serialized_start=2302
+  _globals['_ARCHIVESTATE']._serialized_end=2452
   _globals['_DEPLOYMENT']._serialized_start=111
-  _globals['_DEPLOYMENT']._serialized_end=391
-  _globals['_ARCHIVE']._serialized_start=394
-  _globals['_ARCHIVE']._serialized_end=570
-  _globals['_REPLICA']._serialized_start=573
-  _globals['_REPLICA']._serialized_end=750
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=752
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=876
-  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=878
-  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=950
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=952
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=988
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=990
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1059
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1061
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1140
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1142
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1239
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1241
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1280
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1282
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1354
-  _globals['_INSTANCE']._serialized_start=1356
-  _globals['_INSTANCE']._serialized_end=1436
-  _globals['_PREDICTREQUEST']._serialized_start=1438
-  _globals['_PREDICTREQUEST']._serialized_end=1552
-  _globals['_PREDICTRESPONSE']._serialized_start=1554
-  _globals['_PREDICTRESPONSE']._serialized_end=1658
-  _globals['_PREDICTION']._serialized_start=1660
-  _globals['_PREDICTION']._serialized_end=1774
-  _globals['_PREDICTIONERROR']._serialized_start=1776
-  _globals['_PREDICTIONERROR']._serialized_end=1810
-  _globals['_MODELINFO']._serialized_start=1812
-  _globals['_MODELINFO']._serialized_end=1862
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=2252
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=2727
+  _globals['_DEPLOYMENT']._serialized_end=439
+  _globals['_ARCHIVE']._serialized_start=442
+  _globals['_ARCHIVE']._serialized_end=618
+  _globals['_REPLICA']._serialized_start=621
+  _globals['_REPLICA']._serialized_end=798
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=800
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=924
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=926
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=998
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=1000
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=1036
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=1038
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1107
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1109
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1188
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1190
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1287
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=1289
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=1368
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=1370
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=1442
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1444
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1483
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1485
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1557
+  _globals['_INSTANCE']._serialized_start=1559
+  _globals['_INSTANCE']._serialized_end=1639
+  _globals['_PREDICTREQUEST']._serialized_start=1641
+  _globals['_PREDICTREQUEST']._serialized_end=1755
+  _globals['_PREDICTRESPONSE']._serialized_start=1757
+  _globals['_PREDICTRESPONSE']._serialized_end=1861
+  _globals['_PREDICTION']._serialized_start=1863
+  _globals['_PREDICTION']._serialized_end=1977
+  _globals['_PREDICTIONERROR']._serialized_start=1979
+  _globals['_PREDICTIONERROR']._serialized_end=2013
+  _globals['_MODELINFO']._serialized_start=2015
+  _globals['_MODELINFO']._serialized_end=2065
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=2455
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=3029
 # @@protoc_insertion_point(module_scope)

@@ -42,26 +42,28 @@ ARCHIVE_STATE_READY: ArchiveState
 ARCHIVE_STATE_FAILED: ArchiveState
 
 class Deployment(_message.Message):
-    __slots__ = ("name", "model_version", "workers", "state", "message", "generation", "archives", "replicas", "create_time")
+    __slots__ = ("name", "model_version", "workers", "state", "message", "generation", "archive", "replicas", "create_time", "update_time")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
-    ARCHIVES_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     model_version: str
     workers: int
     state: DeploymentState
     message: str
     generation: int
-    archives: _containers.RepeatedCompositeFieldContainer[Archive]
+    archive: Archive
     replicas: _containers.RepeatedCompositeFieldContainer[Replica]
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., model_version: _Optional[str] = ..., workers: _Optional[int] = ..., state: _Optional[_Union[DeploymentState, str]] = ..., message: _Optional[str] = ..., generation: _Optional[int] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    update_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., model_version: _Optional[str] = ..., workers: _Optional[int] = ..., state: _Optional[_Union[DeploymentState, str]] = ..., message: _Optional[str] = ..., generation: _Optional[int] = ..., archive: _Optional[_Union[Archive, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Archive(_message.Message):
     __slots__ = ("target", "state", "form", "size_bytes", "sha256", "parity", "message")
@@ -148,6 +150,22 @@ class ListDeploymentsResponse(_message.Message):
     deployments: _containers.RepeatedCompositeFieldContainer[Deployment]
     next_page_token: str
     def __init__(self, deployments: _Optional[_Iterable[_Union[Deployment, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class UpdateDeploymentRequest(_message.Message):
+    __slots__ = ("name", "model_version", "workers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model_version: str
+    workers: int
+    def __init__(self, name: _Optional[str] = ..., model_version: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
+
+class UpdateDeploymentResponse(_message.Message):
+    __slots__ = ("deployment",)
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    deployment: Deployment
+    def __init__(self, deployment: _Optional[_Union[Deployment, _Mapping]] = ...) -> None: ...
 
 class DeleteDeploymentRequest(_message.Message):
     __slots__ = ("name",)

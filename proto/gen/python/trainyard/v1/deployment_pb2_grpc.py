@@ -50,6 +50,11 @@ class DeploymentServiceStub:
                 request_serializer=trainyard_dot_v1_dot_deployment__pb2.ListDeploymentsRequest.SerializeToString,
                 response_deserializer=trainyard_dot_v1_dot_deployment__pb2.ListDeploymentsResponse.FromString,
                 _registered_method=True)
+        self.UpdateDeployment = channel.unary_unary(
+                '/trainyard.v1.DeploymentService/UpdateDeployment',
+                request_serializer=trainyard_dot_v1_dot_deployment__pb2.UpdateDeploymentRequest.SerializeToString,
+                response_deserializer=trainyard_dot_v1_dot_deployment__pb2.UpdateDeploymentResponse.FromString,
+                _registered_method=True)
         self.DeleteDeployment = channel.unary_unary(
                 '/trainyard.v1.DeploymentService/DeleteDeployment',
                 request_serializer=trainyard_dot_v1_dot_deployment__pb2.DeleteDeploymentRequest.SerializeToString,
@@ -89,6 +94,14 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateDeployment(self, request, context):
+        """Asks for another model version or number of workers. What is served now stays until the new
+        version is ready.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDeployment(self, request, context):
         """Takes an endpoint down. It is gone once no serving machine reports it.
         """
@@ -120,6 +133,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ListDeployments,
                     request_deserializer=trainyard_dot_v1_dot_deployment__pb2.ListDeploymentsRequest.FromString,
                     response_serializer=trainyard_dot_v1_dot_deployment__pb2.ListDeploymentsResponse.SerializeToString,
+            ),
+            'UpdateDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDeployment,
+                    request_deserializer=trainyard_dot_v1_dot_deployment__pb2.UpdateDeploymentRequest.FromString,
+                    response_serializer=trainyard_dot_v1_dot_deployment__pb2.UpdateDeploymentResponse.SerializeToString,
             ),
             'DeleteDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDeployment,
@@ -214,6 +232,33 @@ class DeploymentService:
             '/trainyard.v1.DeploymentService/ListDeployments',
             trainyard_dot_v1_dot_deployment__pb2.ListDeploymentsRequest.SerializeToString,
             trainyard_dot_v1_dot_deployment__pb2.ListDeploymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainyard.v1.DeploymentService/UpdateDeployment',
+            trainyard_dot_v1_dot_deployment__pb2.UpdateDeploymentRequest.SerializeToString,
+            trainyard_dot_v1_dot_deployment__pb2.UpdateDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

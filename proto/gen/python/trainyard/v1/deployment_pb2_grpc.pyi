@@ -42,6 +42,10 @@ class DeploymentServiceStub:
     """Returns one deployment as the serving machines last reported it."""
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.ListDeploymentsRequest, _deployment_pb2.ListDeploymentsResponse]
     """Lists the deployments of a project, newest first."""
+    UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.UpdateDeploymentRequest, _deployment_pb2.UpdateDeploymentResponse]
+    """Asks for another model version or number of workers. What is served now stays until the new
+    version is ready.
+    """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.DeleteDeploymentRequest, _deployment_pb2.DeleteDeploymentResponse]
     """Takes an endpoint down. It is gone once no serving machine reports it."""
     Predict: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.PredictRequest, _deployment_pb2.PredictResponse]
@@ -61,6 +65,10 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     """Returns one deployment as the serving machines last reported it."""
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deployment_pb2.ListDeploymentsRequest, _deployment_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """Lists the deployments of a project, newest first."""
+    UpdateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.UpdateDeploymentRequest, _deployment_pb2.UpdateDeploymentResponse]  # type: ignore[assignment]
+    """Asks for another model version or number of workers. What is served now stays until the new
+    version is ready.
+    """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.DeleteDeploymentRequest, _deployment_pb2.DeleteDeploymentResponse]  # type: ignore[assignment]
     """Takes an endpoint down. It is gone once no serving machine reports it."""
     Predict: _aio.UnaryUnaryMultiCallable[_deployment_pb2.PredictRequest, _deployment_pb2.PredictResponse]  # type: ignore[assignment]
@@ -95,6 +103,16 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.ListDeploymentsResponse, _abc.Awaitable[_deployment_pb2.ListDeploymentsResponse]]:
         """Lists the deployments of a project, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateDeployment(
+        self,
+        request: _deployment_pb2.UpdateDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_deployment_pb2.UpdateDeploymentResponse, _abc.Awaitable[_deployment_pb2.UpdateDeploymentResponse]]:
+        """Asks for another model version or number of workers. What is served now stays until the new
+        version is ready.
+        """
 
     @_abc_1.abstractmethod
     def DeleteDeployment(

@@ -212,7 +212,7 @@ class Checkpoint(_message.Message):
     def __init__(self, name: _Optional[str] = ..., step: _Optional[int] = ..., size_bytes: _Optional[int] = ..., manifest_sha256: _Optional[str] = ..., metric: _Optional[float] = ..., files: _Optional[_Iterable[_Union[_common_pb2.StoredFile, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Artifact(_message.Message):
-    __slots__ = ("name", "file_name", "kind", "size_bytes", "sha256", "step", "create_time")
+    __slots__ = ("name", "file_name", "kind", "size_bytes", "sha256", "step", "create_time", "content_type")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +220,7 @@ class Artifact(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     name: str
     file_name: str
     kind: str
@@ -227,7 +228,8 @@ class Artifact(_message.Message):
     sha256: str
     step: int
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., file_name: _Optional[str] = ..., kind: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., step: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    content_type: str
+    def __init__(self, name: _Optional[str] = ..., file_name: _Optional[str] = ..., kind: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., step: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., content_type: _Optional[str] = ...) -> None: ...
 
 class JobEvent(_message.Message):
     __slots__ = ("seq", "create_time", "token", "state_change", "phase", "step", "evaluation", "checkpoint", "artifact", "log", "precision", "requeued", "failure", "model")
@@ -346,18 +348,16 @@ class CheckpointCommitted(_message.Message):
     def __init__(self, name: _Optional[str] = ..., step: _Optional[int] = ..., size_bytes: _Optional[int] = ..., metric: _Optional[float] = ...) -> None: ...
 
 class ArtifactStored(_message.Message):
-    __slots__ = ("name", "file_name", "kind", "size_bytes", "step")
+    __slots__ = ("name", "file_name", "kind", "step")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
-    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     name: str
     file_name: str
     kind: str
-    size_bytes: int
     step: int
-    def __init__(self, name: _Optional[str] = ..., file_name: _Optional[str] = ..., kind: _Optional[str] = ..., size_bytes: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., file_name: _Optional[str] = ..., kind: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
 
 class LogLine(_message.Message):
     __slots__ = ("level", "text")

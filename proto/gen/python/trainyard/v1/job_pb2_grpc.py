@@ -119,7 +119,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCheckpoints(self, request, context):
-        """Lists the committed checkpoints of a job, the highest step first.
+        """Lists the committed checkpoints of a job, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,7 @@ class JobServiceStub:
     first keeps its result; a job that already ended is returned as it is.
     """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
-    """Lists the committed checkpoints of a job, the highest step first."""
+    """Lists the committed checkpoints of a job, newest first."""
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListArtifactsRequest, _job_pb2.ListArtifactsResponse]
     """Lists the artifacts of a job (sample pictures, curves, logs), newest first."""
 
@@ -84,7 +84,7 @@ class JobServiceAsyncStub(JobServiceStub):
     first keeps its result; a job that already ended is returned as it is.
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
-    """Lists the committed checkpoints of a job, the highest step first."""
+    """Lists the committed checkpoints of a job, newest first."""
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_job_pb2.ListArtifactsRequest, _job_pb2.ListArtifactsResponse]  # type: ignore[assignment]
     """Lists the artifacts of a job (sample pictures, curves, logs), newest first."""
 
@@ -147,7 +147,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.ListCheckpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListCheckpointsResponse, _abc.Awaitable[_job_pb2.ListCheckpointsResponse]]:
-        """Lists the committed checkpoints of a job, the highest step first."""
+        """Lists the committed checkpoints of a job, newest first."""
 
     @_abc_1.abstractmethod
     def ListArtifacts(

@@ -1,0 +1,187 @@
+"""What to do next in one TorchServe, from what is wanted and what is seen. Pure: no clock, no network.
+
+Level-triggered: the plan is made anew at every look, so a lost answer or a restart of either side costs
+one look. A new version becomes the default only when its workers are up and its golden answer is right,
+and the old one goes only after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from services.db.deployments import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a new version may take before the agent gives up on it."""
+
+    start_seconds: float = 120.0
+    restarts: int = 5
+    drain_seconds: float = 2.0
+    drain_limit_seconds: float = 60.0
+    retry_failed_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A deployment with its archive: `name` is its model in TorchServe."""
+
+    uid: str
+    name: str
+    key: str
+    sha256: str
+    size_bytes: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One registered version, with what the agent remembers of it."""
+
+    version: str
+    sha256: str
+    min_workers: int
+    ready_workers: int
+    is_default: bool
+    pending: int = 0
+    is_verified: bool = False
+    waiting_seconds: float = 0.0
+    restarts: int = 0
+    demoted_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Put the archive into the model store and register it, without workers."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Ask for a number of workers."""
+
+    name: str
+    version: str
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Send the archive's golden input and compare the answer."""
+
+    wanted: Wanted
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDefault:
+    """Send requests that name no version to this one."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Unregister a version."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Remember that this archive does not come up here."""
+
+    wanted: Wanted
+    reason: str
+
+
+Action = Install | Scale | Verify | MakeDefault | Remove | GiveUp
+Registered = Mapping[str, Sequence[Seen]]
+Failed = AbstractSet[tuple[str, str]]
+"""Names and sha256 the agent has given up on."""
+
+
+def plan(wanted: Sequence[Wanted], registered: Registered, failed: Failed, limits: Limits) -> list[Action]:
+    """Return the actions due now; an empty list while something only needs time."""
+    actions: list[Action] = []
+    for one in wanted:
+        versions = registered.get(one.name, ())
+        if (one.name, one.sha256) in failed:
+            actions += _remove_failed(one, versions)
+        else:
+            actions += _bring_up(one, versions, limits)
+    names = {one.name for one in wanted}
+    for name, versions in registered.items():
+        if name not in names:
+            # The default can only go last.
+            actions += [Remove(name, seen.version) for seen in sorted(versions, key=lambda seen: seen.is_default)]
+    return actions
+
+
+def observe(wanted: Wanted, versions: Sequence[Seen], failure: str | None) -> Observed:
+    """Return what to report of one deployment."""
+    current = next((seen for seen in versions if seen.sha256 == wanted.sha256), None)
+    serving = next((seen for seen in versions if seen.is_default and seen.ready_workers), None)
+    if failure is not None:
+        kept = "; the version before it goes on answering" if serving is not None else ""
+        return Observed(wanted.uid, wanted.sha256, False, failure + kept, True)
+    if current is not None and current.is_verified and current.is_default and current.ready_workers:
+        missing = current.ready_workers < wanted.workers
+        message = f"{current.ready_workers} of {wanted.workers} workers are ready" if missing else ""
+        return Observed(wanted.uid, wanted.sha256, True, message)
+    if serving is not None and serving is not current:
+        return Observed(wanted.uid, serving.sha256, True, "the next version is starting")
+    return Observed(wanted.uid, wanted.sha256, False, _progress(wanted, current))
+
+
+def _bring_up(wanted: Wanted, versions: Sequence[Seen], limits: Limits) -> list[Action]:
+    current = next((seen for seen in versions if seen.sha256 == wanted.sha256), None)
+    if current is None:
+        return [Install(wanted)]
+    if current.min_workers != wanted.workers:
+        return [Scale(wanted.name, current.version, wanted.workers)]
+    if not current.is_verified:
+        return _prove(wanted, current, limits)
+    if not current.is_default:
+        # Also back to an earlier version that was still draining.
+        return [MakeDefault(wanted.name, current.version)] if current.ready_workers >= wanted.workers else []
+    others = [seen for seen in versions if seen is not current]
+    return [Remove(wanted.name, seen.version) for seen in others if _has_drained(seen, limits)]
+
+
+def _prove(wanted: Wanted, current: Seen, limits: Limits) -> list[Action]:
+    if current.ready_workers >= wanted.workers and current.waiting_seconds < 2 * limits.start_seconds:
+        return [Verify(wanted, current.version)]
+    if current.restarts >= limits.restarts:
+        return [GiveUp(wanted, f"its workers ended {current.restarts} times while starting")]
+    if current.waiting_seconds >= limits.start_seconds:
+        return [GiveUp(wanted, f"its workers were not ready after {limits.start_seconds:.0f} seconds")]
+    return []
+
+
+def _remove_failed(wanted: Wanted, versions: Sequence[Seen]) -> list[Action]:
+    failing = [seen for seen in versions if seen.sha256 == wanted.sha256]
+    removable = [seen for seen in failing if not seen.is_default or len(versions) == 1]
+    return [Remove(wanted.name, seen.version) for seen in removable]
+
+
+def _has_drained(seen: Seen, limits: Limits) -> bool:
+    if seen.demoted_seconds >= limits.drain_limit_seconds:
+        return True
+    return seen.pending == 0 and seen.demoted_seconds >= limits.drain_seconds
+
+
+def _progress(wanted: Wanted, current: Seen | None) -> str:
+    if current is None:
+        return "the archive is being fetched"
+    if current.is_verified:
+        return "its workers are starting again"
+    if current.restarts:
+        return f"its workers have ended {current.restarts} times while starting"
+    return f"{current.ready_workers} of {wanted.workers} workers are ready"

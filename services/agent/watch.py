@@ -1,0 +1,83 @@
+"""What the agent remembers between two looks at TorchServe: since when, how often restarted, proven or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from services.agent.client import Version
+from services.agent.plan import Limits, Seen
+from services.core.clock import MonotonicClock
+
+_RESTART_WINDOW_SECONDS = 600.0
+
+
+@dataclass(slots=True)
+class _Memory:
+    since: float
+    is_verified: bool = False
+    demoted_at: float | None = None
+    pids: dict[str, int] = field(default_factory=dict)
+    restarts: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Turns TorchServe's own description into `Seen`. Forgets everything when TorchServe starts anew."""
+
+    limits: Limits
+    clock: MonotonicClock = time.monotonic
+    _memories: dict[tuple[str, str], _Memory] = field(default_factory=dict)
+    _failures: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
+
+    def look(self, models: Mapping[str, Sequence[Version]]) -> dict[str, list[Seen]]:
+        """Take in what is registered now."""
+        keys = {(name, version.version) for name, versions in models.items() for version in versions}
+        self._memories = {key: memory for key, memory in self._memories.items() if key in keys}
+        return {name: [self._see(name, version) for version in versions] for name, versions in models.items()}
+
+    def forget(self) -> None:
+        """Begin again with an empty TorchServe; archives that failed get another chance there."""
+        self._memories.clear()
+        self._failures.clear()
+
+    def note_verified(self, name: str, version: str) -> None:
+        self._memories[name, version].is_verified = True
+
+    def note_failed(self, name: str, sha256: str, reason: str) -> None:
+        self._failures[name, sha256] = (self.clock(), reason)
+
+    def failures(self) -> dict[tuple[str, str], str]:
+        """Return the reasons of archives given up on, by name and sha256; old ones are dropped, to be tried again."""
+        fresh = self.clock() - self.limits.retry_failed_seconds
+        self._failures = {key: value for key, value in self._failures.items() if value[0] > fresh}
+        return {key: reason for key, (_, reason) in self._failures.items()}
+
+    def _see(self, name: str, version: Version) -> Seen:
+        now = self.clock()
+        memory = self._memories.setdefault((name, version.version), _Memory(since=now))
+        self._count_restarts(memory, version, now)
+        memory.demoted_at = None if version.is_default else (memory.demoted_at or now)
+        return Seen(
+            version=version.version,
+            sha256=version.file.removesuffix(".mar"),
+            min_workers=version.min_workers,
+            ready_workers=sum(worker.is_ready for worker in version.workers),
+            is_default=version.is_default,
+            pending=version.pending,
+            is_verified=memory.is_verified,
+            waiting_seconds=now - memory.since,
+            restarts=len(memory.restarts),
+            demoted_seconds=0.0 if memory.demoted_at is None else now - memory.demoted_at,
+        )
+
+    @staticmethod
+    def _count_restarts(memory: _Memory, version: Version, now: float) -> None:
+        for worker in version.workers:
+            known = memory.pids.get(worker.id, 0)
+            if worker.pid and known and worker.pid != known:
+                memory.restarts.append(now)
+            if worker.pid:
+                memory.pids[worker.id] = worker.pid
+        memory.restarts = [moment for moment in memory.restarts if moment > now - _RESTART_WINDOW_SECONDS]

@@ -1,0 +1,70 @@
+"""`trainyard checkpoints`: the resumable states of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from trainyard.v1 import job_pb2
+
+from services.client.command import CommandFailed, Invocation, command
+from services.client.names import short
+from services.client.output import human_bytes, human_time
+from services.client.plain import as_dict
+from services.client.sdk import Trainyard
+from services.client.transfer_view import transfer_bar
+
+
+@click.group()
+def checkpoints() -> None:
+    """See and fetch the resumable states of a job."""
+
+
+@checkpoints.command("list")
+@click.argument("job")
+@command
+def list_(invocation: Invocation, *, job: str) -> None:
+    """List the checkpoints of a job, the highest step first."""
+    with invocation.client() as client:
+        found = list(client.list_checkpoints(job))
+    if invocation.out.is_json:
+        invocation.out.document({"checkpoints": [as_dict(each) for each in found]})
+        return
+    rows = [
+        (
+            short(each.name),
+            str(each.step),
+            f"{each.metric:.4f}" if each.HasField("metric") else "",
+            human_bytes(each.size_bytes),
+            human_time(each.create_time),
+        )
+        for each in found
+    ]
+    invocation.out.table(("CHECKPOINT", "STEP", "METRIC", "SIZE", "CREATED"), rows, empty="no checkpoints yet")
+
+
+@checkpoints.command()
+@click.argument("job")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--checkpoint", "checkpoint_id", default="", help="Its id; default: the one of the highest step.")
+@command
+def download(invocation: Invocation, *, job: str, folder: Path, checkpoint_id: str) -> None:
+    """Fetch every file of a checkpoint into FOLDER, verified."""
+    with invocation.client() as client:
+        found = _find(client, job, checkpoint_id)
+        with transfer_bar(Console(stderr=True), "downloading") as on_progress:
+            files = client.download_files(found.name, found.files, folder, on_progress=on_progress)
+    if invocation.out.is_json:
+        paths = [{"path": str(each.path), "size_bytes": each.size_bytes, "sha256": each.sha256} for each in files]
+        invocation.out.document({"checkpoint": as_dict(found), "files": paths})
+    else:
+        invocation.out.say(f"step {found.step}: {len(files)} files in {folder}, each as its sha256 says")
+
+
+def _find(client: Trainyard, job: str, checkpoint_id: str) -> job_pb2.Checkpoint:
+    for checkpoint in client.list_checkpoints(job):
+        if not checkpoint_id or checkpoint_id in (checkpoint.name, short(checkpoint.name)):
+            return checkpoint
+    what = f"no checkpoint {checkpoint_id}" if checkpoint_id else "no checkpoint yet"
+    raise CommandFailed(f"job {short(job)} has {what}; `trainyard checkpoints list {short(job)}` shows them")

@@ -1,0 +1,202 @@
+"""`trainyard datasets`: bring data in, look at it, make demo data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from trainyard.v1 import dataset_pb2
+
+from services.client.command import Invocation, command, local_command
+from services.client.names import short
+from services.client.output import Output, human_bytes, human_time
+from services.client.pack import ARCHIVE_SUFFIXES, PathInvalid, as_archive
+from services.client.plain import as_dict
+from services.client.transfer_view import transfer_bar
+from services.core.names import SLUG
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FORMATS = {
+    "auto": dataset_pb2.DATASET_FORMAT_UNSPECIFIED,
+    "coco": dataset_pb2.DATASET_FORMAT_COCO,
+    "voc": dataset_pb2.DATASET_FORMAT_VOC,
+    "yolo": dataset_pb2.DATASET_FORMAT_YOLO,
+}
+
+
+@click.group()
+def datasets() -> None:
+    """Bring data in and look at it."""
+
+
+@datasets.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--name", "dataset_id", help="Id of the dataset; default: from the file name. An old one gets a new version."
+)
+@click.option("--format", "format_name", type=click.Choice(list(_FORMATS)), default="auto", show_default=True)
+@click.option("--family", default="detection", show_default=True, help="Family of recipes that shall train on it.")
+@command
+def import_(invocation: Invocation, *, path: Path, dataset_id: str | None, format_name: str, family: str) -> None:
+    """Upload a folder or an archive (zip, tar, tar.gz) as a dataset, checked and made ready to train on."""
+    console = Console(stderr=True)
+    with (
+        transfer_bar(console, "packing") as on_pack,
+        as_archive(path, on_progress=on_pack) as archive,
+        transfer_bar(console, "uploading", afterwards="checking and importing") as on_send,
+        invocation.client() as client,
+    ):
+        dataset = client.create_dataset(
+            archive,
+            dataset_id=dataset_id or _default_id(path),
+            on_progress=on_send,
+            family=family,
+            format=_FORMATS[format_name],
+        )
+    _show(invocation.out, dataset)
+    invocation.out.say(f"next: trainyard jobs submit detection/yolo_v1 --dataset {short(dataset.name)} --watch")
+
+
+@datasets.command("list")
+@command
+def list_(invocation: Invocation) -> None:
+    """List every dataset version, newest first."""
+    with invocation.client() as client:
+        found = list(client.list_datasets())
+    if invocation.out.is_json:
+        invocation.out.document({"datasets": [as_dict(each) for each in found]})
+        return
+    rows = [
+        (
+            short(each.name),
+            str(each.version),
+            each.family,
+            str(len(each.classes)),
+            _images(each),
+            human_bytes(each.size_bytes),
+            human_time(each.create_time),
+        )
+        for each in found
+    ]
+    columns = ("DATASET", "VERSION", "FAMILY", "CLASSES", "IMAGES", "SIZE", "CREATED")
+    invocation.out.table(columns, rows, empty="no datasets; import one with `trainyard datasets import PATH`")
+
+
+@datasets.command()
+@click.argument("dataset")
+@command
+def show(invocation: Invocation, *, dataset: str) -> None:
+    """Show the newest version of a dataset, with what the import found."""
+    with invocation.client() as client:
+        _show(invocation.out, client.get_dataset(dataset))
+
+
+@datasets.command()
+@click.argument("dataset")
+@command
+def delete(invocation: Invocation, *, dataset: str) -> None:
+    """Delete a dataset with all its versions."""
+    with invocation.client() as client:
+        client.delete_dataset(dataset)
+    if invocation.out.is_json:
+        invocation.out.document({"deleted": dataset})
+    else:
+        invocation.out.say(f"deleted {dataset}")
+
+
+@datasets.group()
+def demo() -> None:
+    """Make data to try the platform with; needs no network."""
+
+
+def _demo_options(function: F) -> F:
+    """Give a demo command the options that every generator takes."""
+    for option in (
+        click.option("--seed", default=0, show_default=True, help="The same seed writes the same bytes."),
+        click.option("--val", "val_images", default=150, show_default=True, help="Held-out pictures."),
+        click.option("--train", "train_images", default=600, show_default=True, help="Pictures to train on."),
+    ):
+        function = option(function)
+    return function
+
+
+@demo.command("digit-scenes")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_demo_options
+@local_command
+def digit_scenes(out: Output, *, folder: Path, seed: int, train_images: int, val_images: int) -> None:
+    """Write real handwritten digits on photos, with boxes, as a COCO folder."""
+    from services.datasets.digit_scenes import write_digit_scenes
+
+    _refuse_filled(folder)
+    write_digit_scenes(folder, seed=seed, train_images=train_images, val_images=val_images)
+    _wrote(out, folder)
+
+
+@demo.command("shape-scenes")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_demo_options
+@local_command
+def shape_scenes(out: Output, *, folder: Path, seed: int, train_images: int, val_images: int) -> None:
+    """Write coloured shapes on noise, with boxes, as a COCO folder: small and easy to learn."""
+    from services.datasets.shape_scenes import write_shape_scenes
+
+    _refuse_filled(folder)
+    write_shape_scenes(folder, seed=seed, train_images=train_images, val_images=val_images)
+    _wrote(out, folder)
+
+
+def _refuse_filled(folder: Path) -> None:
+    # Left-over images of another call would mix with the ones the annotations name.
+    if folder.exists() and any(folder.iterdir()):
+        raise PathInvalid(f"{folder} is not empty; give a new folder")
+
+
+def _wrote(out: Output, folder: Path) -> None:
+    if out.is_json:
+        out.document({"folder": str(folder)})
+    else:
+        out.say(f"wrote {folder}\nnext: trainyard datasets import {folder}")
+
+
+def _show(out: Output, dataset: dataset_pb2.Dataset) -> None:
+    if out.is_json:
+        out.document(dataset)
+        return
+    out.facts(
+        [
+            ("dataset", short(dataset.name)),
+            ("version", str(dataset.version)),
+            ("family", dataset.family),
+            ("format", dataset_pb2.DatasetFormat.Name(dataset.format).removeprefix("DATASET_FORMAT_").lower()),
+            ("classes", ", ".join(dataset.classes)),
+            *((f"split {name}", _counts(split)) for name, split in sorted(dataset.splits.items())),
+            ("size", human_bytes(dataset.size_bytes)),
+            ("created", human_time(dataset.create_time)),
+        ]
+    )
+    for warning in as_dict(dataset)["report"].get("warnings", []) if dataset.HasField("report") else []:
+        out.say(f"warning: {warning}")
+
+
+def _counts(split: dataset_pb2.SplitCounts) -> str:
+    return ", ".join(f"{split.counts[unit]} {unit}" for unit in sorted(split.counts, reverse=True))
+
+
+def _images(dataset: dataset_pb2.Dataset) -> str:
+    return " + ".join(f"{split.counts['images']} {name}" for name, split in sorted(dataset.splits.items()))
+
+
+def _default_id(path: Path) -> str:
+    name = path.resolve().name.lower()
+    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
+        name = name.removesuffix(suffix)
+    slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:63].strip("-")
+    if not SLUG.fullmatch(slug):
+        raise click.UsageError(f"no dataset id can be made from {path.name!r}; give one with --name")
+    return slug

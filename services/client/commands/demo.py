@@ -1,0 +1,34 @@
+"""`trainyard demo`: the whole way from pictures to drawn predictions, on a platform of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from services.client.command import CommandFailed, local_command
+from services.client.live import make_watcher
+from services.client.output import Output
+
+
+@click.command(short_help="Train, deploy and query a digit detector.")
+@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), default="out", show_default=True)
+@local_command
+def demo(out: Output, *, folder: Path) -> None:
+    """Train a digit detector on a platform of its own, deploy it and ask it about scenes it never saw.
+
+    Writes demo.json with every figure and demo.png with predicted boxes. Needs no network.
+    """
+    from services.client.demo import DemoFailed, run_demo
+    from services.up.embedded import StartFailed
+
+    console = Console(stderr=out.is_json)
+    try:
+        report = run_demo(folder, say=out.say, make_watcher=lambda title: make_watcher(console, title))
+    except (DemoFailed, StartFailed) as err:
+        raise CommandFailed(str(err)) from err
+    if out.is_json:
+        out.document(report)
+    else:
+        out.facts((name, str(value)) for name, value in report.items() if not isinstance(value, dict))

@@ -1,0 +1,165 @@
+"""`trainyard deploy` and `trainyard deployments`: models made callable."""
+
+from __future__ import annotations
+
+import re
+
+import click
+from trainyard.v1 import deployment_pb2, job_pb2
+
+from services.client import describe
+from services.client.command import CommandFailed, Invocation, command
+from services.client.errors import ApiError
+from services.client.names import model_label, short
+from services.client.output import Output, human_bytes, human_time
+from services.client.plain import as_dict
+from services.client.sdk import Trainyard
+
+_JOB_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--name", "deployment_id", default="", help="Id of the deployment; default: the model's.")
+@click.option("--workers", default=0, help="Serving processes on each machine; default: 1.")
+@click.option("--wait", "is_waiting", is_flag=True, help="Return once it answers.")
+@click.option("--timeout", "timeout_seconds", default=300.0, show_default=True, help="Seconds to wait at most.")
+@command
+def deploy(
+    invocation: Invocation,
+    *,
+    model: str,
+    deployment_id: str,
+    workers: int,
+    is_waiting: bool,
+    timeout_seconds: float,
+) -> None:
+    """Make a model callable. MODEL is a model, a version as MODEL/3, or the job that trained it.
+
+    A deployment of that name goes on answering with its old version until the other one is ready.
+    """
+    with invocation.client() as client:
+        version = _model_version(client, model)
+        name = deployment_id or version.split("/")[3]
+        deployment = _create_or_update(client, name, version=version, workers=workers)
+        if is_waiting:
+            deployment = client.wait_until_served(
+                deployment.name,
+                timeout_seconds=timeout_seconds,
+                on_change=lambda found: _say_state(invocation.out, found),
+            )
+    if invocation.out.is_json:
+        invocation.out.document(deployment)
+    else:
+        invocation.out.say(f"{short(deployment.name)} is {describe.deployment_state(deployment.state)}")
+    if deployment.state == deployment_pb2.DEPLOYMENT_STATE_FAILED:
+        raise CommandFailed(f"{short(deployment.name)} cannot be served: {deployment.message}")
+    if deployment.state == deployment_pb2.DEPLOYMENT_STATE_READY:
+        invocation.out.say(f"next: trainyard predict {short(deployment.name)} IMAGE --draw out.png")
+
+
+@click.group()
+def deployments() -> None:
+    """See and take down what is callable."""
+
+
+@deployments.command("list")
+@command
+def list_(invocation: Invocation) -> None:
+    """List the deployments, newest first."""
+    with invocation.client() as client:
+        found = list(client.list_deployments())
+    if invocation.out.is_json:
+        invocation.out.document({"deployments": [as_dict(each) for each in found]})
+        return
+    rows = [
+        (
+            short(each.name),
+            model_label(each.model_version),
+            describe.deployment_state(each.state),
+            f"{sum(replica.is_ready for replica in each.replicas)}/{len(each.replicas)}",
+            human_time(each.create_time),
+            each.message,
+        )
+        for each in found
+    ]
+    columns = ("DEPLOYMENT", "MODEL", "STATE", "REPLICAS", "CREATED", "MESSAGE")
+    invocation.out.table(columns, rows, empty="no deployments; make one with `trainyard deploy MODEL --wait`")
+
+
+@deployments.command()
+@click.argument("deployment")
+@command
+def show(invocation: Invocation, *, deployment: str) -> None:
+    """Show one deployment: its archives, its replicas and how to call them directly."""
+    with invocation.client() as client:
+        found = client.get_deployment(deployment)
+    if invocation.out.is_json:
+        invocation.out.document(found)
+    else:
+        _show(invocation.out, found)
+
+
+@deployments.command()
+@click.argument("deployment")
+@command
+def delete(invocation: Invocation, *, deployment: str) -> None:
+    """Take a deployment down."""
+    with invocation.client() as client:
+        found = client.delete_deployment(deployment)
+    if invocation.out.is_json:
+        invocation.out.document(found)
+    else:
+        invocation.out.say(f"{short(found.name)} is {describe.deployment_state(found.state)}")
+
+
+def _model_version(client: Trainyard, model: str) -> str:
+    """Return the full name of a version for a model, a version or a job."""
+    if "/jobs/" in model or _JOB_ID.fullmatch(model):
+        job = client.get_job(model)
+        if not job.model_version:
+            state = describe.job_state(job.state)
+            next_step = "wait for it" if job.state in _unfinished() else "make a model of a checkpoint first"
+            raise CommandFailed(f"job {short(job.name)} is {state} and has no model; {next_step}")
+        return job.model_version
+    return client.get_model_version(model).name
+
+
+def _create_or_update(client: Trainyard, name: str, *, version: str, workers: int) -> deployment_pb2.Deployment:
+    try:
+        return client.create_deployment(name, model_version=version, workers=workers)
+    except ApiError as err:
+        if err.code != "ALREADY_EXISTS":
+            raise
+    return client.update_deployment(name, model_version=version, workers=workers)
+
+
+def _unfinished() -> tuple[job_pb2.JobState, ...]:
+    return job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_CANCELLING
+
+
+def _say_state(out: Output, found: deployment_pb2.Deployment) -> None:
+    out.say(f"{describe.deployment_state(found.state)} {found.message}".rstrip())
+
+
+def _show(out: Output, found: deployment_pb2.Deployment) -> None:
+    out.facts(
+        [
+            ("deployment", short(found.name)),
+            ("model", model_label(found.model_version)),
+            ("state", describe.deployment_state(found.state)),
+            ("why", found.message),
+            ("workers", str(found.workers)),
+            ("created", human_time(found.create_time)),
+        ]
+    )
+    if found.HasField("archive"):
+        archive = found.archive
+        state = deployment_pb2.ArchiveState.Name(archive.state).removeprefix("ARCHIVE_STATE_").lower()
+        size = human_bytes(archive.size_bytes) if archive.size_bytes else ""
+        out.say(f"archive {archive.target}: {' '.join(filter(None, (state, archive.form, size, archive.message)))}")
+    for replica in found.replicas:
+        ready = "ready" if replica.is_ready else "not ready"
+        out.say(f"replica {replica.agent_id}: {' '.join(filter(None, (ready, replica.message)))}")
+        if replica.is_ready:
+            out.say(f"  REST {replica.inference_url}\n  gRPC {replica.grpc_address}\n  bearer token {replica.token}")

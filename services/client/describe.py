@@ -1,0 +1,98 @@
+"""Events, states and failures in the words a person reads."""
+
+from __future__ import annotations
+
+from trainyard.v1 import deployment_pb2, job_pb2, model_pb2
+
+from services.client.names import model_label
+from services.client.output import human_bytes, human_seconds
+
+
+def job_state(state: job_pb2.JobState) -> str:
+    return _word(job_pb2.JobState.Name(state), "JOB_STATE_")
+
+
+def phase(value: job_pb2.Phase) -> str:
+    return "" if value == job_pb2.PHASE_UNSPECIFIED else _word(job_pb2.Phase.Name(value), "PHASE_")
+
+
+def deployment_state(state: deployment_pb2.DeploymentState) -> str:
+    return _word(deployment_pb2.DeploymentState.Name(state), "DEPLOYMENT_STATE_")
+
+
+def model_state(state: model_pb2.ModelVersionState) -> str:
+    return _word(model_pb2.ModelVersionState.Name(state), "MODEL_VERSION_STATE_")
+
+
+def failure(found: job_pb2.Failure) -> str:
+    """Return the class and the sentence of a failure, and how the trainer ended where that says more."""
+    reason = job_pb2.FailureReason.Name(found.reason).removeprefix("FAILURE_REASON_")
+    end = f" (signal {found.signal})" if found.HasField("signal") else ""
+    return f"{reason}{end}: {found.message}"
+
+
+def figures(values: dict[str, float], prefix: str) -> str:
+    return "  ".join(f"{name.removeprefix(prefix)} {values[name]:.4g}" for name in sorted(values))
+
+
+def event(found: job_pb2.JobEvent) -> str:
+    """Return one line for an event."""
+    match found.WhichOneof("payload"):
+        case "state_change":
+            return _state_change(found.state_change)
+        case "phase":
+            detail = f": {found.phase.detail}" if found.phase.detail else ""
+            return f"{phase(found.phase.phase) or 'phase'}{detail}"
+        case "step":
+            return step(found.step)
+        case "evaluation":
+            return f"evaluation at step {found.evaluation.step}: {figures(dict(found.evaluation.metrics), 'eval/')}"
+        case "checkpoint":
+            return f"checkpoint at step {found.checkpoint.step} stored ({human_bytes(found.checkpoint.size_bytes)})"
+        case "artifact":
+            return f"{found.artifact.kind} {found.artifact.file_name} stored"
+        case _:
+            return _rare_event(found)
+
+
+def step(found: job_pb2.StepScalars) -> str:
+    rate = f"  {found.samples_per_second:.1f} samples/s" if found.samples_per_second else ""
+    return f"step {found.step}/{found.total_steps}  {figures(dict(found.scalars), 'train/')}{rate}"
+
+
+def _state_change(found: job_pb2.StateChange) -> str:
+    who = f", attempt {found.attempt}" if found.attempt and found.state == job_pb2.JOB_STATE_RUNNING else ""
+    where = f" on {found.worker_id}" if found.worker_id else ""
+    why = f": {found.message}" if found.message else ""
+    return f"{job_state(found.state)}{who}{where}{why}"
+
+
+def _rare_event(found: job_pb2.JobEvent) -> str:
+    match found.WhichOneof("payload"):
+        case "log":
+            level = _word(job_pb2.LogLevel.Name(found.log.level), "LOG_LEVEL_")
+            return found.log.text if level in ("info", "unspecified") else f"{level}: {found.log.text}"
+        case "precision":
+            chosen = found.precision
+            extras = [
+                word for word, on in (("channels last", chosen.channels_last), ("compiled", chosen.is_compiled)) if on
+            ]
+            return f"computes in {', '.join([chosen.precision, *extras])}"
+        case "requeued":
+            return _requeued(found.requeued)
+        case "failure":
+            return f"failed: {failure(found.failure)}"
+        case "model":
+            return f"model {model_label(found.model.model_version)} stored"
+        case _:
+            return "something this version of the client has no words for"
+
+
+def _requeued(found: job_pb2.Requeued) -> str:
+    why = f" after {failure(found.failure)}" if found.HasField("failure") else ": its worker stops"
+    delay = human_seconds(found.delay.seconds)
+    return f"queued again{why}" + (f"; next attempt in {delay}" if found.delay.seconds else "")
+
+
+def _word(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()

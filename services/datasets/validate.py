@@ -1,0 +1,130 @@
+"""Holds the parsed dataset against its own files: every image decodes, every box lies inside its image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.datasets.checked import CheckedBox, CheckedDataset, CheckedImage
+from services.datasets.image import ImageFacts, ImageUnusable, inspect_image
+from services.datasets.limits import ImportLimits
+from services.datasets.problem import ProblemKind, Problems
+from services.datasets.report import Report, Tally, make_report
+from services.datasets.source import SourceBox, SourceDataset, SourceImage
+from services.datasets.split import assign_splits
+
+# Rounding in exporters puts edges a fraction of a pixel outside; more than this is a wrong box.
+_TOLERANCE_PIXELS = 1.0
+
+
+@dataclass(slots=True)
+class _Check:
+    """One pass over a dataset."""
+
+    limits: ImportLimits
+    problems: Problems
+    on_image: Callable[[str], None] | None = None
+    dropped: Tally = field(default_factory=Tally)
+    clipped: Tally = field(default_factory=Tally)
+    _facts: dict[Path, ImageFacts | None] = field(default_factory=dict)
+
+    def image(self, source: SourceImage) -> CheckedImage | None:
+        facts = self._inspect(source)
+        if facts is None or not self._is_size_true(source, facts):
+            return None
+        if len(source.boxes) > self.limits.max_boxes_per_image:
+            text = f"{len(source.boxes)} boxes, the limit is {self.limits.max_boxes_per_image}"
+            self.problems.add(ProblemKind.BOX, source.where, text)
+            return None
+        boxes = [checked for box in source.boxes if (checked := self._box(box, facts)) is not None]
+        return CheckedImage(source.split, source.path, source.name, facts, tuple(boxes))
+
+    def _inspect(self, source: SourceImage) -> ImageFacts | None:
+        if source.path not in self._facts:
+            if self.on_image is not None:
+                self.on_image(source.name)
+            try:
+                self._facts[source.path] = inspect_image(source.path, self.limits)
+            except ImageUnusable as err:
+                self.problems.add(ProblemKind.IMAGE, source.name, str(err))
+                self._facts[source.path] = None
+        return self._facts[source.path]
+
+    def _is_size_true(self, source: SourceImage, facts: ImageFacts) -> bool:
+        """Refuse an image of another size than annotated: its boxes would be at the wrong scale."""
+        if not source.width or not source.height or (source.width, source.height) == (facts.width, facts.height):
+            return True
+        text = (
+            f"annotated as {source.width}x{source.height}, but {source.name} is {facts.width}x{facts.height}; "
+            "export the annotations for this file (a photo turned by its EXIF tag must be stored turned)"
+        )
+        self.problems.add(ProblemKind.ANNOTATION, source.where, text)
+        return False
+
+    def _box(self, box: SourceBox, facts: ImageFacts) -> CheckedBox | None:
+        scale_x, scale_y = (facts.width, facts.height) if box.is_normalised else (1, 1)
+        x1, x2, y1, y2 = box.x1 * scale_x, box.x2 * scale_x, box.y1 * scale_y, box.y2 * scale_y
+        if (fault := _fault((x1, y1, x2, y2), facts)) is not None:
+            self.problems.add(ProblemKind.BOX, box.where, fault)
+            return None
+        inside = (max(0.0, x1), max(0.0, y1), min(float(facts.width), x2), min(float(facts.height), y2))
+        if inside[2] <= inside[0] or inside[3] <= inside[1]:
+            self.dropped.add(box.where)
+            return None
+        is_clipped = inside != (x1, y1, x2, y2)
+        if is_clipped:
+            self.clipped.add(box.where)
+        extent = (inside[2] - inside[0]) * (inside[3] - inside[1])
+        area = box.area if box.area is not None and not is_clipped else extent
+        return CheckedBox(*inside, box.label + 1, area, is_crowd=box.is_crowd, is_difficult=box.is_difficult)
+
+
+def validate(
+    source: SourceDataset,
+    limits: ImportLimits,
+    problems: Problems,
+    *,
+    on_image: Callable[[str], None] | None = None,
+) -> tuple[CheckedDataset, Report]:
+    """Return the dataset fit for the canonical form and its report.
+
+    Raises:
+        DatasetInvalid: with everything wrong in the whole dataset, the importer's problems included.
+    """
+    _check_classes(source, limits, problems)
+    if not source.images and not problems.total:
+        problems.add(ProblemKind.LAYOUT, "dataset", "lists no image; add images and their annotations")
+    check = _Check(limits, problems, on_image)
+    checked = [image for item in source.images if (image := check.image(item)) is not None]
+    problems.raise_if_any()
+    images, notes = assign_splits(checked, problems)
+    if images and not any(image.boxes for image in images if image.split == "train"):
+        problems.add(ProblemKind.BOX, "dataset", "no image of the train split has a box; annotate some objects")
+    problems.raise_if_any()
+    dataset = CheckedDataset(source.format, source.classes, tuple(images))
+    report = make_report(
+        dataset, dropped=check.dropped, clipped=check.clipped, ignored=dict(source.ignored), notes=notes
+    )
+    return dataset, report
+
+
+def _check_classes(source: SourceDataset, limits: ImportLimits, problems: Problems) -> None:
+    if len(source.classes) > limits.max_classes:
+        text = f"{len(source.classes)} classes, the limit is {limits.max_classes}"
+        problems.add(ProblemKind.CLASS, "classes", text)
+
+
+def _fault(box: tuple[float, float, float, float], facts: ImageFacts) -> str | None:
+    """Say what is wrong with a box in pixels, or return None; zero area is no fault, it is dropped."""
+    x1, y1, x2, y2 = box
+    shown = f"[{x1:g}, {y1:g}, {x2:g}, {y2:g}]"
+    if not all(math.isfinite(side) for side in box):
+        return f"{shown} is not finite; write four numbers"
+    if x2 < x1 or y2 < y1:
+        return f"{shown} has a negative width or height; swap its corners"
+    low, right, bottom = -_TOLERANCE_PIXELS, facts.width + _TOLERANCE_PIXELS, facts.height + _TOLERANCE_PIXELS
+    if x1 < low or y1 < low or x2 > right or y2 > bottom:
+        return f"{shown} lies outside its {facts.width}x{facts.height} image; correct it or remove it"
+    return None

@@ -1,0 +1,1 @@
+"""Deployments: asking for an endpoint, and predictions through it."""

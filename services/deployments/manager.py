@@ -1,0 +1,104 @@
+"""Use cases of deployments. They only store what is wanted; controller, workers and agents make it so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from services.core.errors import PreconditionFailed
+from services.core.ids import new_id
+from services.db import deployments, models
+from services.db.deployments import Deployment, NewDeployment
+from services.rpc.paging import Page, PageRequest, by_time
+from services.rpc.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A model version by its name; version None is the newest."""
+
+    model_id: str
+    version: int | None
+
+
+class DeploymentManager:
+    """Creates, changes, finds and deletes deployments of one kind of serving machine."""
+
+    def __init__(self, work: Work, *, target: str) -> None:
+        self._work = work
+        self._target = target
+
+    async def create(
+        self, project: str, deployment_id: str, *, wanted: Wanted, workers: int, request_id: str
+    ) -> Deployment:
+        """Store a deployment; the same request_id with the same request returns the one it made first.
+
+        Raises:
+            ModelNotFound: the project has no such model version.
+            AlreadyExists: the deployment_id is taken.
+            IdempotencyConflict: the request_id was used for another request.
+        """
+        request_id = request_id or new_id()
+        sha256 = _sha256(project, deployment_id, wanted.model_id, wanted.version, workers)
+
+        def write(session: Session) -> Deployment:
+            version = models.get(session, project, wanted.model_id, wanted.version)
+            new = NewDeployment(
+                project=project,
+                deployment_id=deployment_id,
+                request_id=request_id,
+                request_sha256=sha256,
+                model_version_id=version.id,
+                target=self._target,
+                workers=workers,
+            )
+            return deployments.insert(session, new)[0]
+
+        return await self._work.write(write)
+
+    async def update(self, project: str, deployment_id: str, *, wanted: Wanted | None, workers: int) -> Deployment:
+        """Ask for another version or number of workers; None and 0 keep what is.
+
+        Raises:
+            DeploymentNotFound: the project has no such deployment.
+            ModelNotFound: the project has no such model version.
+            PreconditionFailed: it is being deleted.
+        """
+
+        def write(session: Session) -> Deployment:
+            now = deployments.get(session, project, deployment_id)
+            version_id = now.model_version_id
+            if wanted is not None:
+                version_id = models.get(session, project, wanted.model_id, wanted.version).id
+            if (version_id, workers or now.workers) == (now.model_version_id, now.workers):
+                raise PreconditionFailed("the deployment already is as asked for")
+            return deployments.update(
+                session,
+                project,
+                deployment_id,
+                model_version_id=version_id,
+                target=self._target,
+                workers=workers or now.workers,
+            )
+
+        return await self._work.write(write)
+
+    async def get(self, project: str, deployment_id: str) -> Deployment:
+        return await self._work.read(lambda session: deployments.get(session, project, deployment_id))
+
+    async def list(self, project: str, paging: PageRequest) -> Page[Deployment]:
+        after = paging.time_key
+        rows = await self._work.read(
+            lambda session: deployments.page(session, project, page_size=paging.size + 1, after=after)
+        )
+        return paging.cut(rows, by_time)
+
+    async def delete(self, project: str, deployment_id: str) -> Deployment:
+        return await self._work.write(lambda session: deployments.delete(session, project, deployment_id))
+
+
+def _sha256(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

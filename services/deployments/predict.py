@@ -1,0 +1,165 @@
+"""Predictions through the platform: one envelope to a ready replica, its answer back.
+
+Replicas come from the database and are remembered for a moment, so that a prediction costs no query. A
+replica that does not answer is passed over, and what is remembered is forgotten.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import structlog
+
+from services.core import names
+from services.core.clock import MonotonicClock
+from services.core.errors import EndpointUnavailable, PredictionFailed, RequestInvalid
+from services.db.deployments import Deployment, Replica
+from services.deployments.manager import DeploymentManager
+
+log = structlog.get_logger(__name__)
+
+REMEMBER_SECONDS = 1.0
+MAX_REMEMBERED = 1000
+TIMEOUT = httpx.Timeout(120.0, connect=2.0)
+LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64)
+_INPUT_FAULTS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+_BROKEN = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.NOT_IMPLEMENTED})
+_NOT_AUTHORISED = "InvalidTokenException"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One instance: encoded bytes, or named inputs."""
+
+    body: bytes | None
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One prediction for each instance, in order; a text is why there is none."""
+
+    predictions: tuple[Mapping[str, Any] | str, ...]
+    model_version: str
+    recipe: str
+
+
+class _TryNext(Exception):
+    """This replica cannot answer now; another one may."""
+
+
+class Predictor:
+    """Forwards predictions. One for each server; belongs to its event loop."""
+
+    def __init__(self, deployments: DeploymentManager, *, clock: MonotonicClock = time.monotonic) -> None:
+        self._deployments = deployments
+        self._clock = clock
+        self._client = httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False)
+        self._known: dict[tuple[str, str], tuple[float, Deployment]] = {}
+
+    async def predict(
+        self, project: str, deployment_id: str, inputs: Sequence[Input], params: Mapping[str, Any]
+    ) -> Answer:
+        """Return the answers to all inputs.
+
+        Raises:
+            DeploymentNotFound: the project has no such deployment.
+            RequestInvalid: no input can be answered; the message says why.
+            EndpointUnavailable: no replica answers now.
+            PredictionFailed: the serving process failed on this request.
+        """
+        deployment = await self._find(project, deployment_id)
+        body = _render(inputs, params)
+        replicas = [replica for replica in deployment.replicas if replica.is_ready]
+        random.shuffle(replicas)
+        for replica in replicas:
+            try:
+                return await self._ask(replica, deployment, body, len(inputs))
+            except _TryNext as err:
+                self._known.pop((project, deployment_id), None)
+                log.warning("replica_passed_over", agent=replica.agent_id, reason=str(err))
+        raise EndpointUnavailable(_why_unavailable(deployment))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _find(self, project: str, deployment_id: str) -> Deployment:
+        key = (project, deployment_id)
+        until, deployment = self._known.get(key, (0.0, None))
+        if deployment is not None and self._clock() < until:
+            return deployment
+        deployment = await self._deployments.get(project, deployment_id)
+        if len(self._known) >= MAX_REMEMBERED:
+            self._known.clear()
+        self._known[key] = (self._clock() + REMEMBER_SECONDS, deployment)
+        return deployment
+
+    async def _ask(self, replica: Replica, deployment: Deployment, body: bytes, count: int) -> Answer:
+        url = f"{replica.inference_url.rstrip('/')}/predictions/{deployment.model_name}"
+        # TorchServe decodes JSON by itself where it sees the media type; the handler wants the bytes.
+        headers = {"authorization": f"Bearer {replica.token}", "content-type": "application/octet-stream"}
+        try:
+            response = await self._client.post(url, content=body, headers=headers)
+        except httpx.HTTPError as err:
+            raise _TryNext(type(err).__name__) from err
+        if response.status_code == HTTPStatus.OK:
+            return _parse(response.content, deployment.project, count)
+        reason, kind = _reason(response)
+        if response.status_code in _INPUT_FAULTS and kind != _NOT_AUTHORISED:
+            raise RequestInvalid(reason)
+        if response.status_code in _BROKEN:
+            raise PredictionFailed(reason)
+        raise _TryNext(f"{response.status_code} {kind}")
+
+
+def _render(inputs: Sequence[Input], params: Mapping[str, Any]) -> bytes:
+    if len(inputs) == 1 and inputs[0].body is not None and not params and inputs[0].body[:64].lstrip()[:1] != b"{":
+        # One encoded image needs no envelope, and base64 costs a third more bytes and a copy on both sides.
+        return inputs[0].body
+    instances = [
+        dict(one.fields) if one.body is None else {"image": {"b64": base64.b64encode(one.body).decode()}}
+        for one in inputs
+    ]
+    return json.dumps({"instances": instances, "params": dict(params)}, separators=(",", ":")).encode()
+
+
+def _parse(content: bytes, project: str, count: int) -> Answer:
+    try:
+        document = json.loads(content)
+        predictions = document["predictions"]
+        model = document["model"]
+        version = names.model_version(project, model["name"], int(model["version"]))
+        recipe = str(model["recipe"])
+    except (ValueError, KeyError, TypeError) as err:
+        raise PredictionFailed("the answer is not in the envelope of predictions") from err
+    if not isinstance(predictions, list) or len(predictions) != count:
+        raise PredictionFailed("the answer has another number of predictions than the request has instances")
+    return Answer(tuple(_prediction(one) for one in predictions), version, recipe)
+
+
+def _prediction(value: Any) -> Mapping[str, Any] | str:
+    if not isinstance(value, dict):
+        return {"value": value}
+    return str(value["error"]) if value.keys() == {"error"} else value
+
+
+def _reason(response: httpx.Response) -> tuple[str, str]:
+    """Return message and type of an error in TorchServe's shape."""
+    try:
+        document = response.json()
+        return str(document["message"]), str(document.get("type", ""))
+    except (ValueError, KeyError, TypeError):
+        return "the request was refused", ""
+
+
+def _why_unavailable(deployment: Deployment) -> str:
+    why = f"deployment {deployment.deployment_id!r} is {deployment.state.value} and no replica of it answers"
+    return f"{why}: {deployment.message}" if deployment.message else why

@@ -1,0 +1,1 @@
+"""Jobs: asking for one, following it live, stopping it."""

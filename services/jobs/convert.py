@@ -1,0 +1,134 @@
+"""Jobs, checkpoints and artifacts on the wire, and requests into the domain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.core import names
+from services.core.states import FailureReason, JobState
+from services.db.artifacts import Artifact
+from services.db.checkpoints import Checkpoint
+from services.db.jobs import Job
+from services.jobs.request import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRESET, JobRequest
+from services.recipes.convert import recipe_id
+from services.rpc.structs import to_dict, to_struct
+from trainyard.v1 import common_pb2, job_pb2 as pb
+
+STATES: dict[JobState, pb.JobState] = {state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
+_STATES_BACK = {value: state for state, value in STATES.items()}
+_CLASSES = {pb.RESOURCE_CLASS_UNSPECIFIED: "cpu", pb.RESOURCE_CLASS_CPU: "cpu", pb.RESOURCE_CLASS_GPU: "gpu"}
+_CLASSES_BACK = {"cpu": pb.RESOURCE_CLASS_CPU, "gpu": pb.RESOURCE_CLASS_GPU}
+
+
+def job_request(request: pb.CreateJobRequest) -> JobRequest:
+    recipe = recipe_id(request.recipe)
+    return JobRequest(
+        project=names.parse_project(request.parent),
+        recipe=recipe,
+        preset=request.preset or DEFAULT_PRESET,
+        config=to_dict(request.config),
+        dataset=request.dataset,
+        dataset_version=request.dataset_version,
+        resource_class=_CLASSES.get(request.resources.resource_class, ""),
+        processes=request.resources.processes or 1,
+        display_name=request.display_name,
+        labels=dict(request.labels),
+        model_id=request.model_id or _model_id(recipe),
+        priority=request.priority,
+        max_attempts=request.max_attempts or DEFAULT_MAX_ATTEMPTS,
+        request_id=request.request_id,
+    )
+
+
+def job_id(name: str, *, field: str = "name") -> tuple[str, str]:
+    """Return (project, job id) of a job's name."""
+    parsed = names.parse(name, "jobs", field=field)
+    return parsed.project, parsed.ids[0]
+
+
+def states(values: list[pb.JobState]) -> list[JobState]:
+    """Return the wanted states; unspecified ones ask for nothing."""
+    return [_STATES_BACK[value] for value in values if value in _STATES_BACK]
+
+
+def job_to_proto(job: Job) -> pb.Job:
+    spec = job.spec
+    message = pb.Job(
+        name=names.job(job.project, job.id),
+        display_name=job.display_name,
+        labels=job.labels,
+        recipe=job.recipe,
+        preset=job.preset,
+        config=to_struct(spec["config"]),
+        dataset=names.dataset(job.project, job.dataset_id),
+        dataset_version_id=job.dataset_version_id,
+        model_id=job.model_id,
+        priority=job.priority,
+        max_attempts=job.max_attempts,
+        state=STATES[job.state],
+        attempt=job.attempt,
+        progress=pb.Progress(step=job.progress_step, total_steps=job.progress_total),
+        event_seq=job.event_seq,
+        create_time=timestamp(job.create_time),
+        update_time=timestamp(job.update_time),
+        etag=job.etag,
+    )
+    resources = spec["resources"]
+    message.resources.resource_class = _CLASSES_BACK[resources["class"]]
+    message.resources.processes = resources["processes"]
+    if job.checkpoint_step >= 0:
+        message.checkpoint_step = job.checkpoint_step
+    if job.model_version is not None:
+        message.model_version = names.model_version(job.project, job.model_id, job.model_version)
+    if job.failure_reason is not None:
+        message.failure.CopyFrom(failure_to_proto(job.failure_reason, job.failure_message or ""))
+        message.failure.log_tail = job.failure_log or ""
+    if job.start_time is not None:
+        message.start_time.CopyFrom(timestamp(job.start_time))
+    if job.end_time is not None:
+        message.end_time.CopyFrom(timestamp(job.end_time))
+    return message
+
+
+def failure_to_proto(reason: FailureReason, message: str) -> pb.Failure:
+    return pb.Failure(reason=pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}"), message=message)
+
+
+def checkpoint_to_proto(project: str, checkpoint: Checkpoint) -> pb.Checkpoint:
+    return pb.Checkpoint(
+        name=names.checkpoint(project, checkpoint.job_id, checkpoint.id),
+        step=checkpoint.step,
+        size_bytes=checkpoint.size_bytes,
+        manifest_sha256=checkpoint.manifest_sha256,
+        metric=checkpoint.metric,
+        files=[
+            common_pb2.StoredFile(name=file["name"], size_bytes=file["size_bytes"], sha256=file["sha256"])
+            for file in checkpoint.files
+        ],
+        create_time=timestamp(checkpoint.create_time),
+    )
+
+
+def artifact_to_proto(project: str, artifact: Artifact) -> pb.Artifact:
+    return pb.Artifact(
+        name=names.artifact(project, artifact.job_id, artifact.id),
+        file_name=artifact.name,
+        kind=artifact.kind,
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256,
+        step=artifact.step,
+        create_time=timestamp(artifact.create_time),
+        content_type=artifact.content_type,
+    )
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def _model_id(recipe: str) -> str:
+    return recipe.replace("/", "-").replace("_", "-")

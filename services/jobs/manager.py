@@ -1,0 +1,183 @@
+"""Use cases of jobs. Each is one transaction; what is wrong with a request is found before it writes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.core import names
+from services.core.errors import DatasetNotFound, RequestInvalid, Violation
+from services.core.ids import new_id
+from services.core.states import JobState
+from services.db import artifacts, checkpoints, datasets, jobs
+from services.db.artifacts import Artifact
+from services.db.checkpoints import Checkpoint
+from services.db.datasets import DatasetVersion
+from services.db.jobs import Event, Job, NewJob
+from services.jobs.request import Checked, JobRequest, check
+from services.jobs.watch import EventHub
+from services.recipes.manager import Recipe, RecipeManager
+from services.rpc.paging import Page, PageRequest, by_time
+from services.rpc.work import Work
+from workers.families.config import RecipeConfig
+
+
+class JobManager:
+    """Creates, finds, follows and cancels jobs."""
+
+    def __init__(self, work: Work, recipes: RecipeManager, hub: EventHub) -> None:
+        self._work = work
+        self._recipes = recipes
+        self._hub = hub
+
+    async def create(self, request: JobRequest) -> Job:
+        """Store a job; the same request_id with the same request returns the job it made first.
+
+        Raises:
+            RequestInvalid: everything wrong with the request.
+            IdempotencyConflict: the request_id was used for another request.
+        """
+        checked = check(request, self._recipes)
+        if checked.violations or checked.recipe is None or checked.config is None:
+            found = await self._work.read(lambda session: _dataset_violations(session, request, checked))
+            raise RequestInvalid(violations=[*checked.violations, *found])
+        recipe, config, sha256 = checked.recipe, checked.config, request.sha256()
+        request = replace(request, request_id=request.request_id or new_id())
+        return await self._work.write(lambda session: _insert(session, request, sha256, checked, recipe, config))
+
+    async def get(self, project: str, job_id: str) -> Job:
+        return await self._work.read(lambda session: jobs.get(session, project, job_id))
+
+    async def list(
+        self, project: str, paging: PageRequest, *, states: Sequence[JobState], recipe: str | None
+    ) -> Page[Job]:
+        after = paging.time_key
+        rows = await self._work.read(
+            lambda session: jobs.page(
+                session, project, page_size=paging.size + 1, after=after, states=states, recipe=recipe
+            )
+        )
+        return paging.cut(rows, by_time)
+
+    async def cancel(self, project: str, job_id: str, reason: str) -> Job:
+        return await self._work.write(lambda session: jobs.cancel(session, project, job_id, reason))
+
+    async def watch(self, project: str, job_id: str, after_seq: int) -> AsyncIterator[Event]:
+        """Yield the events after `after_seq` in order, past and live, up to the terminal one.
+
+        Raises:
+            JobNotFound: the project has no such job.
+            RequestInvalid: `after_seq` is not in the job's history.
+            ServerStopping: the server drains; resume from the last event elsewhere.
+        """
+        job = await self.get(project, job_id)
+        if not 0 <= after_seq <= job.event_seq:
+            text = f"must be from 0 to {job.event_seq}, the newest event of this job, not {after_seq}"
+            raise RequestInvalid(violations=[Violation("after_seq", text)])
+        async for event in self._hub.follow(job, after_seq):
+            yield event
+
+    async def list_checkpoints(self, project: str, job_id: str, paging: PageRequest) -> Page[Checkpoint]:
+        after = paging.time_key
+
+        def read(session: Session) -> list[Checkpoint]:
+            jobs.get(session, project, job_id)
+            return checkpoints.page(session, job_id, page_size=paging.size + 1, after=after)
+
+        return paging.cut(await self._work.read(read), by_time)
+
+    async def list_artifacts(self, project: str, job_id: str, paging: PageRequest) -> Page[Artifact]:
+        after = paging.time_key
+
+        def read(session: Session) -> list[Artifact]:
+            jobs.get(session, project, job_id)
+            return artifacts.page(session, job_id, page_size=paging.size + 1, after=after)
+
+        return paging.cut(await self._work.read(read), by_time)
+
+
+def _insert(
+    session: Session, request: JobRequest, sha256: str, checked: Checked, recipe: Recipe, config: RecipeConfig
+) -> Job:
+    new = _new_job(request, sha256, config)
+    try:
+        version = _find_dataset(session, request, checked)
+    except DatasetNotFound as err:
+        # A repetition must find its job even after the dataset went; the store looks before it refuses.
+        try:
+            return jobs.insert(session, new)[0]
+        except DatasetNotFound:
+            raise RequestInvalid(violations=[_unknown_dataset(session, request, checked)]) from err
+    if violations := _suitability(version, recipe):
+        raise RequestInvalid(violations=violations)
+    dataset = {"name": request.dataset, "version_id": version.id}
+    new = replace(new, dataset_version_id=version.id, spec={**new.spec, "dataset": dataset})
+    return jobs.insert(session, new)[0]
+
+
+def _new_job(request: JobRequest, sha256: str, config: RecipeConfig) -> NewJob:
+    spec: dict[str, Any] = {
+        "recipe": request.recipe,
+        "preset": request.preset,
+        "config": config.model_dump(mode="json"),
+        "dataset": {"name": request.dataset},
+        "resources": {"class": request.resource_class, "processes": request.processes},
+        "init_from": None,
+        "max_attempts": request.max_attempts,
+    }
+    return NewJob(
+        project=request.project,
+        request_id=request.request_id,
+        request_sha256=sha256,
+        recipe=request.recipe,
+        preset=request.preset,
+        dataset_version_id="",
+        spec=spec,
+        queue=f"train.{request.resource_class}",
+        model_id=request.model_id,
+        priority=request.priority,
+        max_attempts=request.max_attempts,
+        display_name=request.display_name,
+        labels=request.labels,
+    )
+
+
+def _find_dataset(session: Session, request: JobRequest, checked: Checked) -> DatasetVersion:
+    version = request.dataset_version or None
+    return datasets.get(session, request.project, checked.dataset_id or "", version)
+
+
+def _dataset_violations(session: Session, request: JobRequest, checked: Checked) -> list[Violation]:
+    if checked.dataset_id is None or request.dataset_version < 0:
+        return []
+    try:
+        version = _find_dataset(session, request, checked)
+    except DatasetNotFound:
+        return [_unknown_dataset(session, request, checked)]
+    return _suitability(version, checked.recipe) if checked.recipe is not None else []
+
+
+def _unknown_dataset(session: Session, request: JobRequest, checked: Checked) -> Violation:
+    known = [row.dataset_id for row in datasets.page(session, request.project, page_size=200)]
+    wanted = checked.dataset_id or ""
+    if wanted in known:
+        return Violation("dataset_version", f"dataset {wanted!r} has no version {request.dataset_version}")
+    close = difflib.get_close_matches(wanted, known, n=3) or known[:3]
+    shown = " or ".join(repr(names.dataset(request.project, found)) for found in close)
+    remedy = f"did you mean {shown}?" if shown else "upload one with CreateDataset first"
+    return Violation("dataset", f"project {request.project!r} has no dataset {wanted!r}; {remedy}")
+
+
+def _suitability(version: DatasetVersion, recipe: Recipe) -> list[Violation]:
+    if version.family != recipe.family:
+        text = f"holds {version.family} data, but {recipe.id} needs {recipe.family}"
+        return [Violation("dataset", text)]
+    if not version.classes:
+        return [Violation("dataset", "has no classes to learn")]
+    if not version.counts.get("train", {}).get("images"):
+        return [Violation("dataset", "has no images in its split 'train'")]
+    return []

@@ -1,0 +1,67 @@
+"""JobService: translates and delegates."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from services.core import names
+from services.jobs import convert
+from services.jobs.convert_event import event_to_proto
+from services.jobs.manager import JobManager
+from services.recipes.convert import recipe_id
+from services.rpc.middleware import Context
+from services.rpc.paging import page_request
+from trainyard.v1 import job_pb2 as pb
+from trainyard.v1 import job_pb2_grpc
+
+
+class JobServicer(job_pb2_grpc.JobServiceServicer):
+    """Jobs over gRPC."""
+
+    def __init__(self, jobs: JobManager) -> None:
+        self._jobs = jobs
+
+    async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
+        job = await self._jobs.create(convert.job_request(request))
+        return pb.CreateJobResponse(job=convert.job_to_proto(job))
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        job = await self._jobs.get(*convert.job_id(request.name))
+        return pb.GetJobResponse(job=convert.job_to_proto(job))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        project = names.parse_project(request.parent)
+        states = convert.states(list(request.states))
+        paging = page_request(request.page_size, request.page_token, "jobs", project, states, request.recipe)
+        recipe = recipe_id(request.recipe) or None
+        page = await self._jobs.list(project, paging, states=states, recipe=recipe)
+        return pb.ListJobsResponse(
+            jobs=[convert.job_to_proto(job) for job in page.items], next_page_token=page.next_page_token
+        )
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
+        project, job_id = convert.job_id(request.name)
+        async for event in self._jobs.watch(project, job_id, request.after_seq):
+            yield pb.WatchJobResponse(event=event_to_proto(event, request.name))
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
+        job = await self._jobs.cancel(*convert.job_id(request.name), reason=request.reason)
+        return pb.CancelJobResponse(job=convert.job_to_proto(job))
+
+    async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
+        project, job_id = convert.job_id(request.parent, field="parent")
+        paging = page_request(request.page_size, request.page_token, "checkpoints", request.parent)
+        page = await self._jobs.list_checkpoints(project, job_id, paging)
+        return pb.ListCheckpointsResponse(
+            checkpoints=[convert.checkpoint_to_proto(project, row) for row in page.items],
+            next_page_token=page.next_page_token,
+        )
+
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
+        project, job_id = convert.job_id(request.parent, field="parent")
+        paging = page_request(request.page_size, request.page_token, "artifacts", request.parent)
+        page = await self._jobs.list_artifacts(project, job_id, paging)
+        return pb.ListArtifactsResponse(
+            artifacts=[convert.artifact_to_proto(project, row) for row in page.items],
+            next_page_token=page.next_page_token,
+        )

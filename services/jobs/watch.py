@@ -1,0 +1,158 @@
+"""One thread that waits for commits and tells every stream of this server; streams hold no thread and never poll.
+
+A topic is one watched job. It keeps the newest events, so that a thousand streams of one job cost one
+query; a stream that fell behind reads the table. The thread only ever says "there is more", and the
+table decides what, so nothing is lost or sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+from services.core.errors import PlatformError, ServerStopping
+from services.core.states import TERMINAL
+from services.db.changes import ChangeFeed
+from services.db.database import Database
+from services.db.jobs import Event, Job, events_after
+from services.db.watching import last_seqs
+from services.rpc.work import Work
+
+log = structlog.get_logger(__name__)
+
+TERMINAL_KINDS = frozenset(state.value for state in TERMINAL)
+PAGE = 256
+WAIT_SECONDS = 1.0
+"""How long a lost notification can delay an event."""
+REST_FACTOR = 2.0
+"""Rest of the thread after each look, as a multiple of the time it took."""
+
+
+@dataclass(slots=True)
+class Topic:
+    """One watched job; touched on the event loop only."""
+
+    last_seq: int
+    recent: deque[Event] = field(default_factory=lambda: deque(maxlen=PAGE))
+    """The newest events without gaps; the last one, if any, is `last_seq`."""
+    num_streams: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def publish(self, last_seq: int, events: list[Event]) -> None:
+        """Take what the table holds now; `events` follow `last_seq` of before, or are left out."""
+        if last_seq <= self.last_seq:
+            return
+        if not events or events[0].seq != self.last_seq + 1:
+            self.recent.clear()
+        self.recent.extend(events)
+        self.last_seq = last_seq
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def after(self, seq: int) -> list[Event]:
+        """Return the events after `seq` if all of them are kept, else nothing."""
+        if not self.recent or not self.recent[0].seq <= seq + 1:
+            return []
+        return [event for event in self.recent if event.seq > seq]
+
+
+class EventHub:
+    """The topics of one server, and the thread that feeds them. Built on the event loop's thread."""
+
+    def __init__(self, database: Database, work: Work) -> None:
+        self._database = database
+        self._work = work
+        self._topics: dict[str, Topic] = {}
+        self._closed = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._feed: ChangeFeed = database.changes()
+        self._thread = threading.Thread(target=self._run, name="event-hub", daemon=True)
+        self._thread.start()
+
+    async def follow(self, job: Job, after_seq: int) -> AsyncIterator[Event]:
+        """Yield the events of `job` after `after_seq`, up to the terminal one.
+
+        Raises:
+            ServerStopping: the hub was closed.
+        """
+        if job.state in TERMINAL and after_seq >= job.event_seq:
+            return
+        with self._subscribed(job) as topic:
+            while True:
+                changed = topic.changed
+                # After subscribing, an empty page means that everything later will be published.
+                events = topic.after(after_seq) or await self._page(job.id, after_seq)
+                for event in events:
+                    yield event
+                    if event.kind in TERMINAL_KINDS:
+                        return
+                    after_seq = event.seq
+                if self._closed.is_set():
+                    raise ServerStopping
+                if not events and topic.last_seq <= after_seq:
+                    await changed.wait()
+
+    def close(self) -> None:
+        """End the thread, and every stream with ServerStopping."""
+        self._closed.set()
+        self._feed.close()
+        self._thread.join()
+        for topic in self._topics.values():
+            topic.changed.set()
+
+    @contextmanager
+    def _subscribed(self, job: Job) -> Iterator[Topic]:
+        topic = self._topics.setdefault(job.id, Topic(job.event_seq))
+        topic.num_streams += 1
+        try:
+            yield topic
+        finally:
+            topic.num_streams -= 1
+            if not topic.num_streams:
+                del self._topics[job.id]
+
+    async def _page(self, job_id: str, after_seq: int) -> list[Event]:
+        return await self._work.read(lambda session: events_after(session, job_id, after_seq, PAGE))
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._feed.wait(WAIT_SECONDS)
+            begin = time.monotonic()
+            if not self._topics or self._closed.is_set():
+                continue
+            try:
+                news = self._read_news()
+            except Exception as err:
+                # Streams wait for this thread only, so it outlives every fault; a wait follows in any case.
+                log.exception("event_hub_failed", reason=getattr(err, "reason", PlatformError.reason))
+                continue
+            if news:
+                self._loop.call_soon_threadsafe(self._publish, news)
+            # Under a storm of commits, looking must not starve answering.
+            self._closed.wait(REST_FACTOR * (time.monotonic() - begin))
+
+    def _read_news(self) -> dict[str, tuple[int, list[Event]]]:
+        # A copy of a dict is atomic, and a topic seen too early or too late only costs one look.
+        known = {job_id: topic.last_seq for job_id, topic in self._topics.copy().items()}
+        news: dict[str, tuple[int, list[Event]]] = {}
+        with self._database.read() as session:
+            for job_id, last_seq in last_seqs(session, known).items():
+                if 0 < last_seq - known[job_id] <= PAGE:
+                    events = events_after(session, job_id, known[job_id], PAGE)
+                    news[job_id] = (events[-1].seq if events else known[job_id], events)
+                elif last_seq > known[job_id]:
+                    news[job_id] = (last_seq, [])
+        return news
+
+    def _publish(self, news: dict[str, tuple[int, list[Event]]]) -> None:
+        for job_id, (last_seq, events) in news.items():
+            topic = self._topics.get(job_id)
+            if topic is not None:
+                topic.publish(last_seq, events)

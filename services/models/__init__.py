@@ -1,0 +1,1 @@
+"""Model versions, and the bytes of everything that is stored."""

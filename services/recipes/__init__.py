@@ -1,0 +1,1 @@
+"""What can be trained, with which hyper-parameters: the catalog of the workers, read without torch."""

@@ -1,0 +1,105 @@
+"""What surrounds every call, of any kind and of any service: a chain of small middlewares.
+
+One interceptor holds the chain and wraps each method once. A streaming handler becomes a coroutine that
+writes to the context, so that a middleware is the same for all kinds of calls.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+Proceed = Callable[[], Awaitable[Any]]
+Behaviour = Callable[[Any, Context], Any]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call on its way through the chain."""
+
+    method: str
+    """`/package.Service/Method`; one of the served methods, so a bounded label."""
+    is_unary: bool
+    """One request and one response."""
+    context: Context
+    request_id: str = ""
+
+
+class Middleware(Protocol):
+    """One concern around every call."""
+
+    async def __call__(self, call: Call, proceed: Proceed) -> Any:
+        """Await `proceed` once and return what it returns, or raise."""
+
+
+class Chain(grpc.aio.ServerInterceptor):
+    """Runs every call through the middlewares, the first of them outermost."""
+
+    def __init__(self, middlewares: Sequence[Middleware]) -> None:
+        self._middlewares = tuple(reversed(middlewares))
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                # Not a served method: gRPC answers UNIMPLEMENTED, and nothing is remembered.
+                return handler  # type: ignore[return-value]
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._streaming(method, handler.stream_stream), **codec)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), **codec)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(self._single(method, handler.stream_unary, False), **codec)
+        return grpc.unary_unary_rpc_method_handler(self._single(method, handler.unary_unary, True), **codec)
+
+    def _single(self, method: str, behaviour: Any, is_unary: bool) -> Any:
+        async def handle(request: Any, context: Context) -> Any:
+            return await self._run(Call(method, is_unary, context), partial(behaviour, request, context))
+
+        return handle
+
+    def _streaming(self, method: str, behaviour: Any) -> Any:
+        async def handle(request: Any, context: Context) -> None:
+            await self._run(Call(method, False, context), partial(_pump, behaviour, request, context))
+
+        return handle
+
+    async def _run(self, call: Call, proceed: Proceed) -> Any:
+        for middleware in self._middlewares:
+            proceed = partial(middleware, call, proceed)
+        return await proceed()
+
+
+async def _pump(behaviour: Behaviour, request: Any, context: Context) -> None:
+    responses = behaviour(request, context)
+    if inspect.isawaitable(responses):
+        await responses
+        return
+    try:
+        async for response in responses:
+            await context.write(response)
+    finally:
+        # A client that went away raises out of `write`; the generator must still run its own `finally`.
+        await responses.aclose()

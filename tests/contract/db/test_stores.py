@@ -1,0 +1,502 @@
+"""Datasets, checkpoints, artifacts, archives, deployments, workers and the outbox, on both databases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.core.errors import (
+    AlreadyExists,
+    ArtifactNotFound,
+    CheckpointNotFound,
+    DatasetNotFound,
+    DeploymentNotFound,
+    IdempotencyConflict,
+    JobNotRunnable,
+    LeaseHeld,
+    LeaseLost,
+    ModelNotFound,
+    PreconditionFailed,
+)
+from services.core.ids import new_id
+from services.core.states import ArchiveState, DeploymentState, JobState
+from services.db import archives, artifacts, checkpoints, datasets, deployments, jobs, models, outbox, workers
+from services.db.database import Database
+from services.db.deployments import NewDeployment, Observed
+from tests.stack.builders import (
+    make_dataset,
+    make_job,
+    new_checkpoint,
+    new_dataset,
+    new_job,
+    new_model_version,
+    queued_job,
+    sha256,
+)
+
+
+def test_dataset_versions_count_from_one_and_replay(database: Database) -> None:
+    new = new_dataset(request_id="r1")
+    with database.write() as session:
+        first, is_new = datasets.insert(session, new)
+        second = make_dataset(session)
+    with database.write() as session:
+        again, is_again_new = datasets.insert(session, new)
+
+    assert (first.version, second.version) == (1, 2)
+    assert (is_new, is_again_new, again) == (True, False, first)
+    with database.read() as session:
+        assert datasets.get(session, "default", "digits") == second
+        assert datasets.get(session, "default", "digits", 1) == first
+        assert datasets.list_versions(session, "default", "digits") == [second, first]
+
+
+@pytest.mark.parametrize("dataset_id", ["digits", "other"])
+def test_dataset_request_id_with_another_body_is_refused(database: Database, dataset_id: str) -> None:
+    with database.write() as session:
+        datasets.insert(session, new_dataset(request_id="r1"))
+
+    changed = new_dataset(request_id="r1", request_sha256=sha256("x"), dataset_id=dataset_id)
+    with pytest.raises(IdempotencyConflict), database.write() as session:
+        datasets.insert(session, changed)
+
+    with database.write() as session:
+        assert make_dataset(session, dataset_id="digits").version == 2
+
+
+def test_dataset_page_shows_the_newest_version_of_each(database: Database) -> None:
+    with database.write() as session:
+        made = [make_dataset(session, dataset_id=name) for name in ("a", "b", "a")]
+
+    with database.read() as session:
+        first = datasets.page(session, "default", page_size=1)
+        rest = datasets.page(session, "default", page_size=5, after=(first[0].create_time, first[0].id))
+
+    assert [first[0].id, *(version.id for version in rest)] == [made[2].id, made[1].id]
+
+
+def test_dataset_in_use_is_not_deleted(database: Database) -> None:
+    job = queued_job(database)
+    with pytest.raises(PreconditionFailed, match="cancel"), database.write() as session:
+        datasets.delete(session, "default", "digits")
+
+    with database.write() as session:
+        jobs.cancel(session, "default", job.id, "")
+        datasets.delete(session, "default", "digits")
+
+    with pytest.raises(DatasetNotFound), database.read() as session:
+        datasets.get(session, "default", "digits")
+    with pytest.raises(DatasetNotFound), database.write() as session:
+        make_job(session, job.dataset_version_id)
+    with database.read() as session:
+        assert datasets.get_by_id(session, job.dataset_version_id).id == job.dataset_version_id
+
+
+def test_deleted_dataset_is_purged_once(database: Database) -> None:
+    with database.write() as session:
+        version = make_dataset(session)
+        datasets.delete(session, "default", "digits")
+
+    with database.write() as session:
+        assert datasets.due_for_purge(session, limit=5) == [version]
+        datasets.mark_purged(session, version.id)
+        assert datasets.due_for_purge(session, limit=5) == []
+
+
+def running(database: Database) -> jobs.Lease:
+    job = queued_job(database)
+    with database.write() as session:
+        return jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+
+
+def test_retention_keeps_the_last_the_best_and_every_tenth(database: Database) -> None:
+    lease = running(database)
+    metrics = {4: 0.9}
+    with database.write() as session:
+        made = [
+            jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=metrics.get(step, 0.1)))
+            for step in range(1, 15)
+        ]
+
+    with database.write() as session:
+        doomed = checkpoints.retention(session, lease.job_id)
+        marked = checkpoints.mark_deleting(session, [row.id for row in doomed])
+    with database.read() as session:
+        kept = checkpoints.page(session, lease.job_id, page_size=50)
+        again = checkpoints.retention(session, lease.job_id)
+
+    assert [row.step for row in kept] == [14, 13, 12, 10, 4]
+    assert sorted(row.step for row in marked) == [1, 2, 3, 5, 6, 7, 8, 9, 11]
+    assert {row.id for row in again} == {row.id for row in marked}
+    with database.write() as session:
+        checkpoints.delete(session, made[0].id)
+        checkpoints.delete(session, made[13].id)
+        assert checkpoints.list_all(session, lease.job_id)[0].step == 2
+        assert checkpoints.get(session, lease.job_id, made[13].id).step == 14
+
+
+def test_retention_keeps_the_lowest_figure_where_lower_is_better(database: Database) -> None:
+    lease = running(database)
+    with database.write() as session:
+        for step in range(1, 7):
+            jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=0.0 if step == 2 else 1.0))
+        doomed = checkpoints.retention(session, lease.job_id, metric_mode="min")
+
+    assert [row.step for row in doomed] == [1, 3]
+
+
+def test_newest_checkpoint_is_never_marked_for_deletion(database: Database) -> None:
+    lease = running(database)
+    with database.write() as session:
+        kept = jobs.commit_checkpoint(session, lease, new_checkpoint(1))
+        assert checkpoints.mark_deleting(session, [kept.id]) == []
+
+    with pytest.raises(CheckpointNotFound), database.read() as session:
+        checkpoints.get(session, "other", kept.id)
+
+
+def test_artifact_of_one_key_is_recorded_once_with_an_event_each_time(database: Database) -> None:
+    lease = running(database)
+    new = artifacts.NewArtifact(name="samples", kind="image", key="k", size_bytes=3, sha256="x", step=5)
+    with database.write() as session:
+        first = artifacts.add(session, lease, new)
+    with database.write() as session:
+        again = artifacts.add(session, lease, new)
+
+    assert first == again
+    with database.read() as session:
+        assert artifacts.page(session, lease.job_id, page_size=5, kind="image") == [first]
+        assert artifacts.page(session, lease.job_id, page_size=5, after=(first.create_time, first.id)) == []
+        assert artifacts.get(session, lease.job_id, first.id) == first
+    with pytest.raises(ArtifactNotFound), database.read() as session:
+        artifacts.get(session, lease.job_id, "none")
+
+
+def trained(database: Database) -> models.ModelVersion:
+    lease = running(database)
+    new = new_model_version()
+    with database.write() as session:
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new)
+    with database.read() as session:
+        return models.get_by_id(session, new.id)
+
+
+def test_model_versions_page_newest_first(database: Database) -> None:
+    made = [trained(database) for _ in range(3)]
+
+    with database.read() as session:
+        first = models.page(session, "default", page_size=2, model_id="digits-yolo")
+        rest = models.page(session, "default", page_size=2, after=(first[-1].create_time, first[-1].id))
+
+    assert first + rest == made[::-1]
+    with pytest.raises(ModelNotFound), database.read() as session:
+        models.get(session, "default", "digits-yolo", 9)
+
+
+def built(database: Database, archive_id: str, *, name: str = "archive") -> None:
+    with database.write() as session:
+        lease = archives.claim(session, archive_id, worker_id="b", ttl_seconds=60)
+        archives.finish_ready(
+            session, lease, key=name, sha256=sha256(name), size_bytes=7, form="aoti", parity={"boxes": 0.0}
+        )
+
+
+def test_archive_is_one_per_version_and_target(database: Database) -> None:
+    version = trained(database)
+    with database.write() as session:
+        first = archives.ensure(session, version.id, "cpu-t1")
+        again = archives.ensure(session, version.id, "cpu-t1")
+        other = archives.ensure(session, version.id, "cpu-t2")
+
+    assert first == again
+    assert other.id != first.id
+
+
+def test_archive_lease_that_ran_out_is_sent_again_and_fences_the_old_worker(database: Database) -> None:
+    version = trained(database)
+    with database.write() as session:
+        archive = archives.ensure(session, version.id, "cpu-t1")
+    with database.write() as session:
+        assert archives.due_for_dispatch(session, limit=5, redispatch_after_seconds=60) == [archive.id]
+        assert archives.due_for_dispatch(session, limit=5, redispatch_after_seconds=60) == []
+    with database.write() as session:
+        stale = archives.claim(session, archive.id, worker_id="zombie", ttl_seconds=-1)
+    with pytest.raises(LeaseHeld), database.write() as session:
+        archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+
+    with database.write() as session:
+        assert archives.due_for_dispatch(session, limit=5, redispatch_after_seconds=60) == [archive.id]
+    built(database, archive.id)
+
+    for write in (
+        lambda s: archives.renew(s, stale, ttl_seconds=1),
+        lambda s: archives.finish_failed(s, stale, "x"),
+        lambda s: archives.requeue(s, stale),
+        lambda s: archives.finish_ready(s, stale, key="z", sha256="z", size_bytes=1, form="eager", parity={}),
+    ):
+        with pytest.raises(LeaseLost), database.write() as session:
+            write(session)
+    with database.read() as session:
+        found = archives.get(session, archive.id)
+    assert (found.state, found.key, found.parity) == (ArchiveState.READY, "archive", {"boxes": 0.0})
+
+
+def test_archive_finished_twice_is_acknowledged_and_no_longer_claimable(database: Database) -> None:
+    version = trained(database)
+    with database.write() as session:
+        archive = archives.ensure(session, version.id, "cpu-t1")
+        lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+    for _ in range(2):
+        with database.write() as session:
+            archives.finish_failed(session, lease, "parity: boxes differ by 3 pixels")
+
+    with pytest.raises(JobNotRunnable), database.write() as session:
+        archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+
+
+def test_archive_build_given_back_too_often_fails(database: Database) -> None:
+    version = trained(database)
+    with database.write() as session:
+        archive = archives.ensure(session, version.id, "cpu-t1")
+    for _ in range(archives.MAX_ATTEMPTS):
+        with database.write() as session:
+            lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+            archives.requeue(session, lease, message="drained")
+
+    with database.read() as session:
+        found = archives.get(session, archive.id)
+    assert found.state is ArchiveState.FAILED
+    assert "drained" in found.message
+
+
+def new_deployment(model_version_id: str, **changes: Any) -> NewDeployment:
+    values: dict[str, Any] = {
+        "project": "default",
+        "deployment_id": "reader",
+        "request_id": new_id(),
+        "request_sha256": sha256("deployment"),
+        "model_version_id": model_version_id,
+        "target": "cpu-t1",
+    }
+    return NewDeployment(**{**values, **changes})
+
+
+def report(database: Database, agent_id: str, *observed: Observed) -> None:
+    with database.write() as session:
+        deployments.report_replica(
+            session,
+            agent_id,
+            inference_url="http://127.0.0.1:7080",
+            grpc_address="127.0.0.1:7083",
+            token="secret",
+            token_expire_time=None,
+            observed=observed,
+        )
+
+
+def deployed(database: Database, model_version_id: str, **changes: Any) -> deployments.Deployment:
+    with database.write() as session:
+        return deployments.insert(session, new_deployment(model_version_id, **changes))[0]
+
+
+def current(database: Database, deployment_id: str = "reader", **options: Any) -> deployments.Deployment:
+    with database.read() as session:
+        return deployments.get(session, "default", deployment_id, **options)
+
+
+def test_deployment_state_follows_its_archive_and_its_replicas(database: Database) -> None:
+    deployment = deployed(database, trained(database).id)
+    states = [deployment.state]
+    archive = sha256("archive")
+
+    with database.write() as session:
+        lease = archives.claim(session, deployment.archive.id, worker_id="b", ttl_seconds=60)
+    states.append(current(database).state)
+    with database.write() as session:
+        archives.finish_ready(session, lease, key="k", sha256=archive, size_bytes=1, form="aoti", parity={})
+    states.append(current(database).state)
+    report(database, "agent", Observed(deployment.id, archive, False, "loading"))
+    states.append(current(database).state)
+    assert current(database).message == "loading"
+    report(database, "agent", Observed(deployment.id, archive, False, "no memory", is_failed=True))
+    states.append(current(database).state)
+    report(database, "agent", Observed(deployment.id, archive, True))
+    states.append(current(database).state)
+
+    assert states == [
+        DeploymentState.PENDING,
+        DeploymentState.BUILDING,
+        DeploymentState.STARTING,
+        DeploymentState.STARTING,
+        DeploymentState.FAILED,
+        DeploymentState.READY,
+    ]
+    assert [(replica.agent_id, replica.token) for replica in current(database).replicas] == [("agent", "secret")]
+
+
+def test_replica_of_a_silent_agent_does_not_count(database: Database) -> None:
+    deployment = deployed(database, trained(database).id)
+    built(database, deployment.archive.id)
+    report(database, "agent", Observed(deployment.id, sha256("archive"), True))
+
+    silent = current(database, alive_seconds=-1)
+
+    assert (silent.state, silent.replicas) == (DeploymentState.STARTING, ())
+
+
+def test_agents_serve_the_old_archive_until_the_new_one_is_ready(database: Database) -> None:
+    first, second = trained(database), trained(database)
+    deployment = deployed(database, first.id)
+    with database.read() as session:
+        assert deployments.desired(session) == []
+    built(database, deployment.archive.id, name="old")
+
+    with database.write() as session:
+        updated = deployments.update(
+            session, "default", "reader", model_version_id=second.id, target="cpu-t1", workers=2
+        )
+    with database.read() as session:
+        before = deployments.desired(session)
+    built(database, updated.archive.id, name="new")
+    with database.read() as session:
+        after = deployments.desired(session)
+
+    assert [(item.archive_key, item.workers, item.model_version_id) for item in before] == [("old", 2, first.id)]
+    assert [(item.archive_key, item.model_name) for item in after] == [("new", "default--reader")]
+    assert updated.generation == 2
+
+
+def test_deployment_replays_and_refuses_what_collides(database: Database) -> None:
+    version = trained(database)
+    new = new_deployment(version.id, request_id="r1")
+    with database.write() as session:
+        first, is_new = deployments.insert(session, new)
+    with database.write() as session:
+        again, is_again_new = deployments.insert(session, new)
+
+    assert (first, is_new, is_again_new) == (again, True, False)
+    with pytest.raises(IdempotencyConflict), database.write() as session:
+        deployments.insert(session, new_deployment(version.id, request_id="r1", request_sha256=sha256("x")))
+    with pytest.raises(AlreadyExists), database.write() as session:
+        deployments.insert(session, new_deployment(version.id))
+    with pytest.raises(ModelNotFound), database.write() as session:
+        deployments.insert(session, new_deployment(version.id, project="other"))
+
+
+def test_failed_build_is_tried_again_by_a_fresh_deployment(database: Database) -> None:
+    version = trained(database)
+    with database.write() as session:
+        archive = archives.ensure(session, version.id, "cpu-t1")
+        lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+        archives.finish_failed(session, lease, "out of disk")
+
+    assert deployed(database, version.id).state is DeploymentState.PENDING
+
+
+def test_deleted_deployment_goes_when_no_agent_reports_it(database: Database) -> None:
+    deployment = deployed(database, trained(database).id)
+    built(database, deployment.archive.id)
+    report(database, "agent", Observed(deployment.id, sha256("archive"), True))
+
+    with database.write() as session:
+        assert deployments.delete(session, "default", "reader").state is DeploymentState.DELETING
+    assert current(database).state is DeploymentState.DELETING
+    with database.read() as session:
+        assert deployments.desired(session) == []
+    with pytest.raises(PreconditionFailed), database.write() as session:
+        deployments.update(
+            session, "default", "reader", model_version_id=deployment.model_version_id, target="cpu-t1", workers=1
+        )
+    report(database, "agent")
+
+    with pytest.raises(DeploymentNotFound):
+        current(database)
+    report(database, "agent", Observed(deployment.id, sha256("archive"), True))
+
+
+def test_deployment_nobody_serves_goes_at_once(database: Database) -> None:
+    deployed(database, trained(database).id)
+    with database.write() as session:
+        deployments.delete(session, "default", "reader")
+
+    with pytest.raises(DeploymentNotFound):
+        current(database)
+
+
+def test_deployments_page_with_their_replicas(database: Database) -> None:
+    version = trained(database)
+    made = [deployed(database, version.id, deployment_id=name) for name in ("a", "b", "c")]
+    report(database, "agent", *(Observed(item.id, "x", False) for item in made))
+
+    with database.read() as session:
+        first = deployments.page(session, "default", page_size=2)
+        rest = deployments.page(session, "default", page_size=2, after=(first[-1].create_time, first[-1].id))
+
+    assert [item.deployment_id for item in first + rest] == ["c", "b", "a"]
+    assert all(len(item.replicas) == 1 for item in first + rest)
+
+
+def worker(worker_id: str, **changes: Any) -> workers.WorkerInfo:
+    values: dict[str, Any] = {"host": "h", "boot_id": "b", "pid": 1, "slots": 2, "queues": ["train.cpu"]}
+    return workers.WorkerInfo(id=worker_id, **{**values, **changes})
+
+
+def test_free_slots_are_those_of_live_workers_less_what_runs(database: Database) -> None:
+    running(database)
+    with database.write() as session:
+        for info in (worker("a"), worker("b"), worker("c", queues=["train.gpu"]), worker("d", is_draining=True)):
+            workers.heartbeat(session, info)
+        workers.heartbeat(session, worker("a", slots=3))
+
+    with database.read() as session:
+        assert workers.free_slots(session, "train.cpu") == 4
+        assert workers.free_slots(session, "train.cpu", alive_seconds=-1) == 0
+        assert [item.id for item in workers.list_workers(session)] == ["a", "b", "c", "d"]
+    with database.write() as session:
+        assert workers.forget(session, older_than_seconds=3600) == 0
+        assert workers.forget(session, older_than_seconds=-1) == 4
+
+
+def test_quarantine_of_a_device_survives_its_worker(database: Database) -> None:
+    with database.write() as session:
+        workers.register_device(session, uuid="gpu-1", host="h", name="H", memory_bytes=2**37)
+        workers.quarantine(session, "gpu-1", "Xid 79")
+        device = workers.register_device(session, uuid="gpu-1", host="h", name="H", memory_bytes=2**37)
+
+    assert (device.is_quarantined, device.reason) == (True, "Xid 79")
+    with database.write() as session:
+        workers.release(session, "gpu-1")
+        assert [item.is_quarantined for item in workers.list_devices(session, host="h")] == [False]
+
+
+def test_outbox_item_comes_again_until_it_is_done(database: Database) -> None:
+    with database.write() as session:
+        outbox.put(session, "webhook", "job-1", {"url": "x"})
+        outbox.put(session, "webhook", "job-1", {"url": "y"})
+
+    with database.write() as session:
+        assert [item.tries for item in outbox.take(session, limit=5, retry_after_seconds=-1)] == [1]
+    with database.write() as session:
+        (item,) = outbox.take(session, limit=5, retry_after_seconds=60)
+        assert (item.tries, item.payload) == (2, {"url": "x"})
+        assert outbox.take(session, limit=5, retry_after_seconds=60) == []
+        outbox.done(session, item.id)
+        assert outbox.forget(session, older_than_seconds=-1) == 1
+
+
+def test_deleting_a_dataset_and_submitting_to_it_never_both_succeed(database: Database) -> None:
+    with database.write() as session:
+        dataset = make_dataset(session)
+    outcomes = set()
+    with database.write() as session:
+        jobs.insert(session, new_job(dataset.id))
+        outcomes.add("submitted")
+    try:
+        with database.write() as session:
+            datasets.delete(session, "default", "digits")
+            outcomes.add("deleted")
+    except PreconditionFailed:
+        pass
+
+    assert outcomes == {"submitted"}

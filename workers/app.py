@@ -1,0 +1,113 @@
+"""Composes a worker from its settings and runs it: home, warm parent, Celery consumer, registry, metrics."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+from prometheus_client import start_http_server
+
+from services.broker.app import make_app, select_queues
+from services.broker.sender import BUILD_QUEUE
+from services.core.log import configure_logging
+from services.core.settings import Settings
+from services.db.database import Database
+from services.storage.open import open_store
+from workers import host, metrics, tasks
+from workers.cache import DatasetCache
+from workers.environment import child_environment
+from workers.registry import Registry
+from workers.runtime import Identity, Runtime, Slots
+from workers.sweep import sweep, take_home
+from workers.warm_link import WarmLink
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Consume until told to stop, then drain; return the exit code of the process."""
+    configure_logging(level=settings.log_level, as_json=settings.log_json)
+    logging.basicConfig(level=logging.WARNING)
+    with composed(settings) as runtime:
+        app = make_app(settings)
+        select_queues(app, runtime.queues)
+        tasks.register(app, runtime)
+        return _consume(app, runtime)
+
+
+@contextmanager
+def composed(settings: Settings) -> Iterator[Runtime]:
+    """Build the parts of a worker, start its background threads, and end them all on the way out."""
+    homes = settings.state_dir / "workers"
+    worker_id = settings.worker_id or f"{host.host_name()}-{os.getpid()}"
+    home = homes / worker_id
+    with ExitStack() as closing:
+        closing.enter_context(take_home(home))
+        sweep(homes, home)
+        database = Database(settings.resolved_database_url)
+        closing.callback(database.dispose)
+        warm = WarmLink(child_environment(os.environ))
+        warm.start()
+        closing.callback(warm.close)
+        identity = Identity(worker_id=worker_id, host=host.host_name(), boot_id=host.boot_id())
+        runtime = _runtime(settings, identity, database, warm)
+        runtime.cache.sweep()
+        registry = Registry(runtime)
+        registry.start()
+        closing.callback(registry.close)
+        if settings.metrics_port:
+            metrics.register_machine()
+            server, _ = start_http_server(settings.metrics_port, settings.host)
+            closing.callback(server.shutdown)
+        log.info(
+            "worker_started", worker=worker_id, queues=runtime.queues, threads=runtime.threads, gpu=runtime.has_gpu
+        )
+        yield runtime
+
+
+def _runtime(settings: Settings, identity: Identity, database: Database, warm: WarmLink) -> Runtime:
+    store = open_store(settings)
+    has_gpu = settings.worker_device == "cuda" or (settings.worker_device == "auto" and host.gpu_count() > 0)
+    return Runtime(
+        settings=settings,
+        identity=identity,
+        database=database,
+        store=store,
+        cache=DatasetCache(settings.state_dir / "cache" / "datasets", store, limit_bytes=settings.cache_limit_bytes),
+        warm=warm,
+        slots=Slots(settings.worker_slots),
+        home=settings.state_dir / "workers" / identity.worker_id,
+        has_gpu=has_gpu,
+    )
+
+
+def _consume(app: Celery, runtime: Runtime) -> int:
+    def drain(**_: Any) -> None:
+        runtime.drain.set()
+
+    # Sent by the handler of SIGTERM in the main thread, while the pool still waits for what it runs.
+    signals.worker_shutting_down.connect(drain, weak=False)
+    worker = app.Worker(
+        hostname=f"worker@{runtime.identity.worker_id}",
+        concurrency=_pool_size(runtime),
+        loglevel="WARNING",
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _pool_size(runtime: Runtime) -> int:
+    """Return one thread a slot, and one more where archives are built beside attempts: a deployment must not wait
+    until training ends.
+    """
+    has_both = BUILD_QUEUE in runtime.queues and bool(runtime.train_queues)
+    return runtime.settings.worker_slots + has_both

@@ -1,0 +1,195 @@
+"""One attempt of a job from its claim to its end: inputs, child, uploads, and one write that closes it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services.core.errors import DatabaseUnavailable, DatasetInvalid, LeaseLost, StoreUnavailable
+from services.core.states import FailureReason, JobState
+from services.db import jobs
+from services.db.job_records import Job, Lease
+from workers import host, metrics
+from workers.conclusion import Conclusion
+from workers.engine.frames import Frame, FrameInvalid, FrameKind
+from workers.families.catalog import family_of
+from workers.inputs import InputFetcher, Inputs
+from workers.lease import LeaseKeeper
+from workers.outcome import Ending, Outcome, Verdict, decide, failed
+from workers.plan import PROCESS_NAME, SPOOL_NAME, write_plan
+from workers.recorder import Recorder
+from workers.runtime import Runtime
+from workers.stop import Stopped, StopReason, StopRequest
+from workers.supervisor import Supervisor
+from workers.uploads import Uploader
+from workers.warm_link import WarmParentLost
+
+log = structlog.get_logger(__name__)
+
+_SILENT = frozenset({FrameKind.ALIVE, FrameKind.FINAL, FrameKind.FAILURE, FrameKind.CHECKPOINT, FrameKind.ARTIFACT})
+"""Frames that are no events themselves: a checkpoint's event is written with its row, an end's with the job's."""
+
+
+class Attempt:
+    """The supervisor's side of one lease."""
+
+    def __init__(self, lease: Lease, job: Job, runtime: Runtime, *, slot: int) -> None:
+        self._lease = lease
+        self._job = job
+        self._runtime = runtime
+        self._device = self._choose_device(slot)
+        self._family = family_of(job.recipe)
+        self._start = time.monotonic()
+        self._is_first_step = True
+        self._directory = runtime.attempts_dir / f"{lease.job_id}-{lease.token}"
+        self._stop = StopRequest(runtime.drain)
+        self._recorder = Recorder(runtime.database, lease, self._stop)
+        self._uploader = Uploader(runtime.store, runtime.database, lease, self._stop, family=self._family)
+        self._keeper = LeaseKeeper(
+            self._renew, is_cancelled=self._is_cancelled, stop=self._stop, timings=runtime.settings.timings
+        )
+
+    def run(self) -> None:
+        """Run the attempt to its end; whatever happens, no process, thread or file of it is left."""
+        log.info("attempt_started", **self._names(), recipe=self._job.recipe, device=self._device)
+        with self._tended():
+            outcome = self._train()
+            verdict = Conclusion(self._runtime, self._lease, self._job, self._directory, self._stop).write(
+                outcome, self._recorder, self._uploader
+            )
+        seconds = time.monotonic() - self._start
+        reason = outcome.reason or ""
+        metrics.ATTEMPTS.labels(self._family, verdict.value, reason).inc()
+        metrics.ATTEMPT_SECONDS.labels(self._family, verdict.value).observe(seconds)
+        log.info("attempt_finished", **self._names(), verdict=verdict.value, reason=reason, duration_seconds=seconds)
+
+    @contextmanager
+    def _tended(self) -> Iterator[None]:
+        """Keep the lease, the recorder and the uploader at work; the lease ends last."""
+        (self._directory / SPOOL_NAME).mkdir(parents=True, exist_ok=True)
+        self._keeper.start()
+        self._recorder.start()
+        self._uploader.start()
+        try:
+            yield
+        finally:
+            self._uploader.close()
+            self._recorder.close()
+            self._keeper.close()
+            self._stop.close()
+            metrics.forget_speed(self._family)
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _train(self) -> Outcome:
+        try:
+            fetcher = InputFetcher(self._runtime, self._lease, self._directory, self._stop)
+            with fetcher.hold(self._job) as inputs:
+                write_plan(self._directory, self._plan(inputs))
+                child = self._runtime.warm.spawn(self._directory)
+                supervisor = Supervisor(
+                    child,
+                    stop=self._stop,
+                    timings=self._runtime.settings.timings,
+                    on_start=self._note_process,
+                    on_frame=self._take,
+                )
+                return decide(supervisor.run())
+        except Stopped as stopped:
+            return decide(Ending(stop=stopped.reason))
+        except (LeaseLost, DatabaseUnavailable):
+            self._stop.request(StopReason.LOST)
+            return Outcome(Verdict.ABANDON)
+        except DatasetInvalid as err:
+            return failed(FailureReason.INVALID_DATASET, str(err))
+        except StoreUnavailable:
+            return failed(FailureReason.STORAGE_UNAVAILABLE, "The object store did not answer; the job waits for it.")
+        except WarmParentLost as err:
+            return failed(FailureReason.WORKER_LOST, f"The worker could not start a trainer: {err}.")
+        except OSError as err:
+            log.exception("attempt_broken", **self._names())
+            return failed(FailureReason.DISK_FULL, f"The worker's disk refused the job's files: {err.strerror}.")
+
+    def _plan(self, inputs: Inputs) -> dict[str, Any]:
+        cache_dir = self._runtime.settings.state_dir / "cache" / "engine"
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        return {
+            "mode": "train",
+            "job_id": self._lease.job_id,
+            "attempt": self._lease.attempt,
+            "token": self._lease.token,
+            "recipe": self._job.recipe,
+            "config": self._job.spec["config"],
+            "dataset_dir": str(inputs.dataset_dir),
+            "resume_dir": None if inputs.resume_dir is None else str(inputs.resume_dir),
+            "device": self._device,
+            "threads": self._runtime.threads,
+            "cache_dir": str(cache_dir),
+            "spool_dir": str(self._directory / SPOOL_NAME),
+        }
+
+    def _choose_device(self, slot: int) -> str:
+        wanted = self._job.spec["config"].get("runtime", {}).get("device", "auto")
+        return "cpu" if wanted == "cpu" else self._runtime.device(slot)
+
+    def _note_process(self, pid: int) -> None:
+        start = host.process_start(pid)
+        if start is None:
+            return
+        identity = self._runtime.identity
+        facts: dict[str, Any] = {"pid": pid, "pid_start": start, "boot_id": identity.boot_id}
+        (self._directory / PROCESS_NAME).write_text(json.dumps(facts))
+        facts |= {"host": identity.host, "device": self._device}
+        self._recorder.add_process(partial(jobs.record_attempt, lease=self._lease, **facts))
+
+    def _take(self, frame: Frame) -> None:
+        """Pass a frame on; what waits, waits in the recorder's and the uploader's threads.
+
+        Raises:
+            FrameInvalid: the frame names a file outside the attempt's spool, or lacks what its kind has.
+        """
+        metrics.EVENTS.labels(frame.kind.value).inc()
+        try:
+            if frame.kind is FrameKind.CHECKPOINT:
+                self._check_spooled(frame)
+                self._uploader.add_checkpoint(frame.fields)
+                metrics.CHECKPOINT_STALL_SECONDS.labels(self._family).observe(frame.fields["stall_ms"] / 1000)
+            elif frame.kind is FrameKind.ARTIFACT:
+                self._check_spooled(frame)
+                self._uploader.add_artifact(frame.fields)
+            elif frame.kind is FrameKind.STEP:
+                self._note_step(frame)
+        except (KeyError, TypeError, ValueError, OSError) as err:
+            raise FrameInvalid(f"a {frame.kind} frame cannot be used: {err!r}") from err
+        if frame.kind not in _SILENT:
+            self._recorder.add(frame.kind.value, frame.fields)
+
+    def _note_step(self, frame: Frame) -> None:
+        metrics.observe_step(self._family, frame.fields)
+        if self._is_first_step:
+            self._is_first_step = False
+            metrics.CLAIM_SECONDS.labels(self._family).observe(time.monotonic() - self._start)
+
+    def _check_spooled(self, frame: Frame) -> None:
+        spool = (self._directory / SPOOL_NAME).resolve()
+        if not Path(frame.fields["path"]).resolve().is_relative_to(spool):
+            raise FrameInvalid(f"a {frame.kind} frame names a path outside the spool")
+
+    def _renew(self) -> bool:
+        ttl_seconds = self._runtime.settings.timings.lease_ttl
+        with self._runtime.database.write() as session:
+            return jobs.renew(session, self._lease, ttl_seconds=ttl_seconds)
+
+    def _is_cancelled(self) -> bool:
+        with self._runtime.database.read() as session:
+            return jobs.get(session, self._lease.project, self._lease.job_id).state is JobState.CANCELLING
+
+    def _names(self) -> dict[str, Any]:
+        return {"job": self._lease.job_id, "attempt": self._lease.attempt, "token": self._lease.token}

@@ -1,0 +1,161 @@
+"""The last writes of an attempt: what its child saved, its result, and the one move that closes it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from services.core.clock import Deadline
+from services.core.errors import DatabaseUnavailable, LeaseLost, PreconditionFailed, StoreUnavailable
+from services.core.ids import new_id
+from services.core.states import FailureReason, JobState
+from services.db import jobs
+from services.db.job_records import Failure, Job, Lease
+from services.db.models import NewModelVersion
+from services.storage import layout
+from services.storage.manifest import upload_directory
+from workers.inputs import STORE_PATIENCE_SECONDS
+from workers.outcome import Outcome, Verdict, failed
+from workers.persist import insist
+from workers.plan import log_tail
+from workers.recorder import Recorder
+from workers.runtime import Runtime
+from workers.stop import StopReason, StopRequest
+from workers.uploads import Uploader
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Conclusion:
+    """Closes one attempt by its outcome; another attempt's lease makes every write a no-op."""
+
+    def __init__(self, runtime: Runtime, lease: Lease, job: Job, directory: Path, stop: StopRequest) -> None:
+        self._runtime = runtime
+        self._lease = lease
+        self._job = job
+        self._directory = directory
+        self._stop = stop
+
+    def write(self, outcome: Outcome, recorder: Recorder, uploader: Uploader) -> Verdict:
+        """Bring home what the child saved, close the attempt, and return what became of it."""
+        if outcome.verdict is Verdict.ABANDON:
+            return Verdict.ABANDON
+        is_saved = uploader.finish(Deadline(self._patience(outcome)))
+        recorder.flush(Deadline(self._runtime.settings.timings.no_contact_limit))
+        if self._stop.is_lost:
+            return Verdict.ABANDON
+        if outcome.verdict is Verdict.SUCCEED and not is_saved:
+            outcome = _store_away()
+        try:
+            return self._close(outcome, uploader)
+        except (LeaseLost, DatabaseUnavailable) as err:
+            log.warning("attempt_abandoned", job=self._lease.job_id, token=self._lease.token, error=str(err))
+            return Verdict.ABANDON
+
+    def _patience(self, outcome: Outcome) -> float:
+        timings = self._runtime.settings.timings
+        if self._stop.reason is StopReason.DRAIN:
+            return timings.drain_budget / 2
+        return STORE_PATIENCE_SECONDS if outcome.verdict is Verdict.SUCCEED else timings.term_grace
+
+    def _close(self, outcome: Outcome, uploader: Uploader) -> Verdict:
+        if outcome.verdict is Verdict.SUCCEED:
+            try:
+                self._succeed(outcome, uploader)
+            except StoreUnavailable:
+                outcome = _store_away()
+            else:
+                return Verdict.SUCCEED
+        if outcome.verdict is Verdict.CANCEL:
+            return self._cancel()
+        if outcome.verdict is Verdict.FAIL:
+            self._finish(JobState.FAILED, failure=self._failure(outcome))
+            return Verdict.FAIL
+        return self._requeue(outcome)
+
+    def _succeed(self, outcome: Outcome, uploader: Uploader) -> None:
+        version_id = new_id()
+        prefix = layout.bundle_prefix(self._lease.project, self._job.model_id, version_id)
+        bundle_dir = Path(outcome.final["bundle_dir"])
+        manifest = insist(
+            lambda: upload_directory(self._runtime.store, prefix, bundle_dir),
+            what="bundle",
+            deadline=Deadline(STORE_PATIENCE_SECONDS),
+            stop=self._stop,
+        )
+        version = NewModelVersion(
+            id=version_id,
+            checkpoint_id=uploader.last_checkpoint_id or self._job.checkpoint_id,
+            config=self._job.spec["config"],
+            metrics={name: value for name, value in outcome.final["metrics"].items() if value is not None},
+            bundle_prefix=prefix,
+            bundle_sha256=manifest.sha256(),
+            size_bytes=manifest.size_bytes,
+        )
+        self._finish(JobState.SUCCEEDED, model_version=version)
+
+    def _cancel(self) -> Verdict:
+        try:
+            self._finish(JobState.CANCELLED)
+        except PreconditionFailed:
+            log.exception("cancel_unwanted", job=self._lease.job_id)
+            return self._requeue(Outcome(Verdict.REQUEUE))
+        return Verdict.CANCEL
+
+    def _finish(
+        self, state: JobState, *, failure: Failure | None = None, model_version: NewModelVersion | None = None
+    ) -> None:
+        def finish() -> None:
+            with self._runtime.database.write() as session:
+                jobs.finish(session, self._lease, state=state, failure=failure, model_version=model_version)
+
+        self._insist_database(finish)
+
+    def _requeue(self, outcome: Outcome) -> Verdict:
+        failure = self._failure(outcome)
+        delay_seconds = outcome.delay_seconds
+        if delay_seconds is None:
+            delay_seconds = self._runtime.backoff.delay_seconds(self._lease.attempt, random.Random())
+
+        def requeue() -> JobState:
+            with self._runtime.database.write() as session:
+                return jobs.requeue(
+                    session,
+                    self._lease,
+                    is_charged=outcome.is_charged,
+                    delay_seconds=delay_seconds,
+                    failure=failure,
+                )
+
+        reached = self._insist_database(requeue)
+        return _REACHED.get(reached, Verdict.REQUEUE)
+
+    def _failure(self, outcome: Outcome) -> Failure | None:
+        if outcome.reason is None:
+            return None
+        return Failure(
+            reason=outcome.reason,
+            message=outcome.message,
+            log_tail=log_tail(self._directory),
+            exit_code=outcome.code,
+            signal=outcome.signal,
+        )
+
+    def _insist_database(self, act: Callable[[], T]) -> T:
+        deadline = Deadline(self._runtime.settings.timings.no_contact_limit)
+        return insist(act, what="end of the attempt", deadline=deadline, stop=self._stop)
+
+
+_REACHED = {JobState.FAILED: Verdict.FAIL, JobState.CANCELLED: Verdict.CANCEL}
+
+
+def _store_away() -> Outcome:
+    return failed(
+        FailureReason.STORAGE_UNAVAILABLE, "The object store did not take the result; training goes on from there."
+    )

@@ -1,0 +1,23 @@
+"""Exponential moving averages of weights, kept in `TrainState.ema` under the module's name."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+def average_of(module: nn.Module) -> nn.Module:
+    """Return a copy of a module to hold its average: never trained, always in evaluation mode."""
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update(average: nn.Module, module: nn.Module, *, decay: float) -> None:
+    """Move an average towards the module's weights, and take over its buffers, such as running means."""
+    averaged: list[torch.Tensor] = list(average.parameters())
+    current: list[torch.Tensor] = list(module.parameters())
+    torch._foreach_lerp_(averaged, current, 1.0 - decay)
+    for kept, buffer in zip(average.buffers(), module.buffers(), strict=True):
+        kept.copy_(buffer)

@@ -1,0 +1,175 @@
+"""Times a few real steps in every precision and memory format, and picks the fastest that computes the same.
+
+No single setting wins on all networks. Each candidate trains a throwaway state of the job's own recipe on one
+of its own batches, from the same seed; the rounds of the candidates alternate, so that a busy moment of the
+machine hits all of them. Training afterwards is what it would have been without a probe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from workers.engine import rng
+from workers.engine.placement import Decision, choices, device_name
+from workers.families.base import BatchSource, Placement, Recipe, TrainState
+from workers.families.config import RecipeConfig
+
+ROUNDS = 4
+"""Steps of each candidate; the first warms up and is not timed."""
+BUDGET_SECONDS = 30.0
+TOLERANCE = 0.05
+"""How far a candidate's losses may be from fp32's, relatively; rounding alone stays well below."""
+NOISE_FACTOR = 2.0
+WORTH = 0.95
+"""A candidate must take less than this part of the time of the plainer ones before it."""
+
+
+@dataclass(slots=True)
+class _Trial:
+    decision: Decision
+    placement: Placement
+    state: TrainState
+    batch: Any
+    rng: dict[str, Any]
+    seconds: list[float] = field(default_factory=list)
+    losses: list[dict[str, float]] = field(default_factory=list)
+
+
+def probe(recipe: Recipe[Any, Any], source: BatchSource[Any], *, device: torch.device, is_compiled: bool) -> Decision:
+    """Return the fastest decision whose losses are those of the plainest one; keeps all generators as they were."""
+    seed = recipe.config.runtime.seed
+    with rng.guarded(seed):
+        has_convolutions = _has_convolutions(recipe, device)
+        options = choices(recipe.config.runtime, has_convolutions=has_convolutions)
+        batch = source.batch(0)
+        trials = [
+            _start(recipe, option, batch, device=device, is_compiled=is_compiled, seed=seed) for option in options
+        ]
+        # The plainest candidate once more with other draws: how far apart losses lie by chance alone.
+        noise = _start(recipe, options[0], batch, device=device, is_compiled=is_compiled, seed=seed)
+        noise.rng = _other_draws(seed)
+        _alternate(recipe, [*trials, noise])
+    return _choose(trials, noise)
+
+
+def _start(
+    recipe: Recipe[Any, Any], decision: Decision, batch: Any, *, device: torch.device, is_compiled: bool, seed: int
+) -> _Trial:
+    placement = decision.placement(device, is_compiled=is_compiled)
+    rng.seed_all(seed)
+    state = recipe.build(placement)
+    return _Trial(decision, placement, state, recipe.to_device(batch, placement), rng.capture())
+
+
+def _has_convolutions(recipe: Recipe[Any, Any], device: torch.device) -> bool:
+    state = recipe.build(Placement(device, None, torch.contiguous_format))
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    return any(isinstance(part, kinds) for module in state.modules.values() for part in module.modules())
+
+
+def _other_draws(seed: int) -> dict[str, Any]:
+    rng.seed_all(seed + 1)
+    return rng.capture()
+
+
+def _alternate(recipe: Recipe[Any, Any], trials: Sequence[_Trial]) -> None:
+    start = time.monotonic()
+    for number in range(ROUNDS):
+        for trial in trials:
+            _step(recipe, trial)
+        if number > 0 and time.monotonic() - start > BUDGET_SECONDS:
+            return
+
+
+def _step(recipe: Recipe[Any, Any], trial: _Trial) -> None:
+    rng.restore(trial.rng)
+    start = time.perf_counter()
+    scalars = recipe.train_step(trial.state, trial.batch, trial.placement)
+    # Reading the scalars waits for the device.
+    trial.losses.append({name: float(value) for name, value in scalars.items() if "loss" in name})
+    trial.seconds.append(time.perf_counter() - start)
+    trial.state.step += 1
+    trial.rng = rng.capture()
+
+
+def _choose(trials: Sequence[_Trial], noise: _Trial) -> Decision:
+    plain = trials[0]
+    allowed = max(TOLERANCE, NOISE_FACTOR * _distance(noise, plain))
+    rows, best = [], plain
+    for trial in trials:
+        distance = _distance(trial, plain)
+        is_same = distance <= allowed
+        rows.append(
+            {
+                "precision": trial.decision.precision,
+                "is_channels_last": trial.decision.is_channels_last,
+                "step_ms": round(1000 * median(trial.seconds[1:]), 3),
+                "loss_distance": round(distance, 6) if math.isfinite(distance) else None,
+                "is_same": is_same,
+            }
+        )
+        if is_same and median(trial.seconds[1:]) < WORTH * median(best.seconds[1:]):
+            best = trial
+    return replace(best.decision, candidates=tuple(rows))
+
+
+def _distance(trial: _Trial, plain: _Trial) -> float:
+    """Return the largest relative difference between the mean losses of two trials."""
+    worst = 0.0
+    for name in plain.losses[0]:
+        mine = sum(losses[name] for losses in trial.losses) / len(trial.losses)
+        other = sum(losses[name] for losses in plain.losses) / len(plain.losses)
+        difference = abs(mine - other) / max(abs(other), 1e-3)
+        worst = max(worst, difference if math.isfinite(difference) else math.inf)
+    return worst
+
+
+class ProbeCache:
+    """Decisions of probes on disk, by everything that could change them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory / "precision"
+
+    def get(self, key: str) -> Decision | None:
+        """Return a decision made before; a damaged entry counts as none."""
+        try:
+            document = json.loads((self._directory / f"{key}.json").read_bytes())
+            return Decision.from_json(document, source="cache")
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, key: str, decision: Decision) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=self._directory, delete=False) as file:
+            json.dump(decision.to_json(), file)
+        os.replace(file.name, self._directory / f"{key}.json")
+
+
+def cache_key(recipe: str, config: RecipeConfig, *, batch_size: int, device: torch.device) -> str:
+    """Return the name of a decision: recipe, config but for cadences, batch, device, threads and torch."""
+    document = config.model_dump(mode="json", exclude={"limits": True, "runtime": {"seed", "loader_workers"}})
+    parts = [recipe, document, batch_size, device_name(device), torch.get_num_threads(), torch.__version__]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def cached_probe(cache: ProbeCache, key: str, run: Callable[[], Decision]) -> Decision:
+    """Return the cached decision, else run the probe and keep what it finds."""
+    found = cache.get(key)
+    if found is not None:
+        return found
+    decision = run()
+    cache.put(key, decision)
+    return decision

@@ -1,0 +1,222 @@
+"""Composes an attempt: recipe, placement, state, loop, ending. What a trainer process runs.
+
+Errors leave as exceptions that carry `step`; the process's entry turns them into a failure frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from services.core.errors import RequestInvalid, Violation
+from workers.engine import curves, loop, placement, rng
+from workers.engine import state as train_state
+from workers.engine.bundle import write_bundle
+from workers.engine.checkpointing import environment
+from workers.engine.data import open_batches
+from workers.engine.errors import CheckpointMismatch
+from workers.engine.frames import FrameKind, FrameWriter
+from workers.engine.hooks import Hooks
+from workers.engine.placement import Decision
+from workers.engine.plan import PackagePlan, TrainPlan
+from workers.engine.probe import ProbeCache, cache_key, cached_probe, probe
+from workers.engine.process import process_settings
+from workers.engine.stop import StopSignal
+from workers.engine.training import Training
+from workers.families.base import BatchSource, Placement, Recipe, TrainState
+from workers.families.catalog import CATALOG, Entry
+from workers.families.config import RecipeConfig
+
+PROBE_PAYS_STEPS = 200
+"""Shorter jobs would spend more on a probe than they can win."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What an attempt has before it knows how to compute."""
+
+    plan: TrainPlan
+    frames: FrameWriter
+    recipe: Recipe[Any, Any]
+    source: BatchSource[Any]
+    device: torch.device
+    stored: train_state.Stored | None
+
+    @property
+    def config(self) -> RecipeConfig:
+        config: RecipeConfig = self.recipe.config
+        return config
+
+
+def train(
+    plan: TrainPlan | Mapping[str, Any],
+    frames: FrameWriter,
+    stop: StopSignal,
+    *,
+    catalog: Mapping[str, Entry] = CATALOG,
+) -> None:
+    """Carry one attempt to its end, to a request to stop, or to its time limit; ends with a final frame.
+
+    Raises:
+        NonFiniteLoss: the loss or a weight is no longer finite; the last good checkpoint stays.
+        CheckpointMismatch: the checkpoint to resume from is not of this job.
+    """
+    plan = TrainPlan.model_validate(plan)
+    _announce(frames, "loading")
+    recipe = _load_recipe(plan, catalog)
+    runtime = recipe.config.runtime
+    device = placement.device_of(runtime, plan.device)
+    with process_settings(threads=plan.threads, deterministic=runtime.deterministic):
+        setup = _Setup(plan, frames, recipe, recipe.train_batches(), device, _read_checkpoint(plan, recipe))
+        decision = _decide(setup)
+        frames.write(FrameKind.PRECISION, **decision.to_json())
+        training = _build(setup, decision)
+        with _errors_carry_step(training.state):
+            _run(training, stop, setup.stored)
+
+
+def package_checkpoint(
+    plan: PackagePlan | Mapping[str, Any], frames: FrameWriter, *, catalog: Mapping[str, Entry] = CATALOG
+) -> None:
+    """Write the bundle of any checkpoint; ends with a final frame."""
+    plan = PackagePlan.model_validate(plan)
+    _announce(frames, "loading")
+    recipe = _load_recipe(plan, catalog)
+    device = placement.device_of(recipe.config.runtime, plan.device)
+    with process_settings(threads=plan.threads, deterministic=recipe.config.runtime.deterministic):
+        stored = train_state.read(plan.checkpoint_dir)
+        _announce(frames, "building")
+        state = recipe.build(Placement(device, None, torch.contiguous_format))
+        train_state.restore_weights(state, stored)
+        _announce(frames, "exporting")
+        metrics = stored.document["metrics"]
+        write_bundle(plan.bundle_dir, recipe, state, name=plan.recipe, device=device, metrics=metrics)
+    _finish(frames, reason="completed", state=state, metrics=metrics, bundle_dir=str(plan.bundle_dir))
+
+
+def _load_recipe(plan: TrainPlan | PackagePlan, catalog: Mapping[str, Entry]) -> Recipe[Any, Any]:
+    entry = catalog.get(plan.recipe)
+    if entry is None:
+        raise RequestInvalid(violations=[Violation("recipe", f"this worker knows no recipe {plan.recipe!r}")])
+    return entry.load_recipe()(entry.load_config().model_validate(plan.config), plan.dataset_dir)
+
+
+def _read_checkpoint(plan: TrainPlan, recipe: Recipe[Any, Any]) -> train_state.Stored | None:
+    if plan.resume_dir is None:
+        return None
+    stored = train_state.read(plan.resume_dir)
+    if stored.document["config_sha256"] != train_state.config_sha256(plan.recipe, recipe.config):
+        raise CheckpointMismatch("the checkpoint was made with another recipe or config; start a new job with these")
+    return stored
+
+
+def _decide(setup: _Setup) -> Decision:
+    """Return how to compute. A resume keeps its checkpoint's way, or its bits would change."""
+    runtime = setup.config.runtime
+    if setup.stored is not None:
+        return Decision.from_json(setup.stored.document["decision"], source="checkpoint")
+    settled = placement.settled(runtime)
+    if settled is not None:
+        return settled
+    if setup.config.limits.max_steps < PROBE_PAYS_STEPS:
+        return placement.default(runtime)
+
+    def run() -> Decision:
+        _announce(setup.frames, "probing")
+        return probe(setup.recipe, setup.source, device=setup.device, is_compiled=runtime.compile)
+
+    key = cache_key(setup.plan.recipe, setup.config, batch_size=setup.source.batch_size, device=setup.device)
+    return cached_probe(ProbeCache(setup.plan.cache_dir), key, run)
+
+
+def _build(setup: _Setup, decision: Decision) -> Training:
+    _announce(setup.frames, "building")
+    where = decision.placement(setup.device, is_compiled=setup.config.runtime.compile)
+    rng.seed_all(setup.config.runtime.seed)
+    state = setup.recipe.build(where)
+    training = Training(setup.plan, setup.recipe, setup.source, decision, where, state, setup.frames)
+    if setup.stored is not None:
+        train_state.restore(state, setup.stored)
+        _warn_of_changes(training, setup.stored.document["environment"])
+    return training
+
+
+def _run(training: Training, stop: StopSignal, stored: train_state.Stored | None) -> None:
+    state, frames = training.state, training.frames
+    hooks = Hooks(training, stop, resumed=stored.document if stored is not None else None)
+    batches = open_batches(
+        training.source,
+        first_step=state.step,
+        total_steps=training.total_steps,
+        num_workers=training.config.runtime.loader_workers,
+    )
+    try:
+        with batches as iterator:
+            if stored is not None:
+                train_state.restore_rng(stored)
+            _announce(frames, "training")
+            reason = loop.train(training, iterator, hooks)
+        hooks.finish(reason)
+    finally:
+        hooks.close()
+    bundle_dir = None
+    if reason is loop.StopReason.COMPLETED:
+        bundle_dir = str(_export(training, hooks))
+    _finish(frames, reason=reason.value, state=state, metrics=hooks.evaluation.metrics, bundle_dir=bundle_dir)
+
+
+def _export(training: Training, hooks: Hooks) -> Path:
+    _announce(training.frames, "exporting")
+    _draw_curves(training, hooks)
+    directory = training.plan.spool_dir / "bundle"
+    write_bundle(
+        directory,
+        training.recipe,
+        training.state,
+        name=training.plan.recipe,
+        device=training.placement.device,
+        metrics=hooks.evaluation.metrics,
+    )
+    return directory
+
+
+def _draw_curves(training: Training, hooks: Hooks) -> None:
+    if not curves.can_draw():
+        training.frames.write(FrameKind.LOG, level="info", text="no picture of the curves: matplotlib is not installed")
+        return
+    png = curves.draw(hooks.log.history.curves)
+    step = training.state.step
+    hooks.artifacts.save("curves.png", png, kind="curves", content_type="image/png", step=step)
+
+
+def _warn_of_changes(training: Training, earlier: Mapping[str, Any]) -> None:
+    here = environment(training)
+    changed = [f"{name} {earlier.get(name)} -> {value}" for name, value in here.items() if earlier.get(name) != value]
+    if changed:
+        text = "resumed on another machine or version, results may differ in rounding: " + ", ".join(changed)
+        training.frames.write(FrameKind.LOG, level="warning", text=text)
+
+
+def _finish(
+    frames: FrameWriter, *, reason: str, state: TrainState, metrics: Mapping[str, float], bundle_dir: str | None
+) -> None:
+    frames.write(FrameKind.FINAL, reason=reason, step=state.step, metrics=dict(metrics), bundle_dir=bundle_dir)
+
+
+def _announce(frames: FrameWriter, phase: str) -> None:
+    frames.write(FrameKind.PHASE, phase=phase, detail="")
+
+
+@contextmanager
+def _errors_carry_step(state: TrainState) -> Iterator[None]:
+    try:
+        yield
+    except Exception as err:
+        if not hasattr(err, "step"):
+            err.step = state.step  # type: ignore[attr-defined]
+        raise

@@ -1,0 +1,125 @@
+"""Brings what a trainer needs onto local disk, verified: its dataset, and the checkpoint it goes on from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from services.core.clock import Deadline
+from services.core.errors import DatasetInvalid, IntegrityError, ObjectNotFound
+from services.db import checkpoints, datasets
+from services.db.checkpoints import Checkpoint
+from services.db.datasets import DatasetVersion
+from services.db.job_records import Job, Lease
+from services.storage import layout
+from services.storage.manifest import download_directory
+from workers.cache import DatasetRef
+from workers.persist import insist
+from workers.plan import RESUME_NAME
+from workers.runtime import Runtime
+from workers.stop import StopRequest
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+STORE_PATIENCE_SECONDS = 30 * 60.0
+"""How long an attempt waits for an object store that is away before it gives the job back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Local, verified directories."""
+
+    dataset_dir: Path
+    resume_dir: Path | None
+
+
+class InputFetcher:
+    """Fetches the inputs of one attempt, and gives up as soon as the attempt is asked to stop."""
+
+    def __init__(self, runtime: Runtime, lease: Lease, directory: Path, stop: StopRequest) -> None:
+        self._runtime = runtime
+        self._lease = lease
+        self._directory = directory
+        self._stop = stop
+
+    @contextmanager
+    def hold(self, job: Job) -> Iterator[Inputs]:
+        """Keep the inputs on disk while the context lasts.
+
+        Raises:
+            Stopped: the attempt should end now.
+            DatasetInvalid: the stored dataset is damaged.
+            StoreUnavailable, DatabaseUnavailable: they stayed away too long.
+            LeaseLost: another attempt owns the job.
+        """
+        version, checkpoint = self._insist("job's inputs", lambda: self._look_up(job))
+        ref = DatasetRef(
+            layout.dataset_prefix(version.project, version.dataset_id, version.id),
+            version.manifest_sha256,
+            version.size_bytes,
+        )
+        with ExitStack() as held:
+            cached = self._runtime.cache
+            try:
+                dataset_dir = self._insist(
+                    "dataset", lambda: held.enter_context(cached.hold(ref, progress=self._check_stop))
+                )
+            except (IntegrityError, ObjectNotFound) as err:
+                raise DatasetInvalid("The dataset's stored files are damaged or gone: import it again.") from err
+            yield Inputs(dataset_dir, self._fetch_resume(checkpoint))
+
+    def _look_up(self, job: Job) -> tuple[DatasetVersion, Checkpoint | None]:
+        with self._runtime.database.read() as session:
+            version = datasets.get_by_id(session, job.dataset_version_id)
+            return version, checkpoints.newest_committed(session, job.id)
+
+    def _fetch_resume(self, checkpoint: Checkpoint | None) -> Path | None:
+        """Download the newest checkpoint whose bytes are what was committed; None begins anew."""
+        directory = self._directory / RESUME_NAME
+        while checkpoint is not None:
+            try:
+                self._download(checkpoint, directory)
+            except (IntegrityError, ObjectNotFound) as err:
+                log.warning("checkpoint_corrupt", job=self._lease.job_id, step=checkpoint.step, error=str(err))
+                checkpoint = self._retire(checkpoint)
+            else:
+                return directory
+        return None
+
+    def _download(self, checkpoint: Checkpoint, directory: Path) -> None:
+        def download() -> None:
+            shutil.rmtree(directory, ignore_errors=True)
+            download_directory(
+                self._runtime.store,
+                checkpoint.prefix,
+                directory,
+                checkpoint.manifest_sha256,
+                progress=self._check_stop,
+            )
+
+        self._insist("checkpoint", download)
+
+    def _retire(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        def retire() -> Checkpoint | None:
+            with self._runtime.database.write() as session:
+                return checkpoints.mark_corrupt(session, self._lease, checkpoint.id)
+
+        return self._insist("corrupt checkpoint", retire)
+
+    def _insist(self, what: str, act: Callable[[], T]) -> T:
+        def try_once() -> T:
+            self._stop.check()
+            return act()
+
+        return insist(try_once, what=what, deadline=Deadline(STORE_PATIENCE_SECONDS), stop=self._stop)
+
+    def _check_stop(self, *_: object) -> None:
+        self._stop.check()

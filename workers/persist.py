@@ -1,0 +1,37 @@
+"""Writes that must happen, retried while the database or the store is away, up to a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from services.core.clock import Deadline
+from services.core.errors import DatabaseUnavailable, StoreUnavailable
+from workers.stop import StopRequest
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+FIRST_DELAY_SECONDS = 0.2
+DELAY_CAP_SECONDS = 5.0
+
+
+def insist(act: Callable[[], T], *, what: str, deadline: Deadline, stop: StopRequest) -> T:
+    """Return what `act` returns, trying again while nobody answers; the act must be safe to repeat.
+
+    Raises:
+        DatabaseUnavailable, StoreUnavailable: the deadline is over, or the lease is lost so that nothing may be written.
+    """
+    delay = FIRST_DELAY_SECONDS
+    while True:
+        try:
+            return act()
+        except (DatabaseUnavailable, StoreUnavailable) as err:
+            if deadline.is_over or stop.is_lost:
+                raise
+            log.warning("waiting_for_service", what=what, error=str(err))
+        stop.pause(min(delay, deadline.remaining))
+        delay = min(delay * 2, DELAY_CAP_SECONDS)

@@ -1,0 +1,99 @@
+"""Answers a batch of requests with a served bundle, so that no request can spoil another.
+
+Free of any server: bytes in, status and bytes out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from workers.families.base import Instance, InstanceInvalid
+from workers.serving.bundle import Served
+from workers.serving.envelope import Request, RequestRejected, parse_request, render_response
+
+log = structlog.get_logger()
+
+_Prediction = Mapping[str, Any] | InstanceInvalid
+_REASON_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status by the numbers of HTTP, and a JSON body."""
+
+    status: int
+    body: bytes
+    reason: str = ""
+
+
+class PredictionFailed(Exception):
+    """The handler failed on its own account, not because of the input."""
+
+
+def answer_batch(served: Served, bodies: Sequence[bytes | bytearray]) -> list[Answer]:
+    """Answer every request; all their instances go through the handler as one batch."""
+    requests = [_parse(body) for body in bodies]
+    instances = [
+        instance
+        for request in requests
+        if isinstance(request, Request)
+        for instance in request.instances
+        if isinstance(instance, Instance)
+    ]
+    predictions = iter(_predict(served, instances))
+    return [
+        _reject(request) if isinstance(request, RequestRejected) else _answer(served, _merge(request, predictions))
+        for request in requests
+    ]
+
+
+def _parse(body: bytes | bytearray) -> Request | RequestRejected:
+    try:
+        return parse_request(body)
+    except RequestRejected as err:
+        return err
+
+
+def _merge(request: Request, predictions: Any) -> list[_Prediction | PredictionFailed]:
+    return [next(predictions) if isinstance(instance, Instance) else instance for instance in request.instances]
+
+
+def _predict(served: Served, instances: Sequence[Instance]) -> list[_Prediction | PredictionFailed]:
+    if not instances:
+        return []
+    try:
+        return list(served.handler.predict(instances, served.network))
+    except Exception:
+        if len(instances) == 1:
+            log.exception("prediction_failed")
+            return [PredictionFailed("the prediction failed")]
+    # One of them broke the batch: answer each alone, so that only the culprit fails.
+    return [prediction for instance in instances for prediction in _predict(served, [instance])]
+
+
+def _answer(served: Served, predictions: Sequence[_Prediction | PredictionFailed]) -> Answer:
+    answered = [prediction for prediction in predictions if not isinstance(prediction, PredictionFailed)]
+    if len(answered) < len(predictions):
+        return _error(500, "InternalError", "the prediction failed; the server's log has the reason")
+    try:
+        return Answer(200, render_response(answered, model={**served.model, "recipe": served.recipe}))
+    except RequestRejected as err:
+        return _reject(err)
+    except ValueError:
+        log.exception("answer_not_json")
+        return _error(500, "InternalError", "the prediction is not finite")
+
+
+def _reject(rejection: RequestRejected) -> Answer:
+    return _error(400, "BadRequest", str(rejection)[:_REASON_CHARACTERS])
+
+
+def _error(status: int, kind: str, reason: str) -> Answer:
+    """Return an error in the shape TorchServe gives its own."""
+    body = json.dumps({"code": status, "type": kind, "message": reason}, separators=(",", ":")).encode()
+    return Answer(status, body, reason)

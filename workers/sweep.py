@@ -1,0 +1,85 @@
+"""At a worker's start: ends what earlier workers of this host left running, and removes their spools.
+
+A worker holds a lock on its home while it lives, so a home that can be locked belongs to a dead one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import structlog
+
+from workers import host, process
+from workers.plan import PROCESS_NAME
+
+log = structlog.get_logger(__name__)
+
+LOCK_NAME = "lock"
+
+
+class HomeTaken(Exception):
+    """Another living worker of this host has the same id; give each its own TRAINYARD_WORKER_ID."""
+
+
+def take_home(home: Path) -> IO[bytes]:
+    """Make a worker's home and lock it; the lock lasts while the returned file is open.
+
+    Raises:
+        HomeTaken: a living worker has it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    lock = (home / LOCK_NAME).open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        lock.close()
+        raise HomeTaken(f"another worker runs in {home}; give each its own TRAINYARD_WORKER_ID") from err
+    return lock
+
+
+def sweep(homes: Path, own: Path) -> None:
+    """Clean `own`, whose lock the caller holds, and every other home below `homes` whose worker is dead."""
+    for home in sorted(path for path in homes.iterdir() if path.is_dir()):
+        if home == own:
+            _clean(home)
+            continue
+        try:
+            lock = take_home(home)
+        except HomeTaken:
+            continue
+        with lock:
+            _clean(home)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _clean(home: Path) -> None:
+    attempts = home / "attempts"
+    if not attempts.is_dir():
+        return
+    for directory in sorted(attempts.iterdir()):
+        _end_recorded(directory)
+    # Loader processes of a child that is gone are in no record, but they still stand in its directory.
+    for pid in host.processes_inside(attempts):
+        log.warning("stray_process_killed", pid=pid)
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(attempts, ignore_errors=True)
+
+
+def _end_recorded(directory: Path) -> None:
+    """Kill the process group an attempt recorded, if that very process still lives: a pid alone may be anybody's."""
+    try:
+        record = json.loads((directory / PROCESS_NAME).read_text())
+        pid, start, boot_id = int(record["pid"]), float(record["pid_start"]), record["boot_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if boot_id == host.boot_id() and host.process_start(pid) == start:
+        log.warning("stray_attempt_killed", pid=pid, attempt=directory.name)
+        process.kill_group(pid)
