@@ -47,12 +47,17 @@ def _judge(err: BaseException) -> tuple[FailureReason, str]:
     if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
         return FailureReason.DISK_FULL, "The worker's disk is full: free space there, or give it a larger state_dir."
     if isinstance(err, pydantic.ValidationError):
-        return FailureReason.SPEC_INVALID, f"The config does not fit this worker's recipe: {_cut(text)}"
+        return FailureReason.SPEC_INVALID, f"The config does not fit this worker's recipe: {_cut(_violations(err))}"
     if name == "AcceleratorError" or any(part in text for part in _GPU_TEXTS):
         return FailureReason.GPU_LOST, f"The GPU failed: look at it before more jobs run there. ({_cut(text)})"
     if "shared memory" in text or "shm" in text.split():
         return FailureReason.SHARED_MEMORY, f"Too little shared memory: set runtime.loader_workers to 0. ({_cut(text)})"
     return FailureReason.CRASH, f"The trainer crashed with {name}: {_cut(text)}. The log's last lines say where."
+
+
+def _violations(err: pydantic.ValidationError) -> str:
+    wrong = err.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(": ".join(part for part in (".".join(map(str, one["loc"])), one["msg"]) if part) for one in wrong)
 
 
 def _cut(text: str, limit: int = 400) -> str:

@@ -47,6 +47,10 @@ class StallWatch:
         self._seen: tuple[Any, ...] = ()
         self._is_training = False
 
+    def begin(self) -> None:
+        """Count from now: the wait for a warm parent that still imports torch is no stall."""
+        self._last_change = self._clock()
+
     def observe(self, frame: Frame) -> None:
         fields = frame.fields
         if frame.kind is FrameKind.PHASE:
@@ -158,6 +162,7 @@ class Supervisor:
         if report is None:
             self._is_parent_lost = True
         elif report.pid is not None:
+            self._watch.begin()
             self._on_start(report.pid)
         else:
             self._exit = report

@@ -199,6 +199,11 @@ class Uploader:
 
     def _put_artifact(self, upload: Upload) -> None:
         fields = upload.fields
+        try:
+            before = _version_of(upload.path)
+        except FileNotFoundError:
+            # Announced twice before the first upload: that one took the file as it was last written.
+            return
         step = int(fields.get("step") or 0)
         lease = self._lease
         key = layout.artifact(lease.project, lease.job_id, f"{step:010d}-{lease.token}-{fields['name']}")
@@ -216,4 +221,10 @@ class Uploader:
         )
         with self._database.write() as session:
             artifacts.add(session, self._lease, new)
-        upload.path.unlink(missing_ok=True)
+        if _version_of(upload.path) == before:
+            upload.path.unlink()
+
+
+def _version_of(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size

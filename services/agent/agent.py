@@ -76,7 +76,7 @@ class Agent:
         pending_since = time.monotonic()
         try:
             while not stop.is_set():
-                if self._look().is_settled:
+                if self._look_safely():
                     pending_since = time.monotonic()
                     self._wait(feed, self._interval, stop)
                 else:
@@ -88,6 +88,14 @@ class Agent:
                 self._process.stop()
                 self._reporter.report((), None)
             self._client.close()
+
+    def _look_safely(self) -> bool:
+        """Do one round and return whether all is settled; a fault of ours must not end what TorchServe serves."""
+        try:
+            return self._look().is_settled
+        except Exception:
+            log.exception("look_failed")
+            return False
 
     def _look(self) -> Outcome:
         """Do one round: TorchServe runs, serves what is wanted, and the database knows."""

@@ -57,7 +57,7 @@ def _files(folder: Path) -> dict[str, Any]:
     control = folder / "control"
     control.mkdir(parents=True, exist_ok=True)
     return {
-        "broker_url": "filesystem://",
+        "broker_url": "filesystem://localhost//",
         "broker_transport": FILES_TRANSPORT,
         # Control messages go to a mailbox per worker; as files, those of dead workers would pile up.
         "worker_enable_remote_control": False,

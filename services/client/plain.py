@@ -62,6 +62,15 @@ def _converter(field: Any) -> Callable[[Any], Any]:
     return _scalar
 
 
+def _whole_numbers(value: Any) -> Any:
+    """Return a Struct's content with 600 where it says 600.0: a Struct knows no integers."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _scalar(value: Any) -> Any:
     # JSON has no number for a loss that blew up; proto's own words for it can be told from a number.
     if isinstance(value, float) and not math.isfinite(value):
@@ -71,7 +80,7 @@ def _scalar(value: Any) -> Any:
 
 def _message(value: Message) -> Any:
     if isinstance(value, Struct):
-        return MessageToDict(value)
+        return _whole_numbers(MessageToDict(value))
     if isinstance(value, Timestamp):
         return value.ToJsonString()
     if isinstance(value, Duration):

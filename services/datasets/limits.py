@@ -33,5 +33,11 @@ class ImportLimits(BaseModel):
     cpu_seconds_per_gib: int = 180
     """Decoding every image of a gigabyte of JPEGs takes about a minute on one core; this allows three."""
 
+    wall_slack_seconds: int = 60
+
     def cpu_budget_seconds(self, archive_bytes: int) -> int:
         return self.cpu_seconds + self.cpu_seconds_per_gib * (archive_bytes // GIB)
+
+    def wall_budget_seconds(self, archive_bytes: int) -> int:
+        """Twice the processor time, because the machine has other work, and a while to start."""
+        return 2 * self.cpu_budget_seconds(archive_bytes) + self.wall_slack_seconds

@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_RESULT_BYTES = 64 * MIB
 _SHOWN_STDERR = 2000
-_SLACK_SECONDS = 60
 # What the interpreter needs and nothing else: the service's own environment holds credentials.
 _PASSED_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
 
@@ -51,7 +50,7 @@ def run_import(archive: Path, work: Path, *, source_format: str | None, limits: 
         archive=archive.resolve(), source_format=source_format, limits=limits, parent_pid=os.getpid()
     )
     (work / REQUEST_FILE).write_text(request.model_dump_json(), encoding="utf-8")
-    seconds = 2 * limits.cpu_budget_seconds(archive.stat().st_size) + _SLACK_SECONDS
+    seconds = limits.wall_budget_seconds(archive.stat().st_size)
     code = _run_child(work, seconds)
     if code == 0:
         return _outcome(_read_result(work))

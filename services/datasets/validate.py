@@ -17,6 +17,7 @@ from services.datasets.split import assign_splits
 
 # Rounding in exporters puts edges a fraction of a pixel outside; more than this is a wrong box.
 _TOLERANCE_PIXELS = 1.0
+_MAX_CLASS_NAME = 200
 
 
 @dataclass(slots=True)
@@ -114,6 +115,10 @@ def _check_classes(source: SourceDataset, limits: ImportLimits, problems: Proble
     if len(source.classes) > limits.max_classes:
         text = f"{len(source.classes)} classes, the limit is {limits.max_classes}"
         problems.add(ProblemKind.CLASS, "classes", text)
+    for name in source.classes:
+        if len(name) > _MAX_CLASS_NAME or not name.isprintable():
+            text = f"{name!r} must be at most {_MAX_CLASS_NAME} printable characters; rename it"
+            problems.add(ProblemKind.CLASS, "classes", text)
 
 
 def _fault(box: tuple[float, float, float, float], facts: ImageFacts) -> str | None:

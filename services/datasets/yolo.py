@@ -19,7 +19,7 @@ from services.datasets.tree import Tree, normal, split_of_path
 
 FORMAT = "yolo"
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "classes.txt", "obj.names")
-_MAX_TEXT_BYTES = 16 * MIB
+_MAX_TEXT_BYTES = 4 * MIB
 _SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -95,6 +95,10 @@ def _yaml_header(name: str, content: Any, problems: Problems) -> _Header | None:
     if not isinstance(names, list):
         text = "must be a list of class names, or a mapping from 0..K-1 to names"
         problems.add(ProblemKind.CLASS, f"{name}: names", text)
+        return None
+    # An alias bomb is small until somebody prints it; YAML's `no` and `null` are no names either.
+    if not all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in names):
+        problems.add(ProblemKind.CLASS, f"{name}: names", "class names must be plain text; put them in quotes")
         return None
     classes = [str(item).strip() for item in names]
     if not _are_named(classes, name, problems):

@@ -167,7 +167,11 @@ def to_job(row: Row[Any]) -> Job:
     is_cancelling = values.pop("desired") == "cancel" and values["state"] == "running"
     values["state"] = JobState.CANCELLING if is_cancelling else JobState(values["state"])
     values["failure_reason"] = to_reason(values["failure_reason"])
-    return Job(**values, etag=f"{values['event_seq']:x}")
+    return Job(**values, etag=etag(values["event_seq"]))
+
+
+def etag(event_seq: int) -> str:
+    return f"{event_seq:x}"
 
 
 def to_reason(value: str | None) -> FailureReason | None:

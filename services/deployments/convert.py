@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from trainyard.v1 import deployment_pb2 as pb
+
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
 from services.core.states import ArchiveState, DeploymentState
@@ -11,14 +13,14 @@ from services.deployments.manager import Wanted
 from services.deployments.predict import Answer, Input
 from services.jobs.convert import timestamp
 from services.models.convert import version_name
+from services.rpc.enums import enum_value
 from services.rpc.structs import to_dict, to_struct
-from trainyard.v1 import deployment_pb2 as pb
 
 MAX_WORKERS = 32
 MAX_INSTANCES = 64
 
-_STATES = {state: pb.DeploymentState.Value(f"DEPLOYMENT_STATE_{state.name}") for state in DeploymentState}
-_ARCHIVE_STATES = {state: pb.ArchiveState.Value(f"ARCHIVE_STATE_{state.name}") for state in ArchiveState}
+_STATES = {state: enum_value(pb.DeploymentState, f"DEPLOYMENT_STATE_{state.name}") for state in DeploymentState}
+_ARCHIVE_STATES = {state: enum_value(pb.ArchiveState, f"ARCHIVE_STATE_{state.name}") for state in ArchiveState}
 
 
 def deployment_name(name: str) -> tuple[str, str]:

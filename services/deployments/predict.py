@@ -53,7 +53,7 @@ class Answer:
 
 
 class _TryNext(Exception):
-    """This replica cannot answer now; another one may."""
+    """One replica cannot answer now; another may."""
 
 
 class Predictor:

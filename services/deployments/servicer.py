@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from trainyard.v1 import deployment_pb2 as pb
+from trainyard.v1 import deployment_pb2_grpc
+
 from services.core import names
 from services.deployments import convert
 from services.deployments.manager import DeploymentManager
@@ -9,8 +12,6 @@ from services.deployments.predict import Predictor
 from services.rpc.middleware import Context
 from services.rpc.paging import page_request
 from services.rpc.structs import to_dict
-from trainyard.v1 import deployment_pb2 as pb
-from trainyard.v1 import deployment_pb2_grpc
 
 
 class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
@@ -66,7 +67,5 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         project, deployment_id = convert.deployment_name(request.name)
-        answer = await self._predictor.predict(
-            project, deployment_id, convert.inputs(request), to_dict(request.params)
-        )
+        answer = await self._predictor.predict(project, deployment_id, convert.inputs(request), to_dict(request.params))
         return convert.answer_to_proto(answer)

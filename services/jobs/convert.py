@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from trainyard.v1 import common_pb2
+from trainyard.v1 import job_pb2 as pb
 
 from services.core import names
 from services.core.states import FailureReason, JobState
@@ -13,10 +15,10 @@ from services.db.checkpoints import Checkpoint
 from services.db.jobs import Job
 from services.jobs.request import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRESET, JobRequest
 from services.recipes.convert import recipe_id
+from services.rpc.enums import enum_value
 from services.rpc.structs import to_dict, to_struct
-from trainyard.v1 import common_pb2, job_pb2 as pb
 
-STATES: dict[JobState, pb.JobState] = {state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
+STATES: dict[JobState, pb.JobState] = {state: enum_value(pb.JobState, f"JOB_STATE_{state.name}") for state in JobState}
 _STATES_BACK = {value: state for state, value in STATES.items()}
 _CLASSES = {pb.RESOURCE_CLASS_UNSPECIFIED: "cpu", pb.RESOURCE_CLASS_CPU: "cpu", pb.RESOURCE_CLASS_GPU: "gpu"}
 _CLASSES_BACK = {"cpu": pb.RESOURCE_CLASS_CPU, "gpu": pb.RESOURCE_CLASS_GPU}
@@ -93,7 +95,7 @@ def job_to_proto(job: Job) -> pb.Job:
 
 
 def failure_to_proto(reason: FailureReason, message: str) -> pb.Failure:
-    return pb.Failure(reason=pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}"), message=message)
+    return pb.Failure(reason=enum_value(pb.FailureReason, f"FAILURE_REASON_{reason.name}"), message=message)
 
 
 def checkpoint_to_proto(project: str, checkpoint: Checkpoint) -> pb.Checkpoint:

@@ -8,13 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from trainyard.v1 import job_pb2 as pb
 
 from services.core import names
 from services.core.states import FailureReason
 from services.db.jobs import Event
 from services.jobs.convert import timestamp
+from services.rpc.enums import enum_value
 from services.rpc.structs import to_struct
-from trainyard.v1 import job_pb2 as pb
 
 Payload = Mapping[str, Any]
 Fill = Callable[[pb.JobEvent, Payload, str], None]
@@ -41,8 +42,7 @@ def _state(state: pb.JobState) -> Fill:
 
 def _phase(message: pb.JobEvent, payload: Payload, job_name: str) -> None:
     word = str(payload.get("phase", ""))
-    known = f"PHASE_{word.upper()}"
-    message.phase.phase = pb.Phase.Value(known) if known in pb.Phase.keys() else pb.PHASE_UNSPECIFIED
+    message.phase.phase = enum_value(pb.Phase, f"PHASE_{word.upper()}")
     message.phase.detail = str(payload.get("detail") or "") or ("" if message.phase.phase else word)
 
 
@@ -82,8 +82,7 @@ def _artifact(message: pb.JobEvent, payload: Payload, job_name: str) -> None:
 
 
 def _log(message: pb.JobEvent, payload: Payload, job_name: str) -> None:
-    level = f"LOG_LEVEL_{str(payload.get('level', '')).upper()}"
-    message.log.level = pb.LogLevel.Value(level) if level in pb.LogLevel.keys() else pb.LOG_LEVEL_UNSPECIFIED
+    message.log.level = enum_value(pb.LogLevel, f"LOG_LEVEL_{str(payload.get('level', '')).upper()}")
     message.log.text = str(payload.get("text", ""))
 
 
@@ -141,9 +140,7 @@ _FILLS: dict[str, Fill] = {
 
 def _fill_failure(failure: pb.Failure, payload: Payload) -> None:
     reason = f"FAILURE_REASON_{payload.get('reason', '')}"
-    failure.reason = (
-        pb.FailureReason.Value(reason) if reason in pb.FailureReason.keys() else pb.FAILURE_REASON_INTERNAL
-    )
+    failure.reason = enum_value(pb.FailureReason, reason, default=pb.FAILURE_REASON_INTERNAL)
     failure.message = str(payload.get("message", ""))
 
 

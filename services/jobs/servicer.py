@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from trainyard.v1 import job_pb2 as pb
+from trainyard.v1 import job_pb2_grpc
+
 from services.core import names
 from services.jobs import convert
 from services.jobs.convert_event import event_to_proto
@@ -11,8 +14,6 @@ from services.jobs.manager import JobManager
 from services.recipes.convert import recipe_id
 from services.rpc.middleware import Context
 from services.rpc.paging import page_request
-from trainyard.v1 import job_pb2 as pb
-from trainyard.v1 import job_pb2_grpc
 
 
 class JobServicer(job_pb2_grpc.JobServiceServicer):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from trainyard.v1 import common_pb2
+from trainyard.v1 import model_pb2 as pb
+
 from services.core import names
 from services.core.errors import RequestInvalid
 from services.db.models import ModelVersion
@@ -10,8 +13,6 @@ from services.models.download import Source
 from services.models.manager import CheckpointName, VersionDetails
 from services.models.version import version_number
 from services.rpc.structs import to_struct
-from trainyard.v1 import common_pb2
-from trainyard.v1 import model_pb2 as pb
 
 
 def version_name(name: str, *, field: str = "name") -> tuple[str, str, int | None]:
@@ -67,9 +68,7 @@ def details_to_proto(details: VersionDetails) -> pb.ModelVersion:
     message = version_to_proto(details.version)
     if details.manifest is not None:
         for name, entry in sorted(details.manifest.files.items()):
-            message.files.append(
-                common_pb2.StoredFile(name=name, size_bytes=entry.size_bytes, sha256=entry.sha256)
-            )
+            message.files.append(common_pb2.StoredFile(name=name, size_bytes=entry.size_bytes, sha256=entry.sha256))
     return message
 
 

@@ -108,12 +108,10 @@ class DownloadManager:
         if not row.bundle_sha256:
             raise PreconditionFailed("the model version is not packaged yet")
         manifest = read_manifest(self._store, row.bundle_prefix, row.bundle_sha256)
-        files = {name: tuple(entry) for name, entry in manifest.files.items()}
+        files = {name: (entry.size_bytes, entry.sha256) for name, entry in manifest.files.items()}
         return self._of_prefix(row.bundle_prefix, row.bundle_sha256, files, file)
 
-    def _of_prefix(
-        self, prefix: str, manifest_sha256: str, files: dict[str, tuple[int, str]], file: str
-    ) -> Source:
+    def _of_prefix(self, prefix: str, manifest_sha256: str, files: dict[str, tuple[int, str]], file: str) -> Source:
         if file in ("", layout.MANIFEST):
             key = layout.manifest(prefix)
             return Source(key, layout.MANIFEST, self._store.stat(key).size_bytes, manifest_sha256)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from trainyard.v1 import model_pb2 as pb
+from trainyard.v1 import model_pb2_grpc
+
 from services.models import convert
 from services.models.download import DownloadManager
 from services.models.manager import ModelManager
 from services.rpc.middleware import Context
 from services.rpc.paging import page_request
-from trainyard.v1 import model_pb2 as pb
-from trainyard.v1 import model_pb2_grpc
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):

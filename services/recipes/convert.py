@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from trainyard.v1 import recipe_pb2 as pb
+
 from services.core import names
 from services.recipes.manager import Recipe
 from services.rpc.structs import to_struct
-from trainyard.v1 import recipe_pb2 as pb
 
 
 def recipe_id(name: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from trainyard.v1 import recipe_pb2 as pb
+from trainyard.v1 import recipe_pb2_grpc
+
 from services.recipes import convert
 from services.recipes.manager import RecipeManager
 from services.rpc.middleware import Context
 from services.rpc.paging import page_request
-from trainyard.v1 import recipe_pb2 as pb
-from trainyard.v1 import recipe_pb2_grpc
 
 
 class RecipeServicer(recipe_pb2_grpc.RecipeServiceServicer):

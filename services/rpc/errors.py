@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
+import grpc.aio
 import structlog
 from grpc_status import rpc_status
 

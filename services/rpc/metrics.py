@@ -18,6 +18,8 @@ SECONDS = Histogram(
     ("method",),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0),
 )
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
 ACTIVE = Gauge("trainyard_rpc_active", "Calls being answered now.", ("method",))
 
 
@@ -45,8 +47,6 @@ class Metrics:
 
 
 def _code_of(call: Call) -> grpc.StatusCode:
-    code = call.context.code()
-    if isinstance(code, grpc.StatusCode):
-        return code
-    # The context holds the number that went over the wire.
-    return next((known for known in grpc.StatusCode if known.value[0] == code), grpc.StatusCode.UNKNOWN)
+    # The context of grpc.aio holds the number that goes over the wire.
+    code: Any = call.context.code()
+    return _BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN) if isinstance(code, int) else code

@@ -10,12 +10,13 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
+import grpc.aio
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Proceed = Callable[[], Awaitable[Any]]
 Behaviour = Callable[[Any, Context], Any]
 
@@ -39,7 +40,7 @@ class Middleware(Protocol):
         """Await `proceed` once and return what it returns, or raise."""
 
 
-class Chain(grpc.aio.ServerInterceptor):
+class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Runs every call through the middlewares, the first of them outermost."""
 
     def __init__(self, middlewares: Sequence[Middleware]) -> None:

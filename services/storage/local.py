@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from services.storage.digest import copy_hashing, require_sha256, sync_directory
 from services.storage.port import DEFAULT_CONTENT_TYPE, ObjectInfo, check_key, check_prefix
 
 _COMMIT_TRIES = 10
+_ABANDONED_SECONDS = 24 * 3600
 
 
 class LocalStore:
@@ -28,6 +30,7 @@ class LocalStore:
         self._digests = root / "sha256"
         self._scratch = root / "scratch"
         self._lock = root / "commit.lock"
+        self._is_swept = False
 
     def put(
         self,
@@ -40,7 +43,7 @@ class LocalStore:
         del content_type  # files have none
         check_key(key)
         with _write_faults_translated():
-            self._scratch.mkdir(parents=True, exist_ok=True)
+            self._prepare()
             staged = self._scratch / os.urandom(12).hex()
             try:
                 with whole_file(staged) as target:
@@ -131,6 +134,13 @@ class LocalStore:
         except FileNotFoundError:
             return None
 
+    def _prepare(self) -> None:
+        """Make the scratch folder; once per store, drop what writers killed long ago left in it."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        if not self._is_swept:
+            self._is_swept = True
+            _sweep(self._scratch)
+
     def _commit(self, key: str, staged: Path, digest: str) -> None:
         """Make the staged file the object. Killed between any two lines, no object is visible with a wrong digest.
 
@@ -166,6 +176,14 @@ def _rename_into(source: Path, target: Path) -> None:
         else:
             sync_directory(target.parent)
             return
+
+
+def _sweep(folder: Path) -> None:
+    oldest = time.time() - _ABANDONED_SECONDS
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def _prune(root: Path, folder: Path) -> None:

@@ -39,7 +39,8 @@ def run(settings: Settings, environ: Mapping[str, str], display: Display) -> Non
     log_dir(settings.state_dir).mkdir(parents=True, exist_ok=True)
     with hold_lock(settings.state_dir):
         plan = make_plan(settings, environ)
-        _migrate(plan, settings.state_dir, display)
+        display.say(f"preparing the state directory {settings.state_dir}")
+        _migrate(plan, settings.state_dir)
         try:
             Supervisor(plan.parts, _observer(plan, settings.state_dir, display)).run()
         finally:
@@ -110,7 +111,7 @@ def with_absolute_state_dir(settings: Settings) -> Settings:
     return settings.model_copy(update={"state_dir": settings.state_dir.expanduser().absolute()})
 
 
-def _migrate(plan: Plan, state_dir: Path, display: Display) -> None:
+def _migrate(plan: Plan, state_dir: Path) -> None:
     log_path = log_dir(state_dir) / "migrate.log"
     with log_path.open("wb") as log:
         done = subprocess.run(
@@ -123,7 +124,6 @@ def _migrate(plan: Plan, state_dir: Path, display: Display) -> None:
         )
     if done.returncode != 0:
         raise StartFailed(f"the metadata database could not be prepared:\n{_tail(log_path)}")
-    display.say(f"state directory {state_dir}, database at the newest schema")
 
 
 def _observer(plan: Plan, state_dir: Path, display: Display) -> Observer:

@@ -54,12 +54,14 @@ class Part:
     streak: int = 0
     started_at: float = 0.0
     retry_at: float = 0.0
+    _log_start: int = 0
     _guard: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
         read_end, write_end = os.pipe()
         arguments = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(write_end), *self.spec.command]
         with self.spec.log_path.open("ab") as log:
+            self._log_start = log.tell()
             self._guard = subprocess.Popen(
                 arguments,
                 env=dict(self.spec.env),
@@ -100,9 +102,12 @@ class Part:
             self._guard.send_signal(number)
 
     def log_tail(self, lines: int) -> list[str]:
+        """Return the last lines that the present or last process of this part wrote."""
         try:
             with self.spec.log_path.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                end = log.seek(0, os.SEEK_END)
+                begin = self._log_start if self._log_start <= end else 0
+                log.seek(max(begin, end - _TAIL_BYTES))
                 return log.read().decode("utf-8", "replace").splitlines()[-lines:]
         except FileNotFoundError:
             return []

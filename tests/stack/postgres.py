@@ -87,7 +87,7 @@ class PostgresServer:
     def execute(self, statement: str) -> None:
         """Run one statement outside a transaction, such as CREATE DATABASE."""
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + START_SECONDS
@@ -115,7 +115,7 @@ def postgres_process(directory: Path, *, in_memory: bool = False) -> Iterator[Po
     binaries = find_binaries()
     identity, home, clean = _place(directory, MEMORY if in_memory and os.access(MEMORY, os.W_OK) else None)
     data = home / "data"
-    command = [binaries / "initdb", "-D", data, "-U", "trainyard", "--auth=trust", "-E", "UTF8", "--locale=C"]
+    command = [str(binaries / "initdb"), "-D", str(data), "-U", "trainyard", "--auth=trust", "-E", "UTF8", "--locale=C"]
     try:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=home, **identity)
         with (home / "postgres.log").open("wb") as log:
@@ -163,9 +163,10 @@ def free_port() -> int:
 
 
 def _find() -> Path | None:
-    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
+    packaged: list[Path] = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
     on_path = shutil.which("initdb")
-    for folder in (*packaged, *PLACES, *((Path(on_path).parent,) if on_path else ())):
+    places: list[Path] = [*packaged, *PLACES, *([Path(on_path).parent] if on_path else [])]
+    for folder in places:
         if all((folder / name).exists() for name in ("initdb", "postgres")):
             return folder
     return None

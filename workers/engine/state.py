@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from services.core.errors import IntegrityError
 from workers.engine import jsonstate, optimstate, rng
@@ -37,6 +38,8 @@ class Captured:
     document: Mapping[str, Any]
     finite: frozenset[str]
     """Names, as `file:tensor`, that must hold finite numbers: the parameters."""
+    optimizers: tuple[Optimizer, ...]
+    """Whoever changes the tensors of `optim.safetensors`, and only in `step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def capture(state: TrainState, *, extra: Mapping[str, Any]) -> Captured:
     }
     finite = {f"{MODEL}:{name}" for name in _parameter_names(state.modules)}
     finite |= {f"{EMA}:{name}" for name in _parameter_names(state.ema)}
-    return Captured(state.step, files, document, frozenset(finite))
+    return Captured(state.step, files, document, frozenset(finite), tuple(state.optimizers.values()))
 
 
 def read(directory: Path) -> Stored:

@@ -29,7 +29,7 @@ _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CHUNK_BYTES = 1 << 20
 
 Array = npt.NDArray[np.integer[Any]]
@@ -118,7 +118,7 @@ def _header(names: list[str], tensors: Mapping[str, Tensor]) -> bytes:
 
 def _pieces(tensor: Tensor) -> Iterator[Array]:
     # By way of numpy: torch would start an OpenMP pool of its own in the writer's thread.
-    bits = tensor.detach().view(_BITS[tensor.element_size()]).numpy()
+    bits = tensor.detach().view(BITS[tensor.element_size()]).numpy()
     flat = np.ascontiguousarray(bits).reshape(-1)
     length = _CHUNK_BYTES // tensor.element_size()
     for start in range(0, flat.size, length):

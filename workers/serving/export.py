@@ -7,8 +7,10 @@ points back to the machine that built them.
 from __future__ import annotations
 
 import copy
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,11 +87,19 @@ class Exporter:
         if form is Form.EXPORT:
             torch.export.save(program, path)
         else:
+            self._compile(program, path)
+        network = load_stored(form, path, memory_format=self._memory_format, device=self._device)
+        return Candidate(form, network, path)
+
+    def _compile(self, program: torch.export.ExportedProgram, path: Path) -> None:
+        from torch._inductor import config as inductor
+
+        # Nothing stays behind: neither a pool of compilers nor a cache in a directory others can guess.
+        cache = {"TORCHINDUCTOR_CACHE_DIR": str(self.directory / "compiler")}
+        with inductor.patch(compile_threads=1), _environment(cache):
             torch._inductor.aoti_compile_and_package(
                 program, package_path=str(path), inductor_configs={"freezing": self._device.type == "cpu"}
             )
-        network = load_stored(form, path, memory_format=self._memory_format, device=self._device)
-        return Candidate(form, network, path)
 
     def _require(self, form: Form) -> None:
         if form.is_native and shutil.which("g++") is None:
@@ -110,3 +120,17 @@ class Exporter:
     @property
     def _memory_format(self) -> torch.memory_format:
         return memory_format_of(self.parts.module, self.parts.spec.input_shape)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from services.core.errors import DatabaseUnavailable
-from services.db import jobs, migrations
+from services.db import archives, jobs, migrations
 from services.db.changes import ChangeFeed
 from services.db.database import Database
 from services.db.reaper import ClockGuard, Reaper
@@ -94,6 +94,15 @@ def test_commit_of_another_process_is_seen(url: str, feed: ChangeFeed) -> None:
 
 def test_transaction_that_failed_wakes_nobody(database: Database, feed: ChangeFeed) -> None:
     fail_half_way(database)
+
+    assert feed.wait(0.1) is False
+
+
+def test_tick_that_finds_nothing_to_do_wakes_nobody(database: Database, feed: ChangeFeed) -> None:
+    with database.write() as session:
+        assert jobs.dispatch(session, window=8, redispatch_after_seconds=30) == []
+        assert jobs.reap(session, limit=8) == []
+        assert archives.due_for_dispatch(session, limit=8, redispatch_after_seconds=30) == []
 
     assert feed.wait(0.1) is False
 

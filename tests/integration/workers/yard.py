@@ -34,7 +34,7 @@ from tests.stack.platform import test_timings
 from workers.families.catalog import CATALOG
 
 RECIPE = "detection/yolo_v1"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 def canonical_scenes(root: Path) -> Path:
@@ -51,6 +51,7 @@ def tiny_config(**limits: Any) -> dict[str, Any]:
     config = CATALOG[RECIPE].load_config().preset("tiny").model_dump(mode="json")
     config["data"]["batch_size"] = 8
     config["limits"] |= {"max_steps": 12, "checkpoint_every_steps": 4, "evaluate_every_steps": 10**6} | limits
+    config["schedule"]["warmup_steps"] = 1
     config["limits"] |= {"sample_every_steps": 10**6, "log_every_steps": 1}
     config["runtime"] |= {"precision": "fp32", "channels_last": "off"}
     return config

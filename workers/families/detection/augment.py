@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from workers.families.detection.config import Augment
-from workers.families.detection.images import normalise
+from workers.families.detection.images import normalise_
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,15 @@ def render(images: Tensor, drawn: Draw, config: Augment) -> Tensor:
         # In HSV a colour is value - saturation * something: pulling it to its largest channel scales only saturation.
         value = pixels.amax(1, keepdim=True)
         pixels = torch.lerp(value, pixels, saturation).mul_(exposure).clamp_(0, 255)
-    pixels = normalise(pixels)
+    pixels = normalise_(pixels)
     if config.scale == (1, 1) and config.translate == 0 and config.flip == 0:
         return pixels
-    theta = torch.cat([torch.diag_embed(1 / drawn.zoom), (-drawn.shift / drawn.zoom)[..., None]], dim=-1)
-    grid = functional.affine_grid(theta, list(pixels.shape), align_corners=False)
     # Zeros from outside are the mean colour, which is also what fills a fitted image.
-    return functional.grid_sample(pixels, grid, align_corners=False)
+    return functional.grid_sample(pixels, _sampling_grid(drawn, pixels.shape[-1]), align_corners=False)
+
+
+def _sampling_grid(drawn: Draw, size: int) -> Tensor:
+    """Return where each pixel of the changed square comes from: (N, S, S, 2), from -1 to 1."""
+    line = (torch.arange(size, device=drawn.zoom.device) * 2 + 1) / size - 1
+    x, y = ((line - drawn.shift[:, axis, None]) / drawn.zoom[:, axis, None] for axis in (0, 1))
+    return torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)

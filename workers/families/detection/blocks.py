@@ -41,5 +41,15 @@ class SmallNetwork(nn.Module):
         return features[1:]
 
 
+class _Residual(nn.Module):
+    def __init__(self, width: int, *, batch_norm: bool) -> None:
+        super().__init__()
+        self.block = conv_block(width, width, batch_norm=batch_norm)
+
+    def forward(self, features: Tensor) -> Tensor:
+        changed: Tensor = self.block(features)
+        return features + changed
+
+
 def _same(width: int, depth: int, batch_norm: bool) -> list[nn.Module]:
-    return [conv_block(width, width, batch_norm=batch_norm) for _ in range(depth)]
+    return [_Residual(width, batch_norm=batch_norm) for _ in range(depth)]

@@ -18,13 +18,11 @@ import torch
 from torch import Tensor
 
 from services.core.errors import DatasetInvalid
+from workers.engine.data import ShuffledBatches, step_generator
 from workers.families.base import Placement
 from workers.families.detection import augment
 from workers.families.detection.config import Augment, Data
 from workers.families.detection.images import Fit, ImageInvalid, decode, fit, letterbox
-
-_ORDER, _AUGMENT = 0, 1
-"""Streams of random numbers; a stream, the seed and a counter make one generator."""
 
 # Padded shapes of rich datasets vary in these strides, so that kernels meet few of them.
 _TRUTHS_STRIDE = 8
@@ -190,21 +188,17 @@ class Batch:
 
 
 class TrainBatches:
-    """Full batches from endless epochs, each epoch in an order of its own.
-
-    Step s takes the images s*B to s*B+B-1 of the epochs laid end to end, so that a set smaller than
-    a batch works and no image is left out. Crowds are no truths.
-    """
+    """Augmented batches as a pure function of the step; crowds are no truths."""
 
     def __init__(self, records: Sequence[Record], *, data: Data, augmentation: Augment, seed: int) -> None:
         self._images = SquareImages(records, size=data.image_size, cache_mib=data.cache_mib)
         self._data, self._augmentation, self._seed = data, augmentation, seed
         self._boxes, self._labels = _pad(self._images)
-        self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, np.empty(0, np.int64))
+        self._order = ShuffledBatches(seed=seed, count=len(records), batch_size=data.batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self._images) // self._data.batch_size)
+        return self._order.steps_per_epoch
 
     @property
     def batch_size(self) -> int:
@@ -212,29 +206,13 @@ class TrainBatches:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step: the same for the same data, config, seed and step."""
-        indices = self._indices(step)
+        indices = np.asarray(self._order.indices(step))
         rows = torch.from_numpy(indices)
         boxes, labels = _trim(self._boxes[rows], self._labels[rows])
-        drawn = augment.draw(len(indices), self._augmentation, _generator(self._seed, _AUGMENT, step))
+        drawn = augment.draw(len(indices), self._augmentation, step_generator(self._seed, step))
         size, min_visible = self._data.image_size, self._augmentation.min_visible
         boxes, labels = augment.move_boxes(boxes, labels, drawn, size=size, min_visible=min_visible)
         return Batch(images=self._images.gather(indices), boxes=boxes, labels=labels, drawn=drawn)
-
-    def _indices(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        positions = np.arange(step * self._data.batch_size, (step + 1) * self._data.batch_size)
-        epochs, places = np.divmod(positions, len(self._images))
-        return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
-
-    def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        if self._epoch_order[0] != epoch:
-            generator = _generator(self._seed, _ORDER, epoch)
-            self._epoch_order = (epoch, torch.randperm(len(self._images), generator=generator).numpy())
-        return self._epoch_order[1]
-
-
-def _generator(seed: int, stream: int, counter: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, stream, counter]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 def _pad(images: SquareImages) -> tuple[Tensor, Tensor]:

@@ -90,10 +90,15 @@ def letterbox(image: Tensor, size: int) -> tuple[Tensor, Fit]:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Turn uint8 or 0-255 images (N, 3, H, W) into what networks see."""
-    mean = 255 * torch.tensor(MEAN, device=images.device)[:, None, None]
-    std = 255 * torch.tensor(STD, device=images.device)[:, None, None]
-    return (images.float() - mean).div_(std)
+    """Turn uint8 images (N, 3, H, W) into what networks see."""
+    return normalise_(images.float())
+
+
+def normalise_(pixels: Tensor) -> Tensor:
+    """Normalise float images of values 0 to 255 in place."""
+    mean = pixels.new_tensor(MEAN)[:, None, None]
+    std = pixels.new_tensor(STD)[:, None, None]
+    return pixels.sub_(255 * mean).mul_(1 / (255 * std))
 
 
 def decode(data: bytes, *, upright: bool = True) -> Tensor:

@@ -1,0 +1,1 @@
+"""The API server: composes the servicers of all resources into one process without torch."""

@@ -1,0 +1,112 @@
+"""The composition root of the API server: every object it is made of, made and closed in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+from trainyard.v1 import (
+    dataset_pb2_grpc,
+    deployment_pb2_grpc,
+    job_pb2_grpc,
+    model_pb2_grpc,
+    recipe_pb2_grpc,
+)
+
+from services.core.errors import DatabaseUnavailable
+from services.core.settings import Settings
+from services.datasets.manager import DatasetManager
+from services.datasets.servicer import DatasetServicer
+from services.datasets.upload import Uploads
+from services.db.database import Database
+from services.deployments.manager import DeploymentManager
+from services.deployments.predict import Predictor
+from services.deployments.servicer import DeploymentServicer
+from services.jobs.manager import JobManager
+from services.jobs.servicer import JobServicer
+from services.jobs.watch import EventHub
+from services.models.download import DownloadManager
+from services.models.manager import ModelManager
+from services.models.servicer import ModelServicer
+from services.recipes.manager import RecipeManager
+from services.recipes.servicer import RecipeServicer
+from services.rpc.server import Server
+from services.rpc.work import Work
+from services.storage.port import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+SERVICES = tuple(
+    f"trainyard.v1.{name}"
+    for name in ("JobService", "DatasetService", "RecipeService", "ModelService", "DeploymentService")
+)
+IMPORT_THREADS = 8
+DRAIN_SECONDS = 8.0
+PROBE_SECONDS = 5.0
+
+
+class Api:
+    """One API server over a database and an object store. Built and used on one event loop."""
+
+    def __init__(self, settings: Settings, database: Database, store: ObjectStore) -> None:
+        target = f"{settings.serving_device}-t{settings.serving_threads}"
+        self._database = database
+        self._work = Work(database)
+        self._hub = EventHub(database, self._work)
+        self._threads = ThreadPoolExecutor(IMPORT_THREADS, thread_name_prefix="dataset")
+        self._downloads = DownloadManager(self._work, store)
+        deployments = DeploymentManager(self._work, target=target)
+        self._predictor = Predictor(deployments)
+        recipes = RecipeManager.of_catalog()
+        uploads = Uploads(settings.state_dir / "uploads", self._threads, limit_bytes=settings.api_upload_limit_bytes)
+        datasets = DatasetManager(database, store, settings)
+        models = ModelManager(self._work, store, target=target)
+
+        self._server = Server()
+        grpc = self._server.grpc
+        jobs = JobServicer(JobManager(self._work, recipes, self._hub))
+        job_pb2_grpc.add_JobServiceServicer_to_server(jobs, grpc)
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(datasets, uploads, self._threads), grpc)
+        recipe_pb2_grpc.add_RecipeServiceServicer_to_server(RecipeServicer(recipes), grpc)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, self._downloads), grpc)
+        deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
+            DeploymentServicer(deployments, self._predictor), grpc
+        )
+        self._server.describe(SERVICES)
+        self._readiness: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Serve, and return the port; 0 picks a free one."""
+        bound = await self._server.start(host, port)
+        self._readiness = asyncio.create_task(self._watch_readiness())
+        return bound
+
+    async def stop(self, grace_seconds: float = DRAIN_SECONDS) -> None:
+        """Drain: watchers are sent elsewhere at once, other calls get `grace_seconds` to end."""
+        if self._readiness is not None:
+            self._readiness.cancel()
+        drained = asyncio.create_task(self._server.drain(grace_seconds))
+        # After the server refuses new calls, so that a watcher that reconnects reaches another one.
+        await asyncio.sleep(0)
+        self._hub.close()
+        await drained
+        await self._predictor.close()
+        self._downloads.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._work.close()
+
+    async def _watch_readiness(self) -> None:
+        loop = asyncio.get_running_loop()
+        is_ready = True
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            was_ready = is_ready
+            try:
+                await loop.run_in_executor(None, self._database.ping)
+                is_ready = True
+            except DatabaseUnavailable:
+                is_ready = False
+            if is_ready != was_ready:
+                log.info("readiness_changed", is_ready=is_ready)
+                await self._server.set_ready(is_ready)

@@ -1,0 +1,223 @@
+"""The command line against a real server: what it prints, what it exits with, what a machine reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from services.client.cli import main
+from tests.integration.client.conftest import Server
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(server: Server, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("TRAINYARD_SERVER", server.address)
+
+    def call(*arguments: str) -> Result:
+        result = CliRunner().invoke(main, list(arguments))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def imported(server: Server, coco_folder: Path) -> dict[str, Any]:
+    arguments = ["datasets", "import", str(coco_folder), "--server", server.address, "--json"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def document(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_folder_is_imported_under_its_own_name(imported: dict[str, Any]) -> None:
+    assert imported["name"] == "projects/default/datasets/squares"
+    assert imported["classes"] == ["square"]
+    assert imported["format"] == "DATASET_FORMAT_COCO"
+    assert imported["splits"]["train"]["counts"]["images"] == 3
+
+
+def test_datasets_are_listed_for_people_and_for_machines(run: Run, imported: dict[str, Any]) -> None:
+    lines = run("datasets", "list").stdout.splitlines()
+
+    assert lines[0].split() == ["DATASET", "VERSION", "FAMILY", "CLASSES", "IMAGES", "SIZE", "CREATED"]
+    assert lines[1].startswith("squares  1        detection  1        3 train + 1 val")
+    assert document(run("datasets", "list", "--json"))["datasets"][0]["version_id"] == imported["version_id"]
+
+
+def test_an_unknown_dataset_is_named(run: Run) -> None:
+    result = run("datasets", "show", "nothing")
+
+    assert result.exit_code == 1
+    assert "nothing" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_dataset_that_is_none_is_refused_with_the_files_at_fault(run: Run, coco_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    (folder / "images" / "train").mkdir(parents=True)
+    (folder / "images" / "train" / "half.png").write_bytes((coco_folder / "images/train/train-1.png").read_bytes()[:60])
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "instances_train.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "half.png", "width": 64, "height": 64}],
+                "annotations": [
+                    {"id": 1, "image_id": 1, "category_id": 7, "bbox": [8, 8, 32, 32], "area": 9, "iscrowd": 0}
+                ],
+                "categories": [{"id": 7, "name": "square"}],
+            }
+        )
+    )
+
+    result = run("datasets", "import", str(folder))
+
+    assert result.exit_code == 1
+    assert "half.png" in result.stderr
+
+
+def test_a_path_is_checked_before_anything_is_sent(run: Run, tmp_path: Path) -> None:
+    result = run("datasets", "import", str(tmp_path / "gone"))
+
+    assert result.exit_code == 1
+    assert "gone does not exist" in result.stderr
+
+
+def test_recipes_are_listed_and_shown_with_every_setting(run: Run) -> None:
+    assert "detection/yolo_v1" in run("recipes", "list").stdout
+
+    shown = run("recipes", "show", "detection/yolo_v1", "--preset", "tiny").stdout
+
+    assert "runtime.seed" in shown
+    assert "Seeds initial weights, data order and augmentation. (>= 0, < 2147483648)" in shown
+
+
+def test_an_unknown_preset_is_answered_with_the_known_ones(run: Run) -> None:
+    result = run("recipes", "show", "detection/yolo_v1", "--preset", "huge")
+
+    assert result.exit_code == 1
+    assert "has no preset 'huge'; use one of full" in result.stderr
+
+
+def test_a_job_is_submitted_with_typed_overrides(run: Run, imported: dict[str, Any]) -> None:
+    result = run(
+        "jobs", "submit", "detection/yolo_v1", "--dataset", "squares", "--preset", "tiny",
+        "--set", "limits.max_steps=70", "--set", "runtime.precision=fp32", "--title", "try", "--json",
+    )  # fmt: skip
+
+    job = document(result)
+    assert job["config"]["limits"]["max_steps"] == 70
+    assert job["config"]["runtime"]["precision"] == "fp32"
+    assert (job["display_name"], job["state"], job["dataset"]) == ("try", "JOB_STATE_QUEUED", imported["name"])
+
+
+def test_every_mistake_of_a_submission_is_named_with_its_field(run: Run, imported: dict[str, Any]) -> None:
+    arguments = ["jobs", "submit", "detection/yolo_v1", "--dataset", "squares", "--preset", "tiny"]
+    arguments += ["--set", "limits.max_steps=0", "--set", "optim.nonsense=1"]
+
+    people, machine = run(*arguments), run(*arguments, "--json")
+
+    assert people.exit_code == machine.exit_code == 1
+    assert "error: config.limits.max_steps: " in people.stderr
+    assert "error: config.optim.nonsense: " in people.stderr
+    assert machine.stdout == ""
+    error = json.loads(machine.stderr)["error"]
+    assert error["code"] == "INVALID_ARGUMENT"
+    assert {each["field"] for each in error["violations"]} == {"config.limits.max_steps", "config.optim.nonsense"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["jobs", "submit", "detection/yolo_v1", "--dataset", "d", "--set", "nothing"], id="half a --set"),
+        pytest.param(["jobs", "submit", "detection/yolo_v1"], id="no dataset"),
+        pytest.param(["jobs", "list", "--state", "odd"], id="an unknown state"),
+        pytest.param(["nonsense"], id="an unknown command"),
+    ],
+)
+def test_wrong_usage_exits_with_2(run: Run, arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_queued_job_is_cancelled_and_listed_so(run: Run, imported: dict[str, Any]) -> None:
+    job = document(run("jobs", "submit", "detection/yolo_v1", "--dataset", "squares", "--preset", "tiny", "--json"))
+    job_id = job["name"].rpartition("/")[2]
+
+    assert run("jobs", "cancel", job_id, "--reason", "typo").stdout == f"{job_id} is cancelled\n"
+
+    assert job_id in run("jobs", "list", "--state", "cancelled").stdout
+    assert job_id not in run("jobs", "list", "--state", "queued").stdout
+    assert "typo" in run("jobs", "logs", job_id).stdout
+
+
+def test_watching_a_cancelled_job_ends_with_1(run: Run, imported: dict[str, Any]) -> None:
+    job = document(run("jobs", "submit", "detection/yolo_v1", "--dataset", "squares", "--preset", "tiny", "--json"))
+    run("jobs", "cancel", job["name"])
+
+    people, machine = run("jobs", "watch", job["name"]), run("jobs", "watch", job["name"], "--json")
+
+    assert people.exit_code == machine.exit_code == 1
+    assert people.stdout.splitlines()[-1] == "cancelled"
+    records = [json.loads(line) for line in machine.stdout.splitlines()]
+    assert [record["event"]["seq"] for record in records[:-1]] == list(range(1, len(records)))
+    assert records[-1]["job"]["state"] == "JOB_STATE_CANCELLED"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["jobs", "show"],
+        ["jobs", "cancel"],
+        ["jobs", "watch"],
+        ["jobs", "logs"],
+        ["jobs", "artifacts"],
+        ["checkpoints", "list"],
+        ["models", "show"],
+        ["deployments", "show"],
+        ["deployments", "delete"],
+        ["deploy"],
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_exist_is_an_error_with_exit_code_1(run: Run, arguments: list[str]) -> None:
+    people, machine = run(*arguments, "nothing"), run(*arguments, "nothing", "--json")
+
+    assert people.exit_code == machine.exit_code == 1
+    assert people.stderr.startswith("error: ")
+    assert json.loads(machine.stderr)["error"]["code"] == "NOT_FOUND"
+
+
+def test_empty_lists_say_what_to_do(run: Run) -> None:
+    assert "import one with" in run("datasets", "list", "--project", "empty").stdout
+    assert "submit one with" in run("jobs", "list", "--project", "empty").stdout
+    assert "deploy MODEL" in run("deployments", "list", "--project", "empty").stdout
+    assert document(run("models", "list", "--project", "empty", "--json")) == {"model_versions": []}
+
+
+def test_an_image_that_is_no_file_is_named_before_any_call(run: Run) -> None:
+    result = run("predict", "d", "gone.png")
+
+    assert result.exit_code == 1
+    assert "gone.png is no file" in result.stderr
+
+
+def test_no_platform_is_answered_with_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINYARD_SERVER", "127.0.0.1:1")
+
+    result = CliRunner().invoke(main, ["jobs", "list"])
+
+    assert result.exit_code == 1
+    assert "no platform answers at 127.0.0.1:1: start one with `trainyard up`" in result.stderr

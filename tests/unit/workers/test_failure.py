@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import errno
+
+import pydantic
+import pytest
+import torch
+
+from services.core.errors import DatasetInvalid
+from services.core.states import FailureReason
+from workers.engine.errors import CheckpointMismatch, NonFiniteLoss
+from workers.failure import diagnose
+
+
+class Config(pydantic.BaseModel):
+    lr: float
+
+
+def invalid_config() -> pydantic.ValidationError:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Config.model_validate({"lr": "fast"})
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("err", "reason"),
+    [
+        pytest.param(MemoryError(), FailureReason.OUT_OF_MEMORY, id="python found no memory"),
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory"), FailureReason.OUT_OF_MEMORY, id="nor did the GPU"),
+        pytest.param(
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            FailureReason.OUT_OF_MEMORY,
+            id="nor did torch on the CPU",
+        ),
+        pytest.param(OSError(errno.ENOSPC, "No space left"), FailureReason.DISK_FULL, id="full disk"),
+        pytest.param(NonFiniteLoss("loss is nan", step=12), FailureReason.NON_FINITE_LOSS, id="nan"),
+        pytest.param(DatasetInvalid("too many bad images"), FailureReason.INVALID_DATASET, id="bad data"),
+        pytest.param(CheckpointMismatch("other shapes"), FailureReason.SPEC_INVALID, id="another network"),
+        pytest.param(invalid_config(), FailureReason.SPEC_INVALID, id="bad config"),
+        pytest.param(
+            RuntimeError("CUDA error: an illegal memory access was encountered"), FailureReason.GPU_LOST, id="GPU fault"
+        ),
+        pytest.param(
+            RuntimeError("unable to open shared memory object </torch_1>"), FailureReason.SHARED_MEMORY, id="/dev/shm"
+        ),
+        pytest.param(KeyError("weights"), FailureReason.CRASH, id="a bug"),
+    ],
+)
+def test_reason_of(err: BaseException, reason: FailureReason) -> None:
+    assert diagnose(err).reason is reason
+
+
+def test_the_step_of_an_error_is_kept() -> None:
+    assert diagnose(NonFiniteLoss("loss is nan", step=12)).step == 12
+
+
+def test_a_bad_config_is_named_field_by_field() -> None:
+    assert "lr: Input should be a valid number" in diagnose(invalid_config()).message

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from services.core.states import FailureReason
+from workers.outcome import DISK_FULL_DELAY_SECONDS, Ending, Verdict, decide
+from workers.stop import StopReason
+
+COMPLETED = {"reason": "completed", "step": 10, "bundle_dir": "/spool/bundle", "metrics": {}}
+STOPPED = {"reason": "stopped", "step": 10}
+
+
+@pytest.mark.parametrize(
+    ("ending", "verdict", "reason", "is_charged"),
+    [
+        pytest.param(Ending(code=0, final=COMPLETED), Verdict.SUCCEED, None, False, id="a final frame and exit 0"),
+        pytest.param(
+            Ending(code=0, final=COMPLETED, stop=StopReason.CANCEL),
+            Verdict.SUCCEED,
+            None,
+            False,
+            id="work that ended before the cancellation counts",
+        ),
+        pytest.param(
+            Ending(code=0, final=COMPLETED, stop=StopReason.LOST),
+            Verdict.ABANDON,
+            None,
+            False,
+            id="a lost lease beats even success",
+        ),
+        pytest.param(
+            Ending(code=0, final=STOPPED, stop=StopReason.NO_CONTACT),
+            Verdict.ABANDON,
+            None,
+            False,
+            id="without a database nothing can be written",
+        ),
+        pytest.param(
+            Ending(code=0, final=STOPPED, stop=StopReason.CANCEL), Verdict.CANCEL, None, False, id="cancelled"
+        ),
+        pytest.param(
+            Ending(signal=signal.SIGKILL, stop=StopReason.CANCEL),
+            Verdict.CANCEL,
+            None,
+            False,
+            id="a child that had to be killed is still cancelled",
+        ),
+        pytest.param(Ending(code=0, final=STOPPED, stop=StopReason.DRAIN), Verdict.REQUEUE, None, False, id="drained"),
+        pytest.param(
+            Ending(signal=signal.SIGKILL, stop=StopReason.DRAIN),
+            Verdict.REQUEUE,
+            None,
+            False,
+            id="a drain that ran out of time costs no attempt",
+        ),
+        pytest.param(
+            Ending(code=0, final=STOPPED), Verdict.REQUEUE, None, False, id="a service manager stopped the child itself"
+        ),
+        pytest.param(
+            Ending(code=0, final={"reason": "timeout", "step": 5}),
+            Verdict.FAIL,
+            FailureReason.TIMEOUT,
+            False,
+            id="the job's own time limit",
+        ),
+        pytest.param(
+            Ending(code=1, failure={"reason": "NON_FINITE_LOSS", "message": "m"}),
+            Verdict.FAIL,
+            FailureReason.NON_FINITE_LOSS,
+            False,
+            id="an exact resume meets the same loss",
+        ),
+        pytest.param(
+            Ending(code=1, failure={"reason": "INVALID_DATASET", "message": "m"}),
+            Verdict.FAIL,
+            FailureReason.INVALID_DATASET,
+            False,
+            id="bad data stays bad",
+        ),
+        pytest.param(
+            Ending(code=1, failure={"reason": "OUT_OF_MEMORY", "message": "m"}),
+            Verdict.FAIL,
+            FailureReason.OUT_OF_MEMORY,
+            False,
+            id="the same batch needs the same memory",
+        ),
+        pytest.param(
+            Ending(code=1, failure={"reason": "CRASH", "message": "m"}),
+            Verdict.REQUEUE,
+            FailureReason.CRASH,
+            True,
+            id="a traceback",
+        ),
+        pytest.param(
+            Ending(code=1, failure={"reason": "no such reason", "message": "m"}),
+            Verdict.REQUEUE,
+            FailureReason.INTERNAL,
+            True,
+            id="a reason nobody knows",
+        ),
+        pytest.param(
+            Ending(code=1, failure={"reason": "DISK_FULL", "message": "m"}),
+            Verdict.REQUEUE,
+            FailureReason.DISK_FULL,
+            False,
+            id="the worker's disk is not the job's fault",
+        ),
+        pytest.param(
+            Ending(code=1, failure={"reason": "GPU_LOST", "message": "m"}),
+            Verdict.REQUEUE,
+            FailureReason.GPU_LOST,
+            False,
+            id="nor is its GPU",
+        ),
+        pytest.param(
+            Ending(signal=signal.SIGSEGV), Verdict.REQUEUE, FailureReason.CRASH, True, id="a segmentation fault"
+        ),
+        pytest.param(
+            Ending(signal=signal.SIGKILL), Verdict.REQUEUE, FailureReason.CRASH, True, id="killed, nobody knows by whom"
+        ),
+        pytest.param(
+            Ending(signal=signal.SIGKILL, is_oom_killed=True),
+            Verdict.REQUEUE,
+            FailureReason.HOST_OUT_OF_MEMORY,
+            True,
+            id="killed by the kernel for memory",
+        ),
+        pytest.param(
+            Ending(signal=signal.SIGBUS), Verdict.REQUEUE, FailureReason.SHARED_MEMORY, True, id="shared memory"
+        ),
+        pytest.param(
+            Ending(signal=signal.SIGKILL, is_stalled=True), Verdict.REQUEUE, FailureReason.STALL, True, id="stuck"
+        ),
+        pytest.param(
+            Ending(is_parent_lost=True), Verdict.REQUEUE, FailureReason.WORKER_LOST, False, id="the warm parent died"
+        ),
+        pytest.param(
+            Ending(signal=signal.SIGKILL, is_stream_broken=True),
+            Verdict.REQUEUE,
+            FailureReason.CRASH,
+            True,
+            id="frames that cannot be read",
+        ),
+        pytest.param(Ending(code=0), Verdict.REQUEUE, FailureReason.CRASH, True, id="exit 0 without a final frame"),
+        pytest.param(
+            Ending(code=1, final=COMPLETED), Verdict.REQUEUE, FailureReason.CRASH, True, id="a result and then a crash"
+        ),
+    ],
+)
+def test_outcome(ending: Ending, verdict: Verdict, reason: FailureReason | None, is_charged: bool) -> None:
+    outcome = decide(ending)
+
+    assert (outcome.verdict, outcome.reason, outcome.is_charged) == (verdict, reason, is_charged)
+
+
+def test_a_failure_says_at_which_step_and_how_the_process_ended() -> None:
+    outcome = decide(Ending(signal=signal.SIGSEGV, last_step=41))
+
+    assert "SIGSEGV" in outcome.message
+    assert "step 41" in outcome.message
+    assert outcome.signal == signal.SIGSEGV
+
+
+def test_a_full_disk_waits_for_somebody_to_make_room() -> None:
+    outcome = decide(Ending(code=1, failure={"reason": "DISK_FULL", "message": "m"}))
+
+    assert outcome.delay_seconds == DISK_FULL_DELAY_SECONDS
+
+
+def test_a_crash_waits_for_the_usual_back_off() -> None:
+    assert decide(Ending(signal=signal.SIGSEGV)).delay_seconds is None
