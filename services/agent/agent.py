@@ -48,7 +48,6 @@ class Agent:
         objects: ObjectStore,
         agent_id: str,
         is_launching: bool = True,
-        limits: Limits | None = None,
     ) -> None:
         layout = Layout(settings.resolved_torchserve_dir.absolute())
         layout.create()
@@ -66,7 +65,9 @@ class Agent:
             client=self._client,
             models=ModelStore(layout.model_store, objects),
             model_log=layout.logs / "model_log.log",
-            limits=limits or Limits(),
+            limits=Limits(
+                start_seconds=settings.timings.serving_start_limit, restarts=settings.timings.serving_restart_limit
+            ),
         )
         self._wanted: list[Wanted] = []
         self._incarnation = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 _TAIL_BYTES = 200_000
 _REASON_CHARACTERS = 500
-_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): (\S.*)$")
+_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*): (\S.*)$")  # the last line of a traceback
 
 
 def failure_reason(log_file: Path, *, name: str, version: str) -> str | None:

@@ -36,6 +36,8 @@ class Timings(BaseModel):
     retry_base: float = 10.0
     retry_cap: float = 600.0
     reconcile_interval: float = 10.0
+    serving_start_limit: float = Field(120.0, description="A version whose workers take longer is given up on.")
+    serving_restart_limit: int = Field(5, description="So is one whose workers ended this often while starting.")
     collect_interval: float = 3600.0
 
 

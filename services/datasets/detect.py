@@ -29,12 +29,15 @@ def detect_format(tree: Tree) -> str:
         raise invalid("dataset", f"no JPEG, PNG or WEBP image; {hint}")
     if yolo.name_file(tree) is not None and _has_label_files(tree):
         return yolo.FORMAT
-    if tree.with_suffix(".json"):
+    documents = tree.with_suffix(".json")
+    if any(coco.is_coco_file(tree.path(name)) for name in documents):
         return coco.FORMAT
     if tree.with_suffix(".xml"):
         return voc.FORMAT
     if _has_label_files(tree):
         return yolo.FORMAT
+    if documents:
+        return coco.FORMAT
     raise invalid("dataset", f"no annotations found; {_EXPECTED}")
 
 

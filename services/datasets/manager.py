@@ -63,12 +63,19 @@ class DatasetManager:
     """Imports, finds and deletes datasets. Threads may share it; its methods block."""
 
     def __init__(
-        self, database: Database, store: ObjectStore, settings: Settings, *, limits: ImportLimits | None = None
+        self,
+        database: Database,
+        store: ObjectStore,
+        settings: Settings,
+        *,
+        limits: ImportLimits | None = None,
+        backoff: Backoff = _INSERT_BACKOFF,
     ) -> None:
         self._database = database
         self._store = store
         self._workplaces = settings.state_dir / "imports"
         self._limits = limits or ImportLimits()
+        self._backoff = backoff
         self._slots = threading.BoundedSemaphore(_MAX_IMPORTS)
 
     def create(
@@ -163,7 +170,7 @@ class DatasetManager:
                 with self._database.write() as session:
                     return datasets.insert(session, row)
             except DatabaseUnavailable:
-                time.sleep(_INSERT_BACKOFF.delay_seconds(attempt, rng))
+                time.sleep(self._backoff.delay_seconds(attempt, rng))
         with self._database.write() as session:
             return datasets.insert(session, row)
 

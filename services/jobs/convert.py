@@ -77,9 +77,9 @@ def job_to_proto(job: Job) -> pb.Job:
         update_time=timestamp(job.update_time),
         etag=job.etag,
     )
-    resources = spec["resources"]
-    message.resources.resource_class = _CLASSES_BACK[resources["class"]]
-    message.resources.processes = resources["processes"]
+    resources = spec.get("resources", {})
+    message.resources.resource_class = _CLASSES_BACK.get(resources.get("class"), pb.RESOURCE_CLASS_UNSPECIFIED)
+    message.resources.processes = resources.get("processes", 1)
     if job.checkpoint_step >= 0:
         message.checkpoint_step = job.checkpoint_step
     if job.model_version is not None:

@@ -7,13 +7,16 @@ writes to the context, so that a middleware is the same for all kinds of calls.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
+
+from services.core.errors import RequestInvalid
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -63,8 +66,9 @@ class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
+        parse = handler.request_deserializer
         codec = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": partial(_parse, parse) if parse is not None else None,
             "response_serializer": handler.response_serializer,
         }
         if handler.request_streaming and handler.response_streaming:
@@ -77,7 +81,7 @@ class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
 
     def _single(self, method: str, behaviour: Any, is_unary: bool) -> Any:
         async def handle(request: Any, context: Context) -> Any:
-            return await self._run(Call(method, is_unary, context), partial(behaviour, request, context))
+            return await self._run(Call(method, is_unary, context), partial(_answer, behaviour, request, context))
 
         return handle
 
@@ -93,8 +97,40 @@ class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         return await proceed()
 
 
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """Stands for a message that is none, until the chain can refuse it."""
+
+
+def _parse(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    # An exception here would leave gRPC as UNKNOWN, past every middleware.
+    try:
+        return parse(data)
+    except DecodeError:
+        return _Malformed()
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise RequestInvalid("the request is not a message of this method")
+    return request
+
+
+async def _checked_stream(requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
+
+
+def _checked_any(request: Any) -> Any:
+    return _checked_stream(request) if isinstance(request, AsyncIterable) else _checked(request)
+
+
+async def _answer(behaviour: Behaviour, request: Any, context: Context) -> Any:
+    return await behaviour(_checked_any(request), context)
+
+
 async def _pump(behaviour: Behaviour, request: Any, context: Context) -> None:
-    responses = behaviour(request, context)
+    responses = behaviour(_checked_any(request), context)
     if inspect.isawaitable(responses):
         await responses
         return

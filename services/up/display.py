@@ -103,7 +103,7 @@ def describe_ready(plan: Plan) -> str:
         f"ready: the API answers at {plan.address}\n"
         "  next: trainyard datasets demo digit-scenes digits\n"
         "        trainyard datasets import digits --name digits\n"
-        "        trainyard jobs submit detection/yolo_v1 --dataset digits --preset tiny --watch\n"
+        "        trainyard jobs submit detection/yolo_v1 --dataset digits --preset digits --watch\n"
         "  stop: Ctrl-C here, or `trainyard down`"
     )
 

@@ -80,7 +80,8 @@ def _part(
     if name == "api":
         probes = [grpc_serves(address)]
     if name == "serving":
-        probes.append(http_answers(LOOPBACK, torchserve.inference, "/ping"))
+        # TorchServe's own health check wants a token; its figures do not.
+        probes.append(http_answers(host, torchserve.metrics, "/metrics"))
     return PartSpec(
         name=name,
         command=(sys.executable, "-m", _MODULES[name]),

@@ -35,7 +35,9 @@ def scene_png(seed: int, *, width: int = 120, height: int = 90) -> bytes:
     return stream.getvalue()
 
 
-def write_detection_bundle(directory: Path, *, seed: int = 0, count: int = 3, spoil: dict[str, Any] | None = None) -> Path:
+def write_detection_bundle(
+    directory: Path, *, seed: int = 0, count: int = 3, spoil: dict[str, Any] | None = None
+) -> Path:
     """Write a bundle; `spoil` changes constants after the golden answers were made, so that they no longer hold."""
     entry = CATALOG[RECIPE]
     config = entry.load_config().preset("tiny")

@@ -47,8 +47,8 @@ class TorchServeEntry:
         if self._served is None:
             raise RuntimeError("TorchServe sent a request before initialize returned")
         answers = answer_batch(self._served, [_body(request) for request in data])
-        if len(answers) == 1 and answers[0].status != HTTPStatus.OK and not context.get_all_request_header(0):
-            # Only HTTP requests carry headers, and gRPC learns of errors in no other way.
+        if len(answers) == 1 and answers[0].status != HTTPStatus.OK and not _is_http(context):
+            # gRPC learns of errors in no other way.
             raise PredictionException(answers[0].reason, answers[0].status)
         for index, answer in enumerate(answers):
             _report(context, index, answer)
@@ -59,6 +59,11 @@ def _body(request: Mapping[str, Any]) -> bytes | bytearray:
     """Return what the caller sent: REST names it body, multipart and gRPC data."""
     value = request.get("body", request.get("data", b""))
     return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def _is_http(context: Any) -> bool:
+    """Return whether the first request has headers of its own, beside those TorchServe makes up for its parts."""
+    return any(isinstance(value, str) for value in context.get_all_request_header(0).values())
 
 
 def _report(context: Any, index: int, answer: Answer) -> None:

@@ -163,9 +163,11 @@ def artifacts(invocation: Invocation, *, job: str, folder: Path | None) -> None:
         found = list(client.list_artifacts(job))
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            # Newest first: of a file that grew, such as a log, only the last version is worth having.
+            newest = {artifact.file_name: artifact.name for artifact in reversed(found)}
             with transfer_bar(Console(stderr=True), "downloading") as on_progress:
-                for artifact in found:
-                    client.download(artifact.name, folder, on_progress=on_progress)
+                for name in newest.values():
+                    client.download(name, folder, on_progress=on_progress)
     if invocation.out.is_json:
         invocation.out.document(
             {"artifacts": [as_dict(each) for each in found], "folder": str(folder) if folder else None}
@@ -176,7 +178,7 @@ def artifacts(invocation: Invocation, *, job: str, folder: Path | None) -> None:
     ]
     invocation.out.table(("FILE", "KIND", "STEP", "SIZE", "ARTIFACT"), rows, empty="no artifacts")
     if folder is not None:
-        invocation.out.say(f"downloaded {len(found)} into {folder}")
+        invocation.out.say(f"downloaded the newest version of each into {folder}")
 
 
 def _fields(options: dict[str, str | int]) -> JobFields:

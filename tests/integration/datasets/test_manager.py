@@ -18,6 +18,7 @@ from services.core.errors import (
     RequestInvalid,
     StoreUnavailable,
 )
+from services.core.retry import Backoff
 from services.core.settings import Settings
 from services.datasets.manager import DatasetManager
 from services.db.database import Database
@@ -195,7 +196,7 @@ def test_objects_stay_when_nobody_knows_whether_the_row_was_stored(
 
     ambiguous = Ambiguous(settings.resolved_database_url)
     with pytest.raises(DatabaseUnavailable):
-        create(DatasetManager(ambiguous, store, settings), archive)
+        create(DatasetManager(ambiguous, store, settings, backoff=Backoff(base_seconds=0.01)), archive)
     ambiguous.dispose()
 
     version = create(DatasetManager(database, store, settings), archive)

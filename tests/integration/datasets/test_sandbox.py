@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import threading
 from pathlib import Path
 
 import psutil
@@ -26,12 +28,10 @@ def work(tmp_path: Path) -> Path:
 def large_images(count: int) -> dict[str, bytes]:
     """A COCO dataset of pictures that are small to store and slow to decode."""
     folder = build.coco(train=count, val=1)
+    target = io.BytesIO()
+    Image.new("RGB", (7000, 7000)).save(target, "PNG", compress_level=1)
     for n in range(1, count + 1):
-        image = Image.new("RGB", (7000, 7000), (n, n, n))
-        path = f"images/train/{n}.jpg"
-        target = build.io.BytesIO()
-        image.save(target, "PNG", compress_level=1)
-        folder.files[path] = target.getvalue()
+        folder.files[f"images/train/{n}.jpg"] = target.getvalue()
     for image_entry in folder.splits["train"]["images"]:
         image_entry.update(width=7000, height=7000)
     return folder.content()
@@ -63,8 +63,6 @@ def test_the_child_sees_no_credentials(tmp_path: Path, work: Path, monkeypatch: 
     pipe = tmp_path / "archive.zip"
     os.mkfifo(pipe)
     seen: list[str] = []
-
-    import threading
 
     def look() -> None:
         # Opening for writing returns when the child opens the archive, which it does before anything else.

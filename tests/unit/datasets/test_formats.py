@@ -190,6 +190,12 @@ def test_voc_images_no_list_names_are_left_aside_and_counted(importing: Any, tmp
     assert done.report.ignored == {"images no ImageSets list names": 1}
 
 
+def test_a_json_file_beside_voc_annotations_does_not_make_them_coco(importing: Any, tmp_path: Path) -> None:
+    files = {**build.voc(), "meta.json": b'{"author": "lab"}'}
+
+    assert importing(build.write_files(tmp_path / "source", files)).report.format == "voc"
+
+
 # --- YOLO
 
 

@@ -54,11 +54,14 @@ def test_the_paper_s_levels_give_its_8732_boxes_near_torchvision_s():
     features = [torch.zeros(1, 1, n, n) for n in (38, 19, 10, 5, 3, 1)]
     theirs = reference(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), features)[0] / 300
     assert len(ours) == 8732
-    # The order within a place differs: sort the boxes of each.
-    assert torch.allclose(_sorted(ours), _sorted(theirs), atol=0.002)
+    torch.testing.assert_close(_in_reference_order(ours, grids), theirs, atol=0.002, rtol=0)
 
 
-def _sorted(boxes: torch.Tensor) -> torch.Tensor:
-    rounded = (boxes * 100).round()
-    order = sorted(range(len(boxes)), key=lambda i: rounded[i].tolist())
-    return boxes[order]
+def _in_reference_order(ours: torch.Tensor, grids: list[tuple[int, int]]) -> torch.Tensor:
+    """Put the second size of each place second, where torchvision has it."""
+    levels, start = [], 0
+    for (height, width), count in zip(grids, SsdConfig().num_default_boxes(), strict=True):
+        places = ours[start : start + height * width * count].view(-1, count, 4)
+        levels.append(torch.cat([places[:, :1], places[:, -1:], places[:, 1:-1]], dim=1).reshape(-1, 4))
+        start += height * width * count
+    return torch.cat(levels)

@@ -22,7 +22,7 @@ from workers.engine.data import ShuffledBatches, step_generator
 from workers.families.base import Placement
 from workers.families.detection import augment
 from workers.families.detection.config import Augment, Data
-from workers.families.detection.images import Fit, ImageInvalid, decode, fit, letterbox
+from workers.families.detection.images import Fit, ImageInvalid, fit, read_square
 
 # Padded shapes of rich datasets vary in these strides, so that kernels meet few of them.
 _TRUTHS_STRIDE = 8
@@ -151,12 +151,12 @@ class SquareImages:
     def _load(self, index: int) -> Tensor:
         record = self.records[index]
         try:
-            image = decode(record.read(), upright=False)
+            square, placed = read_square(record.read(), self.size, upright=False)
         except ImageInvalid as err:
             raise DatasetInvalid(f"{record.member}: {err}; import the dataset again without it") from err
-        if tuple(image.shape[-2:]) != (record.height, record.width):
+        if placed != self.fit_of(index):
             raise DatasetInvalid(f"{record.member} is not {record.width} x {record.height}; import the dataset again")
-        return letterbox(image, self.size)[0]
+        return square
 
 
 @dataclass(frozen=True, slots=True)

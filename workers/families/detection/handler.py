@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from workers.families.base import Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
-from workers.families.detection.images import Fit, ImageInvalid, decode, letterbox, stack
+from workers.families.detection.images import Fit, ImageInvalid, normalise, read_square
 from workers.families.detection.postprocess import Detections, Thresholds, select
 
 _MAX_DETECTIONS = 1000
@@ -73,7 +73,7 @@ class DetectionHandler(Handler):
     def _prepare(self, instance: Instance) -> tuple[Tensor, Fit, Thresholds] | InstanceInvalid:
         try:
             thresholds = read_thresholds(instance.params, classes=self.classes, defaults=self.defaults)
-            square, placed = letterbox(decode(_image_bytes(instance)), self.size)
+            square, placed = read_square(_image_bytes(instance), self.size)
         except InstanceInvalid as err:
             return err
         except ImageInvalid as err:
@@ -84,7 +84,7 @@ class DetectionHandler(Handler):
         if not prepared:
             return []
         with torch.inference_mode():
-            boxes, scores = network(stack([square for square, _, _ in prepared]))
+            boxes, scores = network(normalise(torch.stack([square for square, _, _ in prepared])))
             boxes, scores = boxes.float().cpu(), scores.float().cpu()
             return [
                 self._describe(select(boxes[row], scores[row], placed, thresholds), placed)

@@ -6,12 +6,10 @@ Training, evaluation and serving all decode, fit and normalise with these functi
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torchvision.io  # registers torch.ops.image
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
@@ -22,8 +20,10 @@ FILL = (124, 116, 104)
 """Colour around a fitted image: the mean, so that after normalisation it is nearly zero."""
 MAX_PIXELS = 50_000_000
 
+# Pillow, not torchvision: torchvision 0.29.2 ends the process on a PNG with too few rows.
 _FORMATS = ("JPEG", "PNG", "WEBP")
-_READ_RGB = torchvision.io.ImageReadMode.RGB.value
+_ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class ImageInvalid(ValueError):
@@ -76,9 +76,12 @@ def fit(height: int, width: int, size: int) -> Fit:
     )
 
 
-def letterbox(image: Tensor, size: int) -> tuple[Tensor, Fit]:
-    """Fit a uint8 image (3, H, W) into a square of `size`, filling the rest."""
-    placed = fit(image.shape[-2], image.shape[-1], size)
+def letterbox(image: Tensor, size: int, *, placed: Fit | None = None) -> tuple[Tensor, Fit]:
+    """Fit a uint8 image (3, H, W) into a square of `size`, filling the rest.
+
+    `placed` says where it goes when the image was decoded smaller than it is.
+    """
+    placed = placed or fit(image.shape[-2], image.shape[-1], size)
     inner_height, inner_width = placed.inner
     if (inner_height, inner_width) != tuple(image.shape[-2:]):
         image = functional.interpolate(image[None], (inner_height, inner_width), mode="bilinear", antialias=True)[0]
@@ -87,6 +90,20 @@ def letterbox(image: Tensor, size: int) -> tuple[Tensor, Fit]:
     square = torch.tensor(FILL, dtype=torch.uint8)[:, None, None].expand(3, size, size).clone()
     square[:, placed.top : placed.top + inner_height, placed.left : placed.left + inner_width] = image
     return square, placed
+
+
+def read_square(data: bytes, size: int, *, upright: bool = True) -> tuple[Tensor, Fit]:
+    """Decode an image and fit it into a square; large JPEGs are decoded no finer than needed.
+
+    Raises:
+        ImageInvalid: see `decode`.
+    """
+    header = _open(data)
+    height, width = _shown_size(header, upright=upright)
+    placed = fit(height, width, size)
+    stored = placed.inner if (height, width) == (header.height, header.width) else placed.inner[::-1]
+    header.draft("RGB", stored[::-1])
+    return letterbox(_decode(header, upright=upright), size, placed=placed)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -110,12 +127,7 @@ def decode(data: bytes, *, upright: bool = True) -> Tensor:
     Raises:
         ImageInvalid: unreadable, of another format or too large.
     """
-    header = _open(data)
-    plain = header.mode in ("RGB", "L") and header.format in ("JPEG", "PNG")
-    try:
-        return _decode_plain(data, header, upright) if plain else _decode_any(header, upright)
-    except Exception as err:  # whatever a decoder makes of a stranger's bytes, the bytes are at fault
-        raise ImageInvalid(f"the {header.format} image is damaged or incomplete; send a complete file") from err
+    return _decode(_open(data), upright=upright)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -126,39 +138,39 @@ def _open(data: bytes) -> Image.Image:
         header = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
         raise ImageInvalid(too_large) from err
-    except Exception as err:
+    except Exception as err:  # noqa: BLE001 - as in _decode
         raise ImageInvalid("the bytes are not a JPEG, PNG or WebP image") from err
     if header.width * header.height > MAX_PIXELS:
         raise ImageInvalid(too_large)
     return header
 
 
-def _decode_plain(data: bytes, header: Image.Image, upright: bool) -> Tensor:
-    # The functions of torchvision.io warn at every call since 0.29; the operators under them do not.
-    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    operator = torch.ops.image.decode_jpeg if header.format == "JPEG" else torch.ops.image.decode_png
-    image: Tensor = operator(buffer, _READ_RGB, upright)
-    return (image.to(torch.int32) >> 8).to(torch.uint8) if image.dtype == torch.uint16 else image
+def _shown_size(header: Image.Image, *, upright: bool) -> tuple[int, int]:
+    is_on_its_side = upright and header.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+    return (header.width, header.height) if is_on_its_side else (header.height, header.width)
 
 
-def _decode_any(header: Image.Image, upright: bool) -> Tensor:
-    header.seek(0)
-    image = ImageOps.exif_transpose(header) if upright else header
+def _decode(image: Image.Image, *, upright: bool) -> Tensor:
+    kind = image.format
+    try:
+        if upright:
+            image = ImageOps.exif_transpose(image)
+        pixels = np.array(_to_rgb(image))
+    except Exception as err:  # noqa: BLE001 - whatever a decoder makes of a stranger's bytes, they are at fault
+        raise ImageInvalid(f"the {kind} image is damaged or incomplete; send a complete file") from err
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    pixels = np.array(image.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return image.convert("RGB")
 
 
 def to_pixels(image: Tensor) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
     """Return a uint8 image (3, H, W) as the (H, W, 3) array that Pillow takes."""
     return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
-
-
-def stack(squares: Sequence[Tensor]) -> Tensor:
-    """Return fitted images as one normalised batch, the network's input."""
-    return normalise(torch.stack(list(squares)))

@@ -1,0 +1,21 @@
+"""Everything the controller tells Prometheus, declared once."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+LEADING = Gauge("trainyard_controller_leading", "1 while this controller is the active one.")
+TICKS = Counter("trainyard_controller_ticks_total", "Rounds of a loop, by how they ended.", ("loop", "state"))
+DISPATCHED = Counter("trainyard_dispatched_messages_total", "Messages sent to workers.", ("queue",))
+REAPED = Counter("trainyard_reaped_leases_total", "Leases of jobs that ran out, by the job's next state.", ("state",))
+COLLECTED = Counter("trainyard_collected_objects_total", "Stored prefixes removed, by what they were.", ("kind",))
+
+JOBS = Gauge("trainyard_jobs", "Jobs by state.", ("state",))
+QUEUED = Gauge("trainyard_queued_jobs", "Jobs that wait, by queue.", ("queue",))
+RUNNING = Gauge("trainyard_running_jobs", "Jobs that run, by queue.", ("queue",))
+QUEUE_AGE = Gauge("trainyard_queue_age_seconds", "Age of the oldest waiting job, by queue.", ("queue",))
+DEPLOYMENTS = Gauge("trainyard_deployments", "Deployments by state.", ("state",))
+WORKERS = Gauge("trainyard_workers", "Workers heard of lately, by state.", ("state",))
+SLOTS = Gauge("trainyard_worker_slots", "Slots of live workers, by queue.", ("queue",))
+
+FIGURES = (JOBS, QUEUED, RUNNING, QUEUE_AGE, DEPLOYMENTS, WORKERS, SLOTS)

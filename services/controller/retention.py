@@ -1,0 +1,48 @@
+"""Retires checkpoints: the row is hidden first, then the objects go, then the row."""
+
+from __future__ import annotations
+
+import structlog
+
+from services.controller import metrics
+from services.db import checkpoints, outbox
+from services.db.database import Database
+from services.db.garbage import jobs_to_tidy
+from services.storage.port import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+KEEP_LAST = 3
+DELETE_CHECKPOINT = "checkpoint.delete"
+
+
+class Retention:
+    """Keeps the last checkpoints of each job, the best and every tenth."""
+
+    def __init__(self, database: Database, *, changed_within_seconds: float) -> None:
+        self._database = database
+        self._changed_within = changed_within_seconds
+
+    def tick(self) -> None:
+        """Mark what may go, with the effect that removes its objects, in one transaction a job."""
+        with self._database.read() as session:
+            job_ids = jobs_to_tidy(session, keep_last=KEEP_LAST, changed_within_seconds=self._changed_within)
+        for job_id in job_ids:
+            with self._database.write() as session:
+                retired = checkpoints.retention(session, job_id, keep_last=KEEP_LAST)
+                for row in checkpoints.mark_deleting(session, [row.id for row in retired]):
+                    outbox.put(session, DELETE_CHECKPOINT, row.id, {"prefix": row.prefix})
+
+
+class CheckpointRemover:
+    """Carries out `checkpoint.delete`."""
+
+    def __init__(self, database: Database, store: ObjectStore) -> None:
+        self._database = database
+        self._store = store
+
+    def __call__(self, item: outbox.Item) -> None:
+        self._store.delete_prefix(item.payload["prefix"])
+        with self._database.write() as session:
+            checkpoints.delete(session, item.key)
+        metrics.COLLECTED.labels("checkpoint").inc()

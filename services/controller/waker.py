@@ -1,0 +1,58 @@
+"""Wakes the dispatchers as soon as a commit leaves something for them, so that nobody waits for an interval."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from services.controller.loop import Loop
+from services.core.errors import PlatformError
+from services.db.changes import ChangeFeed
+from services.db.database import Database
+from services.db.waiting import has_unsent_archives, has_unsent_jobs
+
+log = structlog.get_logger(__name__)
+
+WAIT_SECONDS = 1.0
+REST_SECONDS = 0.02
+"""Between two looks: a storm of commits is one look at the tables, not one each."""
+
+
+class Waker:
+    """A thread that waits for commits. Losing it or a wake costs one interval of the loops."""
+
+    def __init__(self, database: Database, *, jobs: Loop, archives: Loop) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._archives = archives
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, *, timeout_seconds: float) -> None:
+        self._stopping.set()
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        feed: ChangeFeed | None = None
+        while not self._stopping.is_set():
+            try:
+                feed = feed or self._database.changes()
+                if feed.wait(WAIT_SECONDS):
+                    self._look()
+            except PlatformError as err:
+                log.warning("waker_waits", reason=err.reason)
+                self._stopping.wait(WAIT_SECONDS)
+            self._stopping.wait(REST_SECONDS)
+        if feed is not None:
+            feed.close()
+
+    def _look(self) -> None:
+        with self._database.read() as session:
+            if has_unsent_jobs(session):
+                self._jobs.wake()
+            if has_unsent_archives(session):
+                self._archives.wake()

@@ -1,0 +1,80 @@
+"""What the collector needs to know: which jobs have checkpoints to retire, and which stored prefixes nobody owns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.db import tables as t
+from services.db.types import now
+
+BATCH = 500
+
+
+def jobs_to_tidy(session: Session, *, keep_last: int, changed_within_seconds: float) -> list[str]:
+    """Return jobs that changed lately and have more than `keep_last` checkpoints, or one whose deletion is begun."""
+    row = t.checkpoints.c
+    count = sa.func.count()
+    is_deleting = sa.func.max(sa.case((row.state == "deleting", 1), else_=0))
+    query = (
+        sa.select(row.job_id)
+        .join_from(t.checkpoints, t.jobs, row.job_id == t.jobs.c.id)
+        .where(row.state.in_(("committed", "deleting")))
+        .group_by(row.job_id, t.jobs.c.update_time)
+        .having((is_deleting == 1) | ((count > keep_last) & (t.jobs.c.update_time > now(-changed_within_seconds))))
+    )
+    return list(session.execute(query).scalars())
+
+
+def abandoned_attempts(
+    session: Session, attempts: Collection[tuple[str, int]], *, older_than_seconds: float
+) -> set[tuple[str, int]]:
+    """Return those (job id, token) whose attempt ended that long ago: they can write nothing any more."""
+    return {
+        (row.job_id, row.token)
+        for batch in _batches(sorted({job_id for job_id, _ in attempts}))
+        for row in session.execute(
+            sa.select(t.attempts.c.job_id, t.attempts.c.token).where(
+                t.attempts.c.job_id.in_(batch), t.attempts.c.end_time < now(-older_than_seconds)
+            )
+        )
+        if (row.job_id, row.token) in attempts
+    }
+
+
+def ended_jobs(session: Session, job_ids: Collection[str], *, older_than_seconds: float) -> set[str]:
+    """Return those jobs that ended that long ago."""
+    is_old = t.jobs.c.end_time < now(-older_than_seconds)
+    return _found(session, t.jobs.c.id, job_ids, is_old)
+
+
+def known_prefixes(session: Session, prefixes: Collection[str]) -> set[str]:
+    """Return those that a checkpoint or a model bundle has."""
+    found = _found(session, t.checkpoints.c.prefix, prefixes)
+    return found | _found(session, t.model_versions.c.bundle_prefix, prefixes)
+
+
+def known_keys(session: Session, keys: Collection[str]) -> set[str]:
+    """Return those that an artifact, a dataset's manifest or an archive has."""
+    columns = (t.artifacts.c.key, t.dataset_versions.c.manifest_key, t.archives.c.key)
+    return {key for column in columns for key in _found(session, column, keys)}
+
+
+def versions_in_building(session: Session, version_ids: Collection[str]) -> set[str]:
+    """Return those model versions that have an archive not built yet."""
+    is_open = t.archives.c.state.in_(("queued", "building"))
+    return _found(session, t.archives.c.model_version_id, version_ids, is_open)
+
+
+def _found(session: Session, column: Any, values: Collection[str], *conditions: Any) -> set[str]:
+    found: set[str] = set()
+    for batch in _batches(sorted(values)):
+        found.update(session.execute(sa.select(column).where(column.in_(batch), *conditions)).scalars())
+    return found
+
+
+def _batches(values: list[str]) -> list[list[str]]:
+    return [values[start : start + BATCH] for start in range(0, len(values), BATCH)]

@@ -1,0 +1,21 @@
+"""Whether anything waits for its first message: a cheap question for whoever is woken by every commit."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.db import tables as t
+
+
+def has_unsent_jobs(session: Session) -> bool:
+    """Return whether a queued job was never sent for since it was queued."""
+    query = sa.select(t.jobs.c.id).where(t.IS_QUEUED, t.jobs.c.dispatch_time.is_(None)).limit(1)
+    return session.execute(query).one_or_none() is not None
+
+
+def has_unsent_archives(session: Session) -> bool:
+    """Return whether an archive to build was never sent for."""
+    is_queued = t.archives.c.state == sa.literal_column("'queued'")
+    query = sa.select(t.archives.c.id).where(is_queued, t.archives.c.dispatch_time.is_(None)).limit(1)
+    return session.execute(query).one_or_none() is not None
