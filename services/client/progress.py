@@ -11,7 +11,7 @@ _TERMINAL_STATES = frozenset(
     (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED),
 )
 # Recent steps count more: speed changes with evaluation, heat and neighbours.
-_SMOOTHING = 0.3
+_SMOOTHING = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,12 @@ FORGET_AFTER_SECONDS = 7 * 24 * 3600.0
 class Cleanup:
     """Small deletions whose rows say what is due."""
 
-    def __init__(self, database: Database, store: ObjectStore) -> None:
+    def __init__(
+        self, database: Database, store: ObjectStore, *, purge_after_seconds: float = PURGE_AFTER_SECONDS
+    ) -> None:
         self._database = database
         self._store = store
+        self._purge_after = purge_after_seconds
 
     def tick_deployments(self) -> None:
         """Drop deleted deployments that no live agent serves any more."""
@@ -29,7 +32,7 @@ class Cleanup:
     def tick_datasets(self) -> None:
         """Remove the objects of deleted datasets, some time after the last job could have read them."""
         with self._database.read() as session:
-            due = datasets.due_for_purge(session, limit=BATCH, older_than_seconds=PURGE_AFTER_SECONDS)
+            due = datasets.due_for_purge(session, limit=BATCH, older_than_seconds=self._purge_after)
         for version in due:
             self._purge(version)
 

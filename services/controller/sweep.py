@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 AGE = timedelta(hours=24)
 ROOT = "projects/"
 _CHECKPOINT = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/checkpoints/\d+-(?P<token>\d+)/")
-_ARTIFACT = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/artifacts/[^/]+/.+")
+_ARTIFACT = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/artifacts/.+")
 _DATASET = re.compile(r"projects/[^/]+/datasets/[^/]+/(?P<id>[^/]+)/")
 _BUNDLE = re.compile(r"projects/[^/]+/models/[^/]+/(?P<id>[^/]+)/bundle/")
 _ARCHIVE = re.compile(r"projects/[^/]+/models/[^/]+/(?P<id>[^/]+)/archives/[^/]+/.+")

@@ -61,11 +61,14 @@ class DownloadManager:
         """Yield the bytes of an object.
 
         Raises:
-            IntegrityError: the store holds another number of bytes.
+            IntegrityError: the store lost it, or holds another number of bytes.
         """
         loop = asyncio.get_running_loop()
         opened = self._store.open(source.key)
-        stream = await loop.run_in_executor(self._threads, opened.__enter__)
+        try:
+            stream = await loop.run_in_executor(self._threads, opened.__enter__)
+        except ObjectNotFound as err:
+            raise IntegrityError(f"{source.key} has a row, but no object") from err
         sent = 0
         try:
             while block := await loop.run_in_executor(self._threads, stream.read, READ_BYTES):

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -140,7 +141,7 @@ def read_parts(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Pa
         module.load_state_dict(load_file(directory / "weights.safetensors"))
         handler = entry.load_handler()(spec)
         return Parts(bundle["recipe"], handler, module.eval(), read_golden(directory))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as err:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as err:
         raise BundleInvalid(f"the bundle cannot be read: {type(err).__name__}: {err}") from err
 
 

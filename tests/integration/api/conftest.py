@@ -11,13 +11,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-
-from services.api.compose import Api
-from services.core.settings import Settings
-from services.db.database import Database
-from services.storage.open import open_store
-from services.storage.port import ObjectStore
-from tests.stack.builders import make_dataset
 from trainyard.v1 import (
     dataset_pb2_grpc,
     deployment_pb2_grpc,
@@ -26,6 +19,13 @@ from trainyard.v1 import (
     model_pb2_grpc,
     recipe_pb2_grpc,
 )
+
+from services.api.compose import Api
+from services.core.settings import Settings
+from services.db.database import Database
+from services.storage.open import open_store
+from services.storage.port import ObjectStore
+from tests.stack.builders import make_dataset
 
 TIMEOUT = 30.0
 

@@ -9,10 +9,10 @@ import grpc
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from trainyard.v1 import dataset_pb2, deployment_pb2, job_pb2, model_pb2, recipe_pb2
 
 from tests.integration.api.conftest import Running, job_request
 from tests.integration.api.failures import refused
-from trainyard.v1 import dataset_pb2, deployment_pb2, job_pb2, model_pb2, recipe_pb2
 
 CODE = grpc.StatusCode
 
@@ -37,7 +37,9 @@ def raw(api: Running, method: str, body: bytes) -> Callable[[], Any]:
             lambda api: lambda: api.create(display_name="x" * 5 * 2**20), CODE.RESOURCE_EXHAUSTED, id="5 MiB message"
         ),
         pytest.param(
-            lambda api: raw(api, "/trainyard.v1.JobService/CreateJob", b"\xff" * 100), CODE.INVALID_ARGUMENT, id="not a message"
+            lambda api: raw(api, "/trainyard.v1.JobService/CreateJob", b"\xff" * 100),
+            CODE.INVALID_ARGUMENT,
+            id="not a message",
         ),
         pytest.param(lambda api: raw(api, "/trainyard.v1.JobService/Nothing", b""), CODE.UNIMPLEMENTED, id="no method"),
         pytest.param(lambda api: raw(api, "/nothing.Nothing/Nothing", b""), CODE.UNIMPLEMENTED, id="no service"),
@@ -68,22 +70,24 @@ def raw(api: Running, method: str, body: bytes) -> Callable[[], Any]:
             id="no recipe",
         ),
         pytest.param(
-            lambda api: lambda: api.datasets.GetDataset(
-                dataset_pb2.GetDatasetRequest(name="projects/default/datasets/x")
+            lambda api: (
+                lambda: api.datasets.GetDataset(dataset_pb2.GetDatasetRequest(name="projects/default/datasets/x"))
             ),
             CODE.NOT_FOUND,
             id="no dataset",
         ),
         pytest.param(
-            lambda api: lambda: list(
-                api.models.DownloadArtifact(model_pb2.DownloadArtifactRequest(name="projects/default/jobs/x"))
+            lambda api: (
+                lambda: list(
+                    api.models.DownloadArtifact(model_pb2.DownloadArtifactRequest(name="projects/default/jobs/x"))
+                )
             ),
             CODE.INVALID_ARGUMENT,
             id="nothing to download",
         ),
         pytest.param(
-            lambda api: lambda: api.deployments.Predict(
-                deployment_pb2.PredictRequest(name="projects/default/deployments/x")
+            lambda api: (
+                lambda: api.deployments.Predict(deployment_pb2.PredictRequest(name="projects/default/deployments/x"))
             ),
             CODE.INVALID_ARGUMENT,
             id="no instances",

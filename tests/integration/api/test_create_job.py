@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from google.protobuf.struct_pb2 import Struct
+from trainyard.v1 import job_pb2
 
 from services.core.ids import new_id
 from services.db import datasets, jobs
 from tests.integration.api.conftest import TIMEOUT, Running, job_request
 from tests.integration.api.failures import refused
 from tests.stack.builders import new_dataset
-from trainyard.v1 import job_pb2
 
 
 def overrides(values: dict[str, object]) -> Struct:

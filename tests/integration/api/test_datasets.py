@@ -10,12 +10,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from trainyard.v1 import dataset_pb2 as pb
 
 from services.core.ids import new_id
 from services.datasets.shape_scenes import write_shape_scenes
 from tests.integration.api.conftest import Running
 from tests.integration.api.failures import refused
-from trainyard.v1 import dataset_pb2 as pb
 
 SECONDS = 120.0
 

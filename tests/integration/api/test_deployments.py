@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.struct_pb2 import Struct
+from trainyard.v1 import deployment_pb2 as pb
 
 from services.core.ids import new_id
 from services.core.states import JobState
@@ -20,7 +21,6 @@ from services.db.deployments import Observed
 from tests.integration.api.conftest import Running
 from tests.integration.api.failures import refused
 from tests.stack.builders import new_model_version, sha256
-from trainyard.v1 import deployment_pb2 as pb
 
 ARCHIVE = sha256("archive")
 TOKEN = "let-me-in"

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import grpc
+from trainyard.v1 import job_pb2
+from trainyard.v1 import model_pb2 as pb
 
 from services.core.ids import new_id
 from services.core.states import JobState
@@ -18,8 +20,6 @@ from services.storage.manifest import upload_directory
 from tests.integration.api.conftest import Running
 from tests.integration.api.failures import refused
 from tests.stack.builders import new_checkpoint, new_model_version
-from trainyard.v1 import job_pb2
-from trainyard.v1 import model_pb2 as pb
 
 
 def claimed(api: Running) -> tuple[job_pb2.Job, Lease]:
@@ -43,7 +43,7 @@ def write_files(directory: Path, **files: bytes) -> Path:
 def test_an_artifact_comes_back_as_it_was_stored(api: Running) -> None:
     content = os.urandom(3 * 2**20 + 17)
     job, lease = claimed(api)
-    key = layout.artifact("default", lease.job_id, new_id(), "samples.png")
+    key = layout.artifact("default", lease.job_id, "samples-000005.png")
     info = api.store.put(key, content)
     with api.database.write() as session:
         new = NewArtifact(
@@ -108,7 +108,7 @@ def test_only_files_of_the_manifest_can_be_fetched(api: Running, tmp_path: Path)
 
 def test_bytes_that_vanished_from_the_store_are_an_error(api: Running) -> None:
     job, lease = claimed(api)
-    key = layout.artifact("default", lease.job_id, new_id(), "log.txt")
+    key = layout.artifact("default", lease.job_id, "log.txt")
     with api.database.write() as session:
         new = NewArtifact(name="log.txt", kind="log", key=key, size_bytes=3, sha256="0" * 64, step=0)
         artifacts.add(session, lease, new)
@@ -116,5 +116,5 @@ def test_bytes_that_vanished_from_the_store_are_an_error(api: Running) -> None:
 
     refusal = refused(lambda: download(api, artifact.name))
 
-    assert refusal.code == grpc.StatusCode.NOT_FOUND
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTEGRITY")
     assert key not in refusal.message

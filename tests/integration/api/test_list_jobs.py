@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import grpc
+from trainyard.v1 import job_pb2
 
 from tests.integration.api.conftest import Running
 from tests.integration.api.failures import refused
-from trainyard.v1 import job_pb2
 
 
 def test_pages_show_every_job_once_newest_first(api: Running) -> None:
@@ -60,9 +60,7 @@ def test_another_project_sees_nothing(api: Running) -> None:
     job = api.create()
 
     listed = api.jobs.ListJobs(job_pb2.ListJobsRequest(parent="projects/other")).jobs
-    refusal = refused(
-        lambda: api.jobs.GetJob(job_pb2.GetJobRequest(name=job.name.replace("default", "other")))
-    )
+    refusal = refused(lambda: api.jobs.GetJob(job_pb2.GetJobRequest(name=job.name.replace("default", "other"))))
 
     assert not listed
     assert refusal.code == grpc.StatusCode.NOT_FOUND

@@ -13,9 +13,9 @@ from urllib.request import urlopen
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from trainyard.v1 import job_pb2, job_pb2_grpc
 
 from tests.stack.platform import free_port
-from trainyard.v1 import job_pb2, job_pb2_grpc
 
 START_SECONDS = 60.0
 
@@ -77,9 +77,7 @@ def test_it_serves_and_drains(environment: dict[str, str], process: subprocess.P
     assert process.wait(20) == 0
 
 
-def test_a_second_server_on_the_port_fails(
-    environment: dict[str, str], process: subprocess.Popen[bytes]
-) -> None:
+def test_a_second_server_on_the_port_fails(environment: dict[str, str], process: subprocess.Popen[bytes]) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{environment['TRAINYARD_API_PORT']}") as channel:
         grpc.channel_ready_future(channel).result(START_SECONDS)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from trainyard.v1 import job_pb2
 
 from services.core.states import FailureReason, JobState
 from services.db import jobs
@@ -14,7 +15,6 @@ from services.db.jobs import Failure, Lease
 from tests.integration.api.conftest import TIMEOUT, Running, ServerThread
 from tests.integration.api.failures import refused
 from tests.stack.builders import new_checkpoint, new_model_version
-from trainyard.v1 import job_pb2
 
 
 def claim(api: Running, job: job_pb2.Job) -> Lease:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,7 +198,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_more(
     job_id, child = start_long_job(yard, checkpoint_every_steps=5)
     token = yard.job(job_id).token
 
-    os.kill(worker.pid, signal.SIGSTOP)
+    freeze(yard, worker)
     try:
         until(lambda: reap(yard) == [job_id], what="the reaper to take the job")
     finally:
@@ -249,7 +249,25 @@ def test_a_damaged_checkpoint_is_retired_and_the_one_before_is_used(yard: Yard) 
     yard.until_state(job_id, JobState.CANCELLED)
 
 
+def freeze(yard: Yard, worker: subprocess.Popen[bytes]) -> None:
+    """Stop the worker between two of its transactions: SQLite's lock is the whole database's."""
+
+    def is_frozen_without_a_lock() -> bool:
+        os.kill(worker.pid, signal.SIGSTOP)
+        connection = sqlite3.connect(yard.database.url.database or "", timeout=0.1, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            os.kill(worker.pid, signal.SIGCONT)
+            return False
+        finally:
+            connection.close()
+        return True
+
+    until(is_frozen_without_a_lock, what="a moment without a lock")
+
+
 def reap(yard: Yard) -> list[str]:
-    time.sleep(0.05)
     with yard.database.write() as session:
         return [reaped.job_id for reaped in jobs.reap(session, limit=10)]

@@ -52,7 +52,11 @@ def test_bipartite_assignment_is_the_greedy_rule(data: st.DataObject):
     num_truths, num_anchors = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 9))
     # Few distinct values, so that ties are common.
     values = data.draw(
-        st.lists(st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.7, 0.9]), min_size=2 * num_truths * num_anchors, max_size=2 * num_truths * num_anchors)
+        st.lists(
+            st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.7, 0.9]),
+            min_size=2 * num_truths * num_anchors,
+            max_size=2 * num_truths * num_anchors,
+        )
     )
     flags = data.draw(st.lists(st.booleans(), min_size=2 * num_truths, max_size=2 * num_truths))
     iou = torch.tensor(values).reshape(2, num_truths, num_anchors)

@@ -31,7 +31,10 @@ def test_a_preset_survives_json(config, name):
             YoloV1Config, {"schedule": {"name": "milestones"}}, "use schedule.name 'constant'", id="no milestones"
         ),
         pytest.param(
-            YoloV1Config, {"schedule": {"name": "cosine", "milestones": [[1, 0.1]]}}, "leave it out", id="idle milestones"
+            YoloV1Config,
+            {"schedule": {"name": "cosine", "milestones": [[1, 0.1]]}},
+            "leave it out",
+            id="idle milestones",
         ),
         pytest.param(
             YoloV1Config,
@@ -39,7 +42,9 @@ def test_a_preset_survives_json(config, name):
             "must be below limits.max_steps",
             id="warm-up longer than training",
         ),
-        pytest.param(YoloV1Config, {"augment": {"scale": [1.2, 0.8]}}, "[1, 1] turns zoom off", id="range turned round"),
+        pytest.param(
+            YoloV1Config, {"augment": {"scale": [1.2, 0.8]}}, "[1, 1] turns zoom off", id="range turned round"
+        ),
         pytest.param(YoloV1Config, {"optim": {"learning_rate": 1}}, "Extra inputs", id="unknown keys are errors"),
     ],
 )

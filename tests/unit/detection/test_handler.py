@@ -129,9 +129,7 @@ def test_every_kind_of_colour_image_shows_its_colours(data):
         pytest.param(encoded(Image.new("L", (64, 64), 77), "JPEG"), id="grey jpeg"),
         pytest.param(encoded(Image.new("L", (64, 64), 77)), id="grey png"),
         pytest.param(encoded(Image.new("LA", (64, 64), (77, 255))), id="grey with alpha"),
-        pytest.param(
-            encoded(Image.fromarray(np.full((64, 64), 77 * 257, np.uint16))), id="16-bit grey"
-        ),
+        pytest.param(encoded(Image.fromarray(np.full((64, 64), 77 * 257, np.uint16))), id="16-bit grey"),
     ],
 )
 def test_grey_images_become_three_equal_channels(data):
@@ -161,10 +159,10 @@ def test_a_turned_photo_is_answered_as_people_see_it():
         pytest.param(b"", "empty", id="empty"),
         pytest.param(b"GIF89a" + bytes(50), "not a JPEG, PNG or WebP", id="another format"),
         pytest.param(bytes(1000), "not a JPEG, PNG or WebP", id="zeros"),
-        pytest.param(photo()[:400], "damaged or incomplete", id="truncated jpeg"),
+        pytest.param(photo()[:-30], "damaged or incomplete", id="truncated jpeg"),
         pytest.param(photo(form="PNG")[:90], "damaged or incomplete", id="truncated png"),
-        pytest.param(photo(form="WEBP", lossless=True)[:-60], "damaged|not a JPEG", id="truncated webp"),
-        pytest.param(photo()[:20], "damaged|not a JPEG", id="only a header"),
+        pytest.param(photo(form="WEBP")[:-20], "damaged|not a JPEG", id="truncated webp"),
+        pytest.param(photo()[:300], "damaged|not a JPEG", id="only a header"),
         pytest.param(huge(8_000), "more than 50 million pixels", id="header promises 64 megapixels"),
         pytest.param(huge(30_000), "more than 50 million pixels", id="header promises 900 megapixels"),
         pytest.param(huge(100), "damaged or incomplete", id="fewer pixels than promised"),
@@ -209,7 +207,9 @@ def test_an_answer_has_the_documented_shape():
 
 def test_boxes_are_in_pixels_of_the_sent_image_and_inside_it():
     # 128 x 64 is halved and lies in rows 16 to 48 of the square.
-    answer = predict_one(body(photo(128, 64)), network(([10.0, 26.0, 30.0, 36.0], [0.9, 0.0]), ([0.0, 0.0, 70.0, 70.0], [0.0, 0.8])))
+    answer = predict_one(
+        body(photo(128, 64)), network(([10.0, 26.0, 30.0, 36.0], [0.9, 0.0]), ([0.0, 0.0, 70.0, 70.0], [0.0, 0.8]))
+    )
 
     assert answer["boxes"] == [[20.0, 20.0, 60.0, 40.0], [0.0, 0.0, 128.0, 64.0]]
     assert answer["image_size"] == [64, 128]
@@ -233,7 +233,9 @@ def test_overlapping_boxes_of_one_class_are_one():
 )
 def test_parameters_choose_what_is_answered(params, labels):
     net = network(
-        ([0.0, 0.0, 10.0, 10.0], [0.7, 0.0]), ([20.0, 20.0, 30.0, 30.0], [0.4, 0.0]), ([40.0, 40.0, 50.0, 50.0], [0.0, 0.9])
+        ([0.0, 0.0, 10.0, 10.0], [0.7, 0.0]),
+        ([20.0, 20.0, 30.0, 30.0], [0.4, 0.0]),
+        ([40.0, 40.0, 50.0, 50.0], [0.0, 0.9]),
     )
 
     assert predict_one(body(photo(), **params), net)["labels"] == labels
@@ -284,7 +286,9 @@ def test_a_request_without_a_readable_image_says_what_to_send(fields, reason):
 
 def test_a_network_that_answers_nonsense_gives_no_boxes():
     nan, inf = float("nan"), float("inf")
-    net = network(([nan, 0.0, 9.0, 9.0], [0.9, 0.9]), ([0.0, 0.0, inf, nan], [0.9, 0.0]), ([5.0, 5.0, 5.0, 9.0], [0.9, nan]))
+    net = network(
+        ([nan, 0.0, 9.0, 9.0], [0.9, 0.9]), ([0.0, 0.0, inf, nan], [0.9, 0.0]), ([5.0, 5.0, 5.0, 9.0], [0.9, nan])
+    )
 
     assert predict_one(body(photo()), net)["boxes"] == []
 
@@ -331,11 +335,12 @@ BOX = [10.0, 10.0, 30.0, 30.0]
         pytest.param(answer_of((BOX, 2, 0.9)), (0, 0, 2), False, id="another class"),
         pytest.param(answer_of(), (0, 0, 1), False, id="lost"),
         pytest.param(
-            answer_of((BOX, 1, 0.9), ([40.0, 40.0, 50.0, 50.0], 1, 0.51)), (0, 0, 0), True, id="one just above threshold"
+            answer_of((BOX, 1, 0.9), ([40.0, 40.0, 50.0, 50.0], 1, 0.51)),
+            (0, 0, 0),
+            True,
+            id="one just above threshold",
         ),
-        pytest.param(
-            answer_of((BOX, 1, 0.9), ([40.0, 40.0, 50.0, 50.0], 1, 0.8)), (0, 0, 1), False, id="one invented"
-        ),
+        pytest.param(answer_of((BOX, 1, 0.9), ([40.0, 40.0, 50.0, 50.0], 1, 0.8)), (0, 0, 1), False, id="one invented"),
         pytest.param(answer_of((BOX, 1, 0.9), size=(64, 65)), None, False, id="another image"),
     ],
 )

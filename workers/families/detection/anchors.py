@@ -51,6 +51,4 @@ def default_boxes(
 ) -> Tensor:
     """Return the boxes of all levels, one after another, as fractions of the image."""
     levels = zip(grids, sizes, ratios, strict=True)
-    return torch.cat(
-        [level_anchors(h, w, box_shapes(s, r, size_semantics=size_semantics)) for (h, w), s, r in levels]
-    )
+    return torch.cat([level_anchors(h, w, box_shapes(s, r, size_semantics=size_semantics)) for (h, w), s, r in levels])

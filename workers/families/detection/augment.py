@@ -45,9 +45,7 @@ def draw(num_images: int, config: Augment, generator: torch.Generator) -> Draw:
     return Draw(zoom=torch.stack([factor * sign, factor], dim=1), shift=shift, colour=colour)
 
 
-def move_boxes(
-    boxes: Tensor, labels: Tensor, drawn: Draw, *, size: int, min_visible: float
-) -> tuple[Tensor, Tensor]:
+def move_boxes(boxes: Tensor, labels: Tensor, drawn: Draw, *, size: int, min_visible: float) -> tuple[Tensor, Tensor]:
     """Move boxes (N, M, 4) with their images; those mostly outside get label 0 and a zero box."""
     zoom, shift = drawn.zoom[:, None, None], drawn.shift[:, None, None]
     corners = (boxes.unflatten(-1, (2, 2)) * (2 / size) - 1) * zoom + shift

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from workers.families.detection.config import SmallBody
@@ -21,35 +23,38 @@ def conv_block(
 
 
 class SmallNetwork(nn.Module):
-    """A stem and stages that halve the image; gives the feature map of every stage."""
+    """A stem and stages that each halve the image by max pooling; gives the feature map of every stage."""
 
     def __init__(self, config: SmallBody, *, batch_norm: bool = True) -> None:
         super().__init__()
-        width, stride = config.widths[0], config.stem_stride
-        stem = conv_block(3, width, kernel=stride + 2, stride=stride, padding=1, batch_norm=batch_norm)
-        stages = [nn.Sequential(stem, *_same(width, config.depth, batch_norm))]
-        for wider in config.widths[1:]:
-            down = conv_block(width, wider, stride=2, batch_norm=batch_norm)
-            stages.append(nn.Sequential(down, *_same(wider, config.depth, batch_norm)))
+        self.stem = _Stem(config.stem_width, batch_norm=batch_norm)
+        self.stages = nn.ModuleList()
+        width = config.stem_width
+        for wider, depth in config.stages:
+            widths = [width, *[wider] * depth]
+            blocks = [conv_block(a, b, batch_norm=batch_norm) for a, b in pairwise(widths)]
+            self.stages.append(nn.Sequential(nn.MaxPool2d(2), *blocks))
             width = wider
-        self.stages = nn.ModuleList(stages)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        features = [images]
+        features = [self.stem(images)]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return features[1:]
 
 
-class _Residual(nn.Module):
+class _Stem(nn.Module):
+    """Strided filters of which only the strength counts.
+
+    Dark on light and light on dark look alike from the first step on; without this, classes that
+    come in both take about twice the steps to be told apart.
+    """
+
     def __init__(self, width: int, *, batch_norm: bool) -> None:
         super().__init__()
-        self.block = conv_block(width, width, batch_norm=batch_norm)
+        self.convolution = nn.Conv2d(3, width, 4, 2, 1, bias=not batch_norm)
+        self.norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
 
-    def forward(self, features: Tensor) -> Tensor:
-        changed: Tensor = self.block(features)
-        return features + changed
-
-
-def _same(width: int, depth: int, batch_norm: bool) -> list[nn.Module]:
-    return [_Residual(width, batch_norm=batch_norm) for _ in range(depth)]
+    def forward(self, images: Tensor) -> Tensor:
+        strength: Tensor = self.norm(self.convolution(images))
+        return strength.abs()

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from workers.families.config import Limits, RecipeConfig, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Width = Annotated[int, Field(ge=4, le=4096)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1.5)]
 
 
@@ -80,7 +81,9 @@ class Eval(Section):
     """How held-out images are scored; serving has its own thresholds."""
 
     batch_size: int = Field(64, ge=1, le=4096, description="Images in one forward of the evaluation.")
-    score_threshold: Fraction = Field(0.01, description="Boxes below are not counted; low, so that the whole curve counts.")
+    score_threshold: Fraction = Field(
+        0.01, description="Boxes below are not counted; low, so that the whole curve counts."
+    )
     nms_iou: Fraction = Field(0.5, description="Boxes of one class that overlap more are one box.")
     max_detections: int = Field(100, ge=1, le=1000, description="Boxes kept in one image.")
     voc_11_point: bool = Field(False, description="Also report the 11-point average precision of PASCAL VOC 2007.")
@@ -107,18 +110,17 @@ class DetectionConfig(RecipeConfig):
 
 
 class SmallBody(Section):
-    """An all-convolutional body: a strided stem, then one stage for each width."""
+    """An all-convolutional body: a strided stem, then stages that each halve the image."""
 
-    stem_stride: Literal[2, 4] = Field(2, description="Down-sampling of the first convolution.")
-    widths: tuple[Annotated[int, Field(ge=4, le=4096)], ...] = Field(
-        (16, 32, 64), min_length=1, max_length=6, description="Channels of the stem, then of each halving stage."
+    stem_width: int = Field(16, ge=4, le=1024, description="Channels of the stem, which halves the image too.")
+    stages: tuple[tuple[Width, Annotated[int, Field(ge=1, le=8)]], ...] = Field(
+        ((32, 1), (64, 2), (128, 2)), min_length=1, max_length=6, description="Channels and convolutions of each stage."
     )
-    depth: int = Field(1, ge=0, le=8, description="Convolutions after the strided one of every stage.")
 
     @property
     def stride(self) -> int:
         """Return how many input pixels one cell of the last stage spans."""
-        return int(self.stem_stride * 2 ** (len(self.widths) - 1))
+        return int(2 ** (1 + len(self.stages)))
 
 
 class YoloV1Model(Section):
@@ -132,7 +134,7 @@ class YoloV1Model(Section):
     batch_norm: bool = Field(True, description="Normalise every convolution, as darknet does; the paper did not.")
     dropout: float = Field(0.5, ge=0, lt=1, description="Dropout before the last layer.")
     small: SmallBody = SmallBody()
-    head_widths: tuple[Annotated[int, Field(ge=4, le=4096)], ...] = Field(
+    head_widths: tuple[Width, ...] = Field(
         (64,), max_length=8, description="Convolutions at the grid's resolution; small body only."
     )
 
@@ -166,8 +168,8 @@ class YoloV1Config(DetectionConfig):
                 "body": "small",
                 "grid": 8,
                 "dropout": 0.0,
-                "small": {"stem_stride": 2, "widths": (16, 32, 64), "depth": 1},
-                "head_widths": (128, 128),
+                "small": {"stem_width": 16, "stages": ((32, 1), (64, 2))},
+                "head_widths": (128,),
             },
             "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
             "schedule": {"name": "cosine", "warmup_steps": 50},
@@ -185,7 +187,7 @@ class YoloV1Config(DetectionConfig):
                 "body": "small",
                 "grid": 8,
                 "dropout": 0.0,
-                "small": {"stem_stride": 4, "widths": (32, 64, 128), "depth": 1},
+                "small": {"stem_width": 16, "stages": ((32, 1), (64, 2), (128, 2))},
                 "head_widths": (256,),
             },
             "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
@@ -240,10 +242,10 @@ class SsdModel(Section):
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:
-        if self.body == "small" and self.num_small_levels > len(self.small.widths):
+        if self.body == "small" and self.num_small_levels > len(self.small.stages):
             raise ValueError(
                 f"model.num_small_levels {self.num_small_levels} is more than the "
-                f"{len(self.small.widths)} stages of model.small.widths"
+                f"{len(self.small.stages)} of model.small.stages"
             )
         for name, levels in (("sizes", self.sizes), ("ratios", self.ratios)):
             if len(levels) != self.num_levels or not all(levels):
@@ -282,7 +284,7 @@ class SsdConfig(DetectionConfig):
             "data": {"image_size": 64, "batch_size": 32},
             "model": {
                 "body": "small",
-                "small": {"stem_stride": 2, "widths": (16, 32, 64, 64), "depth": 1},
+                "small": {"stem_width": 16, "stages": ((32, 1), (64, 2), (64, 2))},
                 "num_small_levels": 2,
                 "sizes": ((0.25, 0.35), (0.5, 0.65)),
                 "ratios": ((1, 2, 0.5), (1, 2, 0.5)),
@@ -302,9 +304,13 @@ class SsdConfig(DetectionConfig):
     @model_validator(mode="after")
     def _image_fits_the_body(self) -> Self:
         if self.model.body == "vgg16" and self.data.image_size != 300:
-            raise ValueError("data.image_size must be 300 with model.body 'vgg16'; use model.body 'small' for other sizes")
+            raise ValueError(
+                "data.image_size must be 300 with model.body 'vgg16'; use model.body 'small' for other sizes"
+            )
         if self.model.body == "small" and self.data.image_size % self.model.small.stride:
-            raise ValueError(f"data.image_size must be a multiple of {self.model.small.stride}, the stride of model.small")
+            raise ValueError(
+                f"data.image_size must be a multiple of {self.model.small.stride}, the stride of model.small"
+            )
         return self
 
     def num_default_boxes(self) -> tuple[int, ...]:

@@ -146,7 +146,9 @@ class SquareImages:
             self._is_cached[index] = True
         if cacheable.all():
             return self._cache[torch.from_numpy(indices)]
-        return torch.stack([self._cache[i] if is_in else self._load(i) for i, is_in in zip(indices, cacheable, strict=True)])
+        return torch.stack(
+            [self._cache[i] if is_in else self._load(i) for i, is_in in zip(indices, cacheable, strict=True)]
+        )
 
     def _load(self, index: int) -> Tensor:
         record = self.records[index]

@@ -63,10 +63,7 @@ def coco_figures(found: Sequence[Detections], records: Sequence[Record], *, max_
     metric.warn_on_many_detections = False
     metric.update(
         [{"boxes": one.boxes, "labels": one.labels, "scores": one.scores} for one in found],
-        [
-            {"boxes": r.boxes, "labels": r.labels, "iscrowd": r.is_crowd.long(), "area": r.area}
-            for r in records
-        ],
+        [{"boxes": r.boxes, "labels": r.labels, "iscrowd": r.is_crowd.long(), "area": r.area} for r in records],
     )
     names = {**_NAMES, f"mar_{max_detections}": "eval/ar"}
     figures = {names[key]: float(value) for key, value in metric.compute().items() if key in names}

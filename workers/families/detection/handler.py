@@ -55,7 +55,9 @@ class DetectionHandler(Handler):
         rounding may have moved it across.
         """
         if list(expected["image_size"]) != list(actual["image_size"]):
-            return ParityReport(differences={"pixels": math.inf, "scores": math.inf, "unmatched": math.inf}, passed=False)
+            return ParityReport(
+                differences={"pixels": math.inf, "scores": math.inf, "unmatched": math.inf}, passed=False
+            )
         ours, theirs = _tensors(expected), _tensors(actual)
         pairs = _match(ours, theirs)
         pixels = max((float((ours.boxes[i] - theirs.boxes[j]).abs().max()) for i, j in pairs), default=0.0)

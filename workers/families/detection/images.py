@@ -98,12 +98,8 @@ def read_square(data: bytes, size: int, *, upright: bool = True) -> tuple[Tensor
     Raises:
         ImageInvalid: see `decode`.
     """
-    header = _open(data)
-    height, width = _shown_size(header, upright=upright)
-    placed = fit(height, width, size)
-    stored = placed.inner if (height, width) == (header.height, header.width) else placed.inner[::-1]
-    header.draft("RGB", stored[::-1])
-    return letterbox(_decode(header, upright=upright), size, placed=placed)
+    image, (height, width) = _decode(_open(data), upright=upright, draft=size)
+    return letterbox(image, size, placed=fit(height, width, size))
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -127,7 +123,7 @@ def decode(data: bytes, *, upright: bool = True) -> Tensor:
     Raises:
         ImageInvalid: unreadable, of another format or too large.
     """
-    return _decode(_open(data), upright=upright)
+    return _decode(_open(data), upright=upright)[0]
 
 
 def _open(data: bytes) -> Image.Image:
@@ -145,20 +141,20 @@ def _open(data: bytes) -> Image.Image:
     return header
 
 
-def _shown_size(header: Image.Image, *, upright: bool) -> tuple[int, int]:
-    is_on_its_side = upright and header.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
-    return (header.width, header.height) if is_on_its_side else (header.height, header.width)
-
-
-def _decode(image: Image.Image, *, upright: bool) -> Tensor:
+def _decode(image: Image.Image, *, upright: bool, draft: int | None = None) -> tuple[Tensor, tuple[int, int]]:
+    """Return pixels and the full (height, width); `draft` allows fewer pixels if they fill that square."""
     kind = image.format
+    width, height = image.size
     try:
-        if upright:
-            image = ImageOps.exif_transpose(image)
-        pixels = np.array(_to_rgb(image))
+        if draft is not None:
+            inner_height, inner_width = fit(height, width, draft).inner
+            image.draft(None, (inner_width, inner_height))
+        if upright and image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS:
+            width, height = height, width
+        pixels = np.array(_to_rgb(ImageOps.exif_transpose(image) if upright else image))
     except Exception as err:  # noqa: BLE001 - whatever a decoder makes of a stranger's bytes, they are at fault
         raise ImageInvalid(f"the {kind} image is damaged or incomplete; send a complete file") from err
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), (height, width)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

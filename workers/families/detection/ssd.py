@@ -75,9 +75,7 @@ def _shadow(config: SsdConfig) -> nn.Module:
     return _VggBody() if config.model.body == "vgg16" else _SmallBody(config)
 
 
-def assign_targets(
-    places: Tensor, truth: Tensor, labels: Tensor, *, config: SsdLoss
-) -> tuple[Tensor, Tensor]:
+def assign_targets(places: Tensor, truth: Tensor, labels: Tensor, *, config: SsdLoss) -> tuple[Tensor, Tensor]:
     """Return for each anchor its label (N, A), 0 for background, and its truth box (N, A, 4)."""
     valid = labels > 0
     overlap = box_iou(truth, places.expand(len(truth), -1, -1))

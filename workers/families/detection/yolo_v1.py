@@ -80,7 +80,7 @@ def _paper(model: YoloV1Model, num_fields: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _small(model: YoloV1Model, num_fields: int) -> tuple[nn.Module, nn.Module]:
-    channels = model.small.widths[-1]
+    channels = model.small.stages[-1][0]
     layers: list[nn.Module] = []
     for width in model.head_widths:
         layers.append(conv_block(channels, width, batch_norm=model.batch_norm))

@@ -1,0 +1,43 @@
+"""The demo as people run it, and the figures it must reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+from PIL import Image
+
+
+def test_the_demo_detects_held_out_digits_through_its_endpoint(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "trainyard"), "demo", "--out", str(tmp_path / "out")]
+
+    # The trainer and the serving process get their shares of the cores from the platform, not from this test.
+    environ = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env={**environ, "TRAINYARD_TEST": "demo"})
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "out" / "demo.json").read_text())
+    assert report["ap50"] >= 0.90
+    assert report["ap50_served"] >= 0.88
+    assert report["parity_pixels"] <= 1.0
+    assert report["parity_scores"] <= 0.01
+    assert report["parity_boxes"] > 0
+    with Image.open(report["picture"]) as picture:
+        assert picture.width > 600
+    assert leftovers() == []
+
+
+def leftovers() -> list[str]:
+    """Return processes that still carry the mark this test gave the demo's environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TRAINYARD_TEST") == "demo":
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found

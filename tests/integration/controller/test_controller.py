@@ -1,0 +1,185 @@
+"""The controller against a real database and a broker of files."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from services.broker.app import make_app
+from services.broker.sender import BUILD_ARCHIVE, RUN_ATTEMPT, Sender
+from services.controller.compose import Controller
+from services.controller.dispatcher import Dispatcher
+from services.controller.loop import Loop
+from services.core.errors import BrokerUnavailable
+from services.core.settings import Settings
+from services.core.states import JobState
+from services.db import deployments, jobs
+from services.db.database import Database
+from services.db.deployments import NewDeployment
+from services.storage.port import ObjectStore
+from tests.stack.builders import new_model_version, queued_job, sha256
+
+
+def messages(settings: Settings) -> list[tuple[str, str]]:
+    """Return (task, argument) of every message that waits in the broker."""
+    found = []
+    for path in sorted(Path(settings.resolved_broker_url.removeprefix("files://")).glob("*.msg")):
+        document = json.loads(path.read_bytes())
+        found.append((document["headers"]["task"], json.loads(document["headers"]["argsrepr"].replace("'", '"'))[0]))
+    return found
+
+
+def eventually(check: Callable[[], bool], *, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if check():
+            return True
+        threading.Event().wait(0.01)
+    return False
+
+
+@contextmanager
+def running(controller: Controller) -> Iterator[None]:
+    stopping = threading.Event()
+    thread = threading.Thread(target=controller.run, args=(stopping,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def dispatcher(settings: Settings, database: Database, *, redispatch_after_seconds: float = 60.0) -> Dispatcher:
+    sender = Sender(make_app(settings))
+    return Dispatcher(database, sender, lambda: True, redispatch_after_seconds=redispatch_after_seconds)
+
+
+def test_a_queued_job_gets_one_message(settings: Settings, database: Database) -> None:
+    job = queued_job(database)
+    ringing = dispatcher(settings, database)
+
+    ringing.tick_jobs()
+    ringing.tick_jobs()
+
+    assert messages(settings) == [(RUN_ATTEMPT, job.id)]
+
+
+def test_a_message_that_may_be_lost_is_sent_again(settings: Settings, database: Database) -> None:
+    job = queued_job(database)
+    ringing = dispatcher(settings, database, redispatch_after_seconds=-1)
+
+    ringing.tick_jobs()
+    ringing.tick_jobs()
+
+    assert messages(settings) == [(RUN_ATTEMPT, job.id)] * 2
+
+
+def test_a_broker_that_is_away_loses_no_job(settings: Settings, database: Database) -> None:
+    job = queued_job(database)
+    away = settings.model_copy(update={"broker_url": "redis://127.0.0.1:9/0"})
+
+    with pytest.raises(BrokerUnavailable):
+        dispatcher(away, database, redispatch_after_seconds=-1).tick_jobs()
+    dispatcher(settings, database, redispatch_after_seconds=-1).tick_jobs()
+
+    assert messages(settings) == [(RUN_ATTEMPT, job.id)]
+
+
+def test_a_loop_goes_on_after_faults_of_any_kind() -> None:
+    faults: list[Exception] = [BrokerUnavailable(), RuntimeError("unforeseen")]
+    done = threading.Event()
+
+    def tick() -> None:
+        if faults:
+            raise faults.pop()
+        done.set()
+
+    loop = Loop("test", tick, interval_seconds=0.01)
+    loop.start()
+    loop.lead(True)
+
+    assert done.wait(10)
+    loop.stop(timeout_seconds=10)
+
+
+def test_a_loop_that_does_not_lead_does_nothing() -> None:
+    ticks: list[int] = []
+    loop = Loop("test", lambda: ticks.append(1), interval_seconds=0.01)
+
+    loop.start()
+    loop.wake()
+    loop.stop(timeout_seconds=10)
+
+    assert ticks == []
+
+
+def test_a_commit_wakes_the_dispatcher_long_before_its_interval(
+    settings: Settings, database: Database, store: ObjectStore
+) -> None:
+    with running(Controller(settings, database, store)):
+        assert eventually(lambda: Path(f"{database.url.database}.controller.lock").exists())
+        other = Database(settings.resolved_database_url)
+        begin = time.monotonic()
+        job = queued_job(other)
+        assert eventually(lambda: bool(messages(settings)))
+        waited = time.monotonic() - begin
+        other.dispose()
+
+    assert messages(settings) == [(RUN_ATTEMPT, job.id)]
+    assert waited < settings.timings.dispatch_interval / 2
+
+
+def test_a_deployment_gets_its_archive_built(settings: Settings, database: Database) -> None:
+    job = queued_job(database)
+    with database.write() as session:
+        lease = jobs.claim(session, job.id, worker_id="worker-1", ttl_seconds=60)
+        version = new_model_version()
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=version)
+        new = NewDeployment(
+            project="default",
+            deployment_id="digits",
+            request_id="r",
+            request_sha256=sha256("r"),
+            model_version_id=version.id,
+            target="cpu-t1",
+        )
+        deployment, _ = deployments.insert(session, new)
+
+    dispatcher(settings, database).tick_archives()
+
+    assert messages(settings) == [(BUILD_ARCHIVE, deployment.archive.id)]
+
+
+def test_an_expired_lease_is_taken_back_and_sent_again(
+    settings: Settings, database: Database, store: ObjectStore
+) -> None:
+    job = queued_job(database)
+    with database.write() as session:
+        jobs.claim(session, job.id, worker_id="dead", ttl_seconds=-1)
+
+    def is_queued() -> bool:
+        with database.read() as session:
+            return jobs.get(session, "default", job.id).state is JobState.QUEUED
+
+    with running(Controller(settings, database, store)):
+        assert eventually(is_queued)
+        assert eventually(lambda: bool(messages(settings)))
+
+
+def test_the_second_controller_takes_over_when_the_first_ends(
+    settings: Settings, database: Database, store: ObjectStore
+) -> None:
+    second_database = Database(settings.resolved_database_url)
+    with running(Controller(settings, second_database, store)):
+        with running(Controller(settings, database, store)):
+            pass
+        job = queued_job(database)
+        assert eventually(lambda: (RUN_ATTEMPT, job.id) in messages(settings))
+    second_database.dispose()

@@ -1,0 +1,157 @@
+"""What goes and what stays: checkpoints, deleted datasets, and objects that no row owns."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from ulid import ULID
+
+from services.controller.cleanup import Cleanup
+from services.controller.effects import Effects
+from services.controller.retention import DELETE_CHECKPOINT, CheckpointRemover, Retention
+from services.controller.sweep import Sweep
+from services.core.ids import new_id
+from services.core.states import JobState
+from services.db import artifacts, checkpoints, datasets, jobs, outbox
+from services.db.artifacts import NewArtifact
+from services.db.database import Database
+from services.db.jobs import Job, Lease
+from services.storage import layout
+from services.storage.port import ObjectStore
+from tests.stack.builders import new_checkpoint, new_dataset, new_model_version, queued_job, sha256
+
+NOW = timedelta(seconds=-60)
+OLD_ID = str(ULID.from_timestamp(1_700_000_000.0)).lower()
+
+
+def running_job(database: Database) -> tuple[Job, Lease]:
+    job = queued_job(database)
+    with database.write() as session:
+        return job, jobs.claim(session, job.id, worker_id="worker-1", ttl_seconds=60)
+
+
+def commit(database: Database, store: ObjectStore, lease: Lease, step: int, metric: float | None = None) -> str:
+    prefix = layout.checkpoint_prefix(lease.project, lease.job_id, step, lease.token)
+    store.put(f"{prefix}model.safetensors", b"weights")
+    store.put(layout.manifest(prefix), b"{}")
+    with database.write() as session:
+        jobs.commit_checkpoint(session, lease, new_checkpoint(step, prefix=prefix, metric=metric))
+    return prefix
+
+
+def keys(store: ObjectStore) -> set[str]:
+    return {info.key for info in store.list("")}
+
+
+def test_only_the_last_the_best_and_every_tenth_checkpoint_stay(database: Database, store: ObjectStore) -> None:
+    job, lease = running_job(database)
+    for step in range(1, 16):
+        commit(database, store, lease, step, metric=1.0 if step == 4 else 0.1)
+
+    Retention(database, changed_within_seconds=60).tick()
+    Effects(database, {DELETE_CHECKPOINT: CheckpointRemover(database, store)}).tick()
+
+    with database.read() as session:
+        rows = checkpoints.list_all(session, job.id)
+    assert [row.step for row in rows] == [4, 10, 13, 14, 15]
+    assert {key.rpartition("/")[0] + "/" for key in keys(store)} == {row.prefix for row in rows}
+
+
+def test_a_deletion_that_stopped_half_way_is_finished(database: Database, store: ObjectStore) -> None:
+    job, lease = running_job(database)
+    for step in range(1, 6):
+        commit(database, store, lease, step)
+    Retention(database, changed_within_seconds=60).tick()
+    # The store was away for the first try.
+    Effects(database, {}).tick()
+
+    with database.write() as session:
+        items = outbox.take(session, limit=10, retry_after_seconds=0)
+        assert len(items) in (0, 2)
+    with database.read() as session:
+        states = [row.state for row in checkpoints.list_all(session, job.id)]
+    assert states == ["deleting", "deleting", "committed", "committed", "committed"]
+    remover = CheckpointRemover(database, store)
+    for row_id in [row for row, state in zip(_ids(database, job.id), states, strict=True) if state == "deleting"]:
+        prefix = _prefix(database, job.id, row_id)
+        remover(outbox.Item(id="x", kind=DELETE_CHECKPOINT, key=row_id, payload={"prefix": prefix}, tries=2))
+
+    assert len(_ids(database, job.id)) == 3
+
+
+def _ids(database: Database, job_id: str) -> list[str]:
+    with database.read() as session:
+        return [row.id for row in checkpoints.list_all(session, job_id)]
+
+
+def _prefix(database: Database, job_id: str, checkpoint_id: str) -> str:
+    with database.read() as session:
+        return next(row.prefix for row in checkpoints.list_all(session, job_id) if row.id == checkpoint_id)
+
+
+def test_objects_of_a_deleted_dataset_go_after_a_while(database: Database, store: ObjectStore) -> None:
+    version_id = new_id()
+    prefix = layout.dataset_prefix("default", "digits", version_id)
+    store.put(layout.manifest(prefix), b"{}")
+    with database.write() as session:
+        datasets.insert(session, new_dataset(id=version_id, manifest_key=layout.manifest(prefix)))
+        datasets.delete(session, "default", "digits")
+
+    Cleanup(database, store).tick_datasets()
+    assert keys(store) == {layout.manifest(prefix)}
+
+    Cleanup(database, store, purge_after_seconds=-60).tick_datasets()
+    assert keys(store) == set()
+
+
+def test_what_rows_own_survives_the_sweep(database: Database, store: ObjectStore) -> None:
+    job, lease = running_job(database)
+    commit(database, store, lease, 5)
+    key = layout.artifact("default", job.id, "samples.png")
+    store.put(key, b"png")
+    version_id = new_id()
+    dataset_prefix = layout.dataset_prefix("default", "digits", version_id)
+    store.put(layout.manifest(dataset_prefix), b"{}")
+    bundle_prefix = layout.bundle_prefix("default", "digits", OLD_ID)
+    store.put(f"{bundle_prefix}weights.safetensors", b"w")
+    with database.write() as session:
+        new = NewArtifact(name="samples.png", kind="picture", key=key, size_bytes=3, sha256=sha256("x"), step=5)
+        artifacts.add(session, lease, new)
+        datasets.insert(session, new_dataset(id=version_id, manifest_key=layout.manifest(dataset_prefix)))
+        version = new_model_version(id=OLD_ID, bundle_prefix=bundle_prefix)
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=version)
+    before = keys(store)
+
+    Sweep(database, store, age=NOW).tick()
+
+    assert keys(store) == before
+
+
+def test_what_nobody_can_commit_any_more_is_swept(database: Database, store: ObjectStore) -> None:
+    job, lease = running_job(database)
+    kept = commit(database, store, lease, 5)
+    lost = layout.checkpoint_prefix("default", job.id, 6, lease.token)
+    store.put(f"{lost}model.safetensors", b"half")
+    store.put(layout.artifact("default", job.id, "lost.png"), b"png")
+    store.put(f"{layout.dataset_prefix('default', 'digits', OLD_ID)}images.tar", b"tar")
+    store.put(f"{layout.bundle_prefix('default', 'digits', OLD_ID)}weights.safetensors", b"w")
+    store.put(layout.archive("default", "digits", OLD_ID, "cpu-t1", sha256=sha256("a")), b"mar")
+    with database.write() as session:
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+
+    Sweep(database, store, age=NOW).tick()
+
+    assert {key.rpartition("/")[0] + "/" for key in keys(store)} == {kept}
+
+
+def test_a_running_attempt_keeps_what_it_has_not_committed_yet(database: Database, store: ObjectStore) -> None:
+    job, lease = running_job(database)
+    prefix = layout.checkpoint_prefix("default", job.id, 6, lease.token)
+    store.put(f"{prefix}model.safetensors", b"half")
+    store.put(layout.artifact("default", job.id, "soon.png"), b"png")
+    store.put(f"{layout.dataset_prefix('default', 'digits', new_id())}images.tar", b"tar")
+    before = keys(store)
+
+    Sweep(database, store, age=timedelta(hours=1)).tick()
+
+    assert keys(store) == before

@@ -1,0 +1,80 @@
+"""The export child's work with the real compiler: a package that passes the gate and needs nothing of its builder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from services.agent.archive_check import check_archive
+from tests.builders.detection_bundle import write_detection_bundle
+from workers.engine.frames import Frame, FrameKind, FrameReader, FrameWriter
+from workers.families.catalog import CATALOG
+from workers.serving.build import build_archive
+from workers.serving.bundle import golden_instances, open_bundle
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Frame], Path]:
+    """Build as the child does, then leave only the archive, unpacked somewhere else."""
+    work = tmp_path_factory.mktemp("build")
+    plan = {
+        "bundle_dir": str(write_detection_bundle(work / "bundle")),
+        "out_path": str(work / "archive.mar"),
+        "target": {"device": "cpu", "threads": torch.get_num_threads()},
+        "model": {"name": "digits", "version": 1},
+        "forms": ["aoti_bf16", "aoti_fp32"],
+    }
+    read_fd, write_fd = os.pipe()
+    build_archive(plan, FrameWriter(write_fd))
+    os.close(write_fd)
+    reader = FrameReader(read_fd)
+    frames: list[Frame] = []
+    while not reader.is_closed:
+        frames += reader.read(timeout_seconds=5)
+    os.close(read_fd)
+    check_archive(work / "archive.mar")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with zipfile.ZipFile(work / "archive.mar") as archive:
+        archive.extractall(elsewhere)
+    shutil.rmtree(work)
+    return frames, elsewhere
+
+
+def test_the_final_frame_tells_the_form_and_why_not_another(built):
+    frames, _ = built
+    final = frames[-1]
+
+    assert final.kind is FrameKind.FINAL
+    assert final.fields["form"] in ("aoti_bf16", "aoti_fp32")
+    assert final.fields["parity"]["scores"] <= 0.05
+    assert all("milliseconds" in line or line["reason"] for line in final.fields["candidates"])
+    assert {line["form"] for line in final.fields["candidates"]} == {"aoti_bf16", "aoti_fp32"}
+
+
+def test_the_package_answers_without_its_build_directory(built):
+    _, directory = built
+
+    served = open_bundle(directory)
+
+    assert served.form.is_native
+    served.check(count=3)
+
+
+def test_a_batch_is_answered_like_single_instances(built):
+    _, directory = built
+    served = open_bundle(directory, catalog=CATALOG)
+    instances = golden_instances(served.golden)
+
+    together = served.handler.predict(instances, served.network)
+
+    assert together == [served.handler.predict([one], served.network)[0] for one in instances]

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from services.agent.plan import (
+    GiveUp,
+    Install,
+    Limits,
+    MakeDefault,
+    Remove,
+    Scale,
+    Seen,
+    Verify,
+    Wanted,
+    observe,
+    plan,
+)
+
+LIMITS = Limits(start_seconds=120, restarts=5, drain_seconds=2, drain_limit_seconds=60)
+NEW = Wanted(uid="u1", name="p--d", key="k", sha256="new", size_bytes=1, workers=2)
+UP = Seen(version="n", sha256="new", min_workers=2, ready_workers=2, is_default=True, is_verified=True)
+OLD = Seen(version="o", sha256="old", min_workers=2, ready_workers=2, is_default=False, is_verified=True)
+STARTING = replace(UP, is_verified=False, is_default=False, ready_workers=1)
+OLD_SERVING = replace(OLD, is_default=True)
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"),
+    [
+        pytest.param([], [Install(NEW)], id="nothing there: also after TorchServe restarted"),
+        pytest.param([OLD_SERVING], [Install(NEW)], id="the old one stays while the new one is fetched"),
+        pytest.param([replace(UP, min_workers=0, ready_workers=0)], [Scale("p--d", "n", 2)], id="registered empty"),
+        pytest.param([replace(UP, min_workers=1)], [Scale("p--d", "n", 2)], id="more workers asked for"),
+        pytest.param([replace(UP, min_workers=4)], [Scale("p--d", "n", 2)], id="fewer workers asked for"),
+        pytest.param([STARTING], [], id="one of two workers is no reason to move"),
+        pytest.param([replace(STARTING, ready_workers=2)], [Verify(NEW, "n")], id="up, but not proven"),
+        pytest.param([UP], [], id="all well"),
+        pytest.param([replace(UP, is_default=False), OLD_SERVING], [MakeDefault("p--d", "n")], id="proven: takes over"),
+        pytest.param(
+            [replace(UP, is_default=False, ready_workers=1), OLD_SERVING], [], id="lost a worker before it took over"
+        ),
+        pytest.param([UP, replace(OLD, demoted_seconds=0.5)], [], id="the old one finishes its requests"),
+        pytest.param(
+            [UP, replace(OLD, demoted_seconds=5)], [Remove("p--d", "o")], id="the old one goes when it has drained"
+        ),
+        pytest.param([UP, replace(OLD, demoted_seconds=5, pending=3)], [], id="not while requests wait for it"),
+        pytest.param(
+            [UP, replace(OLD, demoted_seconds=61, pending=3)], [Remove("p--d", "o")], id="but not for ever either"
+        ),
+        pytest.param(
+            [replace(STARTING, waiting_seconds=121)],
+            [GiveUp(NEW, "its workers were not ready after 120 seconds")],
+            id="too slow",
+        ),
+        pytest.param(
+            [replace(STARTING, restarts=5)], [GiveUp(NEW, "its workers ended 5 times while starting")], id="crash loop"
+        ),
+        pytest.param([replace(UP, ready_workers=0, restarts=9)], [], id="TorchServe itself restarts proven versions"),
+    ],
+)
+def test_next_action(versions, expected):
+    assert plan([NEW], {"p--d": versions} if versions else {}, set(), LIMITS) == expected
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"),
+    [
+        pytest.param([], [], id="given up on: not installed again"),
+        pytest.param([replace(STARTING, is_default=True)], [Remove("p--d", "n")], id="alone: its workers would loop"),
+        pytest.param([OLD_SERVING, STARTING], [Remove("p--d", "n")], id="the old one goes on"),
+        pytest.param([OLD_SERVING], [], id="settled on the old one"),
+    ],
+)
+def test_next_action_for_an_archive_given_up_on(versions, expected):
+    assert plan([NEW], {"p--d": versions}, {("p--d", "new")}, LIMITS) == expected
+
+
+def test_an_archive_that_failed_for_one_deployment_may_work_for_another():
+    other = replace(NEW, name="p--e")
+
+    assert plan([other], {}, {("p--d", "new")}, LIMITS) == [Install(other)]
+
+
+def test_what_nobody_wants_goes_with_its_default_last():
+    assert plan([], {"p--d": [UP, OLD]}, set(), LIMITS) == [Remove("p--d", "o"), Remove("p--d", "n")]
+
+
+@pytest.mark.parametrize(
+    ("versions", "failure", "expected"),
+    [
+        pytest.param([], None, ("new", False, "the archive is being fetched", False), id="nothing yet"),
+        pytest.param([UP], None, ("new", True, "", False), id="ready"),
+        pytest.param(
+            [replace(UP, ready_workers=1)], None, ("new", True, "1 of 2 workers are ready", False), id="one lost"
+        ),
+        pytest.param(
+            [replace(UP, ready_workers=0)],
+            None,
+            ("new", False, "its workers are starting again", False),
+            id="all lost: not ready whatever it was",
+        ),
+        pytest.param(
+            [replace(UP, is_verified=False)], None, ("new", False, "2 of 2 workers are ready", False), id="not proven"
+        ),
+        pytest.param(
+            [OLD_SERVING, STARTING], None, ("old", True, "the next version is starting", False), id="the old one serves"
+        ),
+        pytest.param([], "boom", ("new", False, "boom", True), id="failed"),
+        pytest.param(
+            [OLD_SERVING],
+            "boom",
+            ("new", False, "boom; the version before it goes on answering", True),
+            id="failed, but something answers",
+        ),
+    ],
+)
+def test_what_is_reported(versions, failure, expected):
+    assert tuple(observe(NEW, versions, failure)) == ("u1", *expected)

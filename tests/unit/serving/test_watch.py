@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from services.agent.client import Version, Worker
+from services.agent.plan import Limits
+from services.agent.watch import Watch
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watch(clock: Clock) -> Watch:
+    return Watch(Limits(retry_failed_seconds=600), clock)
+
+
+def version(*pids: int, is_default: bool = True) -> Version:
+    workers = tuple(Worker(str(9000 + n), pid, is_ready=True) for n, pid in enumerate(pids))
+    return Version("v", "sha.mar", len(pids), workers, 0, is_default)
+
+
+def test_a_worker_with_another_pid_has_been_restarted(watch):
+    for pids in ((10, 20), (10, 20), (0, 20), (11, 20), (11, 21)):
+        (seen,) = watch.look({"m": [version(*pids)]})["m"]
+
+    assert seen.restarts == 2
+    assert seen.sha256 == "sha"
+
+
+def test_restarts_of_long_ago_do_not_count(watch, clock):
+    watch.look({"m": [version(10)]})
+    watch.look({"m": [version(11)]})
+
+    clock.now += 601
+
+    assert watch.look({"m": [version(11)]})["m"][0].restarts == 0
+
+
+def test_what_was_proven_is_forgotten_when_it_is_gone(watch):
+    watch.look({"m": [version(10)]})
+    watch.note_verified("m", "v")
+    assert watch.look({"m": [version(10)]})["m"][0].is_verified
+
+    watch.look({})
+
+    assert not watch.look({"m": [version(10)]})["m"][0].is_verified
+
+
+def test_draining_counts_from_when_it_stopped_being_the_default(watch, clock):
+    watch.look({"m": [version(10)]})
+    clock.now += 100
+    watch.look({"m": [version(10, is_default=False)]})
+    clock.now += 3
+
+    assert watch.look({"m": [version(10, is_default=False)]})["m"][0].demoted_seconds == 3
+
+
+def test_an_archive_given_up_on_gets_another_chance_later(watch, clock):
+    watch.note_failed("m", "sha", "boom")
+    assert watch.failures() == {("m", "sha"): "boom"}
+
+    clock.now += 601
+
+    assert watch.failures() == {}
