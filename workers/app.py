@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Iterator
@@ -18,15 +19,23 @@ from services.core.log import configure_logging
 from services.core.settings import Settings
 from services.db.database import Database
 from services.storage.open import open_store
-from workers import host, metrics, tasks
+from workers import devices, host, metrics, tasks
 from workers.cache import DatasetCache
+from workers.devices import list_gpus
 from workers.environment import child_environment
 from workers.registry import Registry
-from workers.runtime import Identity, Runtime, Slots
+from workers.runtime import Identity, Runtime, Slot, Slots
 from workers.sweep import sweep, take_home
 from workers.warm_link import WarmLink
 
 log = structlog.get_logger(__name__)
+
+
+class NoGpu(Exception):
+    """TRAINYARD_WORKER_DEVICE is cuda, but this machine shows no NVIDIA device; install the driver or say auto."""
+
+    def __init__(self) -> None:
+        super().__init__(inspect.getdoc(type(self)))
 
 
 def run(settings: Settings) -> int:
@@ -64,15 +73,12 @@ def composed(settings: Settings) -> Iterator[Runtime]:
             metrics.register_machine()
             server, _ = start_http_server(settings.metrics_port, settings.host)
             closing.callback(server.shutdown)
-        log.info(
-            "worker_started", worker=worker_id, queues=runtime.queues, threads=runtime.threads, gpu=runtime.has_gpu
-        )
+        log.info("worker_started", worker=worker_id, queues=runtime.queues, threads=runtime.threads)
         yield runtime
 
 
 def _runtime(settings: Settings, identity: Identity, database: Database, warm: WarmLink) -> Runtime:
     store = open_store(settings)
-    has_gpu = settings.worker_device == "cuda" or (settings.worker_device == "auto" and host.gpu_count() > 0)
     return Runtime(
         settings=settings,
         identity=identity,
@@ -80,10 +86,20 @@ def _runtime(settings: Settings, identity: Identity, database: Database, warm: W
         store=store,
         cache=DatasetCache(settings.state_dir / "cache" / "datasets", store, limit_bytes=settings.cache_limit_bytes),
         warm=warm,
-        slots=Slots(settings.worker_slots),
+        slots=Slots(_slots(settings, identity, database)),
         home=settings.state_dir / "workers" / identity.worker_id,
-        has_gpu=has_gpu,
     )
+
+
+def _slots(settings: Settings, identity: Identity, database: Database) -> list[Slot]:
+    """Return one slot a usable GPU, up to the number asked for; CPU slots where there is none or none is wanted."""
+    gpus = [] if settings.worker_device == "cpu" else list_gpus()
+    if not gpus:
+        if settings.worker_device == "cuda":
+            raise NoGpu
+        return [Slot() for _ in range(settings.worker_slots)]
+    usable = devices.register(database, gpus, host=identity.host)
+    return [Slot(gpu) for gpu in usable[: settings.worker_slots]]
 
 
 def _consume(app: Celery, runtime: Runtime) -> int:

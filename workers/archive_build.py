@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from workers.engine.frames import Frame
 from workers.inputs import STORE_PATIENCE_SECONDS
 from workers.lease import LeaseKeeper
 from workers.outcome import Ending, Outcome, Verdict, decide, failed
+from workers.packaging import Packager, PackagingEnded
 from workers.persist import insist
 from workers.plan import PROCESS_NAME, log_tail, write_plan
 from workers.runtime import Runtime
@@ -61,6 +62,9 @@ class ArchiveBuild:
         self._stop = StopRequest(runtime.drain)
         self._keeper = LeaseKeeper(
             self._renew, is_cancelled=lambda: False, stop=self._stop, timings=runtime.settings.timings
+        )
+        self._packager = Packager(
+            runtime, run_child=self._run_child, insist=self._insist, threads=parse_target(lease.target)[1]
         )
 
     def run(self) -> None:
@@ -104,17 +108,12 @@ class ArchiveBuild:
 
     def _export(self, version: ModelVersion) -> Outcome:
         try:
+            if not version.bundle_sha256:
+                version = self._packager.package(version, self._directory / "package")
             bundle_dir = self._fetch(version)
-            write_plan(self._directory, self._plan(version, bundle_dir))
-            timings = self._runtime.settings.timings
-            supervisor = Supervisor(
-                self._runtime.warm.spawn(self._directory),
-                stop=self._stop,
-                timings=timings.model_copy(update={"stall_floor": max(timings.stall_floor, BUILD_STALL_SECONDS)}),
-                on_start=self._note_process,
-                on_frame=self._take,
-            )
-            return decide(supervisor.run())
+            return self._run_child(self._directory, self._plan(version, bundle_dir))
+        except PackagingEnded as ended:
+            return ended.outcome
         except Stopped as stopped:
             return decide(Ending(stop=stopped.reason))
         except (IntegrityError, ObjectNotFound):
@@ -127,6 +126,18 @@ class ArchiveBuild:
         except OSError as err:
             log.exception("archive_broken", archive=self._lease.archive_id)
             return failed(FailureReason.DISK_FULL, f"The worker's disk refused the build's files: {err.strerror}.")
+
+    def _run_child(self, directory: Path, plan: Mapping[str, Any]) -> Outcome:
+        write_plan(directory, plan)
+        timings = self._runtime.settings.timings
+        supervisor = Supervisor(
+            self._runtime.warm.spawn(directory),
+            stop=self._stop,
+            timings=timings.model_copy(update={"stall_floor": max(timings.stall_floor, BUILD_STALL_SECONDS)}),
+            on_start=self._note_process,
+            on_frame=self._take,
+        )
+        return decide(supervisor.run())
 
     def _fetch(self, version: ModelVersion) -> Path:
         directory = self._directory / "bundle"

@@ -19,6 +19,7 @@ from services.db import jobs
 from services.db.job_records import Job, Lease
 from workers import host, metrics
 from workers.conclusion import Conclusion
+from workers.devices import quarantine
 from workers.engine.frames import Frame, FrameInvalid, FrameKind
 from workers.families.catalog import family_of
 from workers.inputs import InputFetcher, Inputs
@@ -26,7 +27,7 @@ from workers.lease import LeaseKeeper
 from workers.outcome import Ending, Outcome, Verdict, decide, failed
 from workers.plan import PROCESS_NAME, SPOOL_NAME, write_plan
 from workers.recorder import Recorder
-from workers.runtime import Runtime
+from workers.runtime import Runtime, Slot
 from workers.stop import Stopped, StopReason, StopRequest
 from workers.supervisor import Supervisor
 from workers.uploads import Uploader
@@ -41,11 +42,12 @@ _SILENT = frozenset({FrameKind.ALIVE, FrameKind.FINAL, FrameKind.FAILURE, FrameK
 class Attempt:
     """The supervisor's side of one lease."""
 
-    def __init__(self, lease: Lease, job: Job, runtime: Runtime, *, slot: int) -> None:
+    def __init__(self, lease: Lease, job: Job, runtime: Runtime, *, slot: Slot) -> None:
         self._lease = lease
         self._job = job
         self._runtime = runtime
-        self._device = self._choose_device(slot)
+        self._slot = slot
+        self._device = self._choose_device()
         self._family = family_of(job.recipe)
         self._start = time.monotonic()
         self._is_first_step = True
@@ -65,6 +67,9 @@ class Attempt:
             verdict = Conclusion(self._runtime, self._lease, self._job, self._directory, self._stop).write(
                 outcome, self._recorder, self._uploader
             )
+        if outcome.reason is FailureReason.GPU_LOST and self._slot.gpu is not None:
+            self._runtime.slots.close(self._slot)
+            quarantine(self._runtime.database, self._slot.gpu, outcome.message)
         seconds = time.monotonic() - self._start
         reason = outcome.reason or ""
         metrics.ATTEMPTS.labels(self._family, verdict.value, reason).inc()
@@ -135,9 +140,9 @@ class Attempt:
             "spool_dir": str(self._directory / SPOOL_NAME),
         }
 
-    def _choose_device(self, slot: int) -> str:
+    def _choose_device(self) -> str:
         wanted = self._job.spec["config"].get("runtime", {}).get("device", "auto")
-        return "cpu" if wanted == "cpu" else self._runtime.device(slot)
+        return "cpu" if wanted == "cpu" else self._slot.device
 
     def _note_process(self, pid: int) -> None:
         start = host.process_start(pid)

@@ -73,11 +73,6 @@ def free_fraction(directory: Path) -> float:
     return usage.free / usage.total if usage.total else 0.0
 
 
-def gpu_count() -> int:
-    """Return the number of NVIDIA devices, without touching CUDA."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
 def _read(path: Path) -> str:
     try:
         return path.read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from services.db.database import Database
 from services.storage.port import ObjectStore
 from workers import host, metrics
 from workers.cache import DatasetCache
+from workers.devices import Gpu
 from workers.stop import Latch
 from workers.warm_link import WarmLink
 
@@ -22,28 +23,48 @@ MIN_FREE_FRACTION = 0.05
 """Below this share of free disk the worker begins no attempt: its checkpoints would not fit."""
 
 
-class Slots:
-    """The attempts this worker may run at a time, numbered as its devices are."""
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room for one attempt, and the device that comes with it."""
 
-    def __init__(self, count: int) -> None:
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for index in range(count):
-            self._free.put(index)
+    gpu: Gpu | None = None
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.gpu is None else f"cuda:{self.gpu.index}"
+
+
+class Slots:
+    """The attempts this worker may run at a time."""
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._closed: set[Slot] = set()
+        for slot in slots:
+            self._free.put(slot)
 
     @contextmanager
-    def take(self) -> Iterator[int | None]:
+    def take(self) -> Iterator[Slot | None]:
         """Hold a free slot while the context lasts; None when all are busy."""
         try:
-            index = self._free.get_nowait()
+            slot = self._free.get_nowait()
         except queue.Empty:
             yield None
             return
         metrics.BUSY_SLOTS.inc()
         try:
-            yield index
+            yield slot
         finally:
             metrics.BUSY_SLOTS.dec()
-            self._free.put(index)
+            if slot not in self._closed:
+                self._free.put(slot)
+
+    def close(self, slot: Slot) -> None:
+        """Let nobody take a slot again once its holder leaves it."""
+        self._closed.add(slot)
+
+    def is_closed(self, slot: Slot) -> bool:
+        return slot in self._closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +89,6 @@ class Runtime:
     slots: Slots
     home: Path
     """This worker's own directory; an attempt's directory is below it."""
-    has_gpu: bool
     drain: Latch = field(default_factory=Latch)
 
     @property
@@ -96,6 +116,3 @@ class Runtime:
     @property
     def has_disk_room(self) -> bool:
         return host.free_fraction(self.home) >= MIN_FREE_FRACTION
-
-    def device(self, slot: int) -> str:
-        return f"cuda:{slot}" if self.has_gpu else "cpu"

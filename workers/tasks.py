@@ -42,7 +42,7 @@ def run_attempts(runtime: Runtime, *, hint: str) -> None:
         if slot is None:
             return
         try:
-            while (claimed := _claim(runtime, hint)) is not None:
+            while not runtime.slots.is_closed(slot) and (claimed := _claim(runtime, hint)) is not None:
                 lease, job = claimed
                 Attempt(lease, job, runtime, slot=slot).run()
         except DatabaseUnavailable as err:

@@ -33,6 +33,9 @@ def main(command: list[str]) -> int:
     if stopped in ready and process not in ready:
         os.kill(child, signal.SIGTERM)
         select.select([process, sys.stdin.fileno()], [], [], _TERM_SECONDS)
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        os.write(2, f"ended with code {os.waitstatus_to_exitcode(status)}\n".encode())
     os.killpg(0, signal.SIGKILL)
     return 0
 

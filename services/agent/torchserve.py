@@ -44,7 +44,7 @@ class TorchServeProcess:
     def ensure_running(self) -> bool:
         """Start TorchServe if it is not running and its back-off is over; return whether a process is there."""
         if self._process is not None and self._process.poll() is not None:
-            self._note_exit(self._process.returncode)
+            self._note_exit()
         if self._process is None and self.clock() >= self._next_start:
             self._start()
         return self._process is not None
@@ -89,7 +89,7 @@ class TorchServeProcess:
         shutil.rmtree(self.layout.temporary, ignore_errors=True)
         self.layout.create()
 
-    def _note_exit(self, code: int) -> None:
+    def _note_exit(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
@@ -97,7 +97,7 @@ class TorchServeProcess:
         self._failures = 1 if has_settled else self._failures + 1
         delay = _RESTART.delay_seconds(self._failures, self.rng)
         self._next_start = self.clock() + delay
-        log.error("torchserve_ended", code=code, restart_in_seconds=round(delay, 2), last_lines=self._console_tail())
+        log.error("torchserve_ended", restart_in_seconds=round(delay, 2), last_lines=self._console_tail())
 
     def _console_tail(self) -> str:
         try:

@@ -27,9 +27,8 @@ class Sender:
             BrokerUnavailable: the broker did not take the message.
         """
         try:
-            self._app.send_task(
-                task, args=[argument], queue=queue, exchange=queue, routing_key=queue, retry=False, ignore_result=True
-            )
+            # By queue alone: Celery then uses the anonymous exchange, which needs no binding to be there.
+            self._app.send_task(task, args=[argument], queue=queue, retry=False, ignore_result=True)
         except (KombuError, ChannelError, OSError) as err:
             raise BrokerUnavailable from err
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from kombu.transport import filesystem
+from kombu.transport import filesystem, virtual
 from kombu.utils.json import dumps, loads
 
 Binding = filesystem.exchange_queue_t
@@ -98,6 +98,11 @@ class FilesTransport(filesystem.Transport):
     polling_interval = 0.01
     driver_type = "files"
     driver_name = "files"
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
+        # The base class shares what is declared among all folders of a process, so a second one gets no bindings.
+        self.state = virtual.BrokerState()
 
 
 def _replace(path: Path, content: bytes) -> None:

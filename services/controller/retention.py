@@ -7,7 +7,7 @@ import structlog
 from services.controller import metrics
 from services.db import checkpoints, outbox
 from services.db.database import Database
-from services.db.garbage import jobs_to_tidy
+from services.db.garbage import jobs_to_tidy, pinned_checkpoints
 from services.storage.port import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -29,8 +29,9 @@ class Retention:
             job_ids = jobs_to_tidy(session, keep_last=KEEP_LAST, changed_within_seconds=self._changed_within)
         for job_id in job_ids:
             with self._database.write() as session:
-                retired = checkpoints.retention(session, job_id, keep_last=KEEP_LAST)
-                for row in checkpoints.mark_deleting(session, [row.id for row in retired]):
+                pinned = pinned_checkpoints(session, job_id)
+                retired = [row.id for row in checkpoints.retention(session, job_id, keep_last=KEEP_LAST)]
+                for row in checkpoints.mark_deleting(session, [row for row in retired if row not in pinned]):
                     outbox.put(session, DELETE_CHECKPOINT, row.id, {"prefix": row.prefix})
 
 

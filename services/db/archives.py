@@ -92,6 +92,13 @@ def get(session: Session, archive_id: str) -> Archive:
     return to_archive(row)
 
 
+def find(session: Session, model_version_id: str, target: str) -> Archive | None:
+    """Return the archive of a model version for a target, where anybody asked for it."""
+    query = sa.select(*COLUMNS).where(t.archives.c.model_version_id == model_version_id, t.archives.c.target == target)
+    row = session.execute(query).one_or_none()
+    return None if row is None else to_archive(row)
+
+
 def retry(session: Session, archive_id: str) -> None:
     """Queue a failed archive again with a fresh count of attempts; others stay as they are."""
     announce(session)

@@ -29,6 +29,13 @@ def jobs_to_tidy(session: Session, *, keep_last: int, changed_within_seconds: fl
     return list(session.execute(query).scalars())
 
 
+def pinned_checkpoints(session: Session, job_id: str) -> set[str]:
+    """Return the checkpoints that a model version of the job is still to be packaged from."""
+    version = t.model_versions.c
+    query = sa.select(version.checkpoint_id).where(version.job_id == job_id, version.bundle_sha256 == "")
+    return {checkpoint_id for checkpoint_id in session.execute(query).scalars() if checkpoint_id}
+
+
 def abandoned_attempts(
     session: Session, attempts: Collection[tuple[str, int]], *, older_than_seconds: float
 ) -> set[tuple[str, int]]:

@@ -26,6 +26,7 @@ from services.db.upsert import dialect_of, insert_into
 
 _GIVEN = [t.jobs.c.id, *columns_of(NewJob, t.jobs)]
 _GIVEN_BY_DATABASE = ("dataset_id", "create_time", "update_time")
+_GET = sa.select(*JOB_COLUMNS).where(t.jobs.c.id == sa.bindparam("id"), t.jobs.c.project == sa.bindparam("project"))
 _INITIAL: dict[str, Any] = {
     "state": "queued",
     "desired": "run",
@@ -73,8 +74,7 @@ def get(session: Session, project: str, job_id: str) -> Job:
     Raises:
         JobNotFound: the project has no such job.
     """
-    query = sa.select(*JOB_COLUMNS).where(t.jobs.c.id == job_id, t.jobs.c.project == project)
-    row = session.execute(query).one_or_none()
+    row = session.execute(_GET, {"id": job_id, "project": project}).one_or_none()
     if row is None:
         raise JobNotFound(f"project {project!r} has no job {job_id!r}")
     return to_job(row)

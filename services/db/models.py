@@ -23,6 +23,8 @@ from services.db.upsert import dialect_of, insert_into
 class NewModelVersion:
     """A bundle already in the object store. `id` is made by the caller, because the prefix contains it.
 
+    An empty `bundle_sha256` leaves the bundle to be packaged from the checkpoint; see `set_bundle`.
+
     Project, model, recipe and job are those of the job that finishes with it.
     """
 
@@ -79,6 +81,32 @@ def insert(
         "metrics": dict(new.metrics),
     }
     return _to_version(session.execute(statement.values(**values, create_time=now())).one())
+
+
+def set_bundle(
+    session: Session,
+    model_version_id: str,
+    *,
+    bundle_prefix: str,
+    bundle_sha256: str,
+    size_bytes: int,
+    metrics: Mapping[str, float],
+) -> ModelVersion:
+    """Give a version that was created without a bundle the one now stored, once.
+
+    Returns the version as it then is: another worker may have been first. Safe to repeat.
+    """
+    announce(session)
+    version = t.model_versions.c
+    is_empty = (version.id == model_version_id) & (version.bundle_sha256 == "")
+    values = {
+        "bundle_prefix": bundle_prefix,
+        "bundle_sha256": bundle_sha256,
+        "size_bytes": size_bytes,
+        "metrics": dict(metrics),
+    }
+    session.execute(sa.update(t.model_versions).where(is_empty).values(values))
+    return get_by_id(session, model_version_id)
 
 
 def get(session: Session, project: str, model_id: str, version: int | None = None) -> ModelVersion:

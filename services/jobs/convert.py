@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from trainyard.v1 import common_pb2
@@ -19,6 +19,7 @@ from services.rpc.enums import enum_value
 from services.rpc.structs import to_dict, to_struct
 
 STATES: dict[JobState, pb.JobState] = {state: enum_value(pb.JobState, f"JOB_STATE_{state.name}") for state in JobState}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATES_BACK = {value: state for state, value in STATES.items()}
 _CLASSES = {pb.RESOURCE_CLASS_UNSPECIFIED: "cpu", pb.RESOURCE_CLASS_CPU: "cpu", pb.RESOURCE_CLASS_GPU: "gpu"}
 _CLASSES_BACK = {"cpu": pb.RESOURCE_CLASS_CPU, "gpu": pb.RESOURCE_CLASS_GPU}
@@ -127,9 +128,8 @@ def artifact_to_proto(project: str, artifact: Artifact) -> pb.Artifact:
 
 
 def timestamp(moment: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def _model_id(recipe: str) -> str:

@@ -46,8 +46,8 @@ class JobManager:
             found = await self._work.read(lambda session: _dataset_violations(session, request, checked))
             raise RequestInvalid(violations=[*checked.violations, *found])
         recipe, config, sha256 = checked.recipe, checked.config, request.sha256()
-        request = replace(request, request_id=request.request_id or new_id())
-        return await self._work.write(lambda session: _insert(session, request, sha256, checked, recipe, config))
+        new = _new_job(request, sha256, config)
+        return await self._work.write(lambda session: _insert(session, request, new, checked, recipe))
 
     async def get(self, project: str, job_id: str) -> Job:
         return await self._work.read(lambda session: jobs.get(session, project, job_id))
@@ -100,10 +100,7 @@ class JobManager:
         return paging.cut(await self._work.read(read), by_time)
 
 
-def _insert(
-    session: Session, request: JobRequest, sha256: str, checked: Checked, recipe: Recipe, config: RecipeConfig
-) -> Job:
-    new = _new_job(request, sha256, config)
+def _insert(session: Session, request: JobRequest, new: NewJob, checked: Checked, recipe: Recipe) -> Job:
     try:
         version = _find_dataset(session, request, checked)
     except DatasetNotFound as err:
@@ -131,7 +128,7 @@ def _new_job(request: JobRequest, sha256: str, config: RecipeConfig) -> NewJob:
     }
     return NewJob(
         project=request.project,
-        request_id=request.request_id,
+        request_id=request.request_id or new_id(),
         request_sha256=sha256,
         recipe=request.recipe,
         preset=request.preset,

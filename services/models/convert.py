@@ -66,6 +66,9 @@ def version_to_proto(version: ModelVersion) -> pb.ModelVersion:
 
 def details_to_proto(details: VersionDetails) -> pb.ModelVersion:
     message = version_to_proto(details.version)
+    if details.failure is not None:
+        message.state = pb.MODEL_VERSION_STATE_FAILED
+        message.message = details.failure
     if details.manifest is not None:
         for name, entry in sorted(details.manifest.files.items()):
             message.files.append(common_pb2.StoredFile(name=name, size_bytes=entry.size_bytes, sha256=entry.sha256))

@@ -9,15 +9,14 @@ from sqlalchemy.orm import Session
 
 from services.core.errors import IdempotencyConflict, ModelNotFound
 from services.core.ids import new_id
+from services.core.states import ArchiveState
 from services.db import archives, checkpoints, jobs, models
 from services.db.models import ModelVersion, NewModelVersion
 from services.rpc.paging import Page, PageRequest, by_time
 from services.rpc.work import Work
-from services.storage import layout
 from services.storage.manifest import Manifest, read_manifest
 from services.storage.port import ObjectStore
 
-LATEST = "latest"
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -32,11 +31,11 @@ class CheckpointName:
 
 @dataclass(frozen=True, slots=True)
 class VersionDetails:
-    """A model version with what its bundle holds; None while it is not packaged."""
+    """A model version with what its bundle holds; None while it is not packaged, with why if that failed."""
 
     version: ModelVersion
     manifest: Manifest | None
-    message: str = ""
+    failure: str | None = None
 
 
 class ModelManager:
@@ -69,7 +68,7 @@ class ModelManager:
                 checkpoint_id=checkpoint.id,
                 config=job.spec["config"],
                 metrics={},
-                bundle_prefix=layout.bundle_prefix(source.project, wanted_model, version_id),
+                bundle_prefix="",
                 bundle_sha256="",
                 size_bytes=0,
             )
@@ -87,7 +86,9 @@ class ModelManager:
         def read(session: Session) -> VersionDetails:
             row = models.get(session, project, model_id, version)
             if not row.bundle_sha256:
-                return VersionDetails(row, None)
+                archive = archives.find(session, row.id, self._target)
+                is_failed = archive is not None and archive.state is ArchiveState.FAILED
+                return VersionDetails(row, None, failure=archive.message if archive and is_failed else None)
             return VersionDetails(row, read_manifest(self._store, row.bundle_prefix, row.bundle_sha256))
 
         return await self._work.read(read)

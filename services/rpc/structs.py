@@ -45,17 +45,21 @@ def _fill_list(target: ListValue, values: list[Any] | tuple[Any, ...]) -> None:
 
 
 def _fill(target: Value, value: Any) -> None:
-    if value is None:
-        target.null_value = 0  # type: ignore[assignment]  # NULL_VALUE, the only one
-    elif isinstance(value, bool):
-        target.bool_value = value
-    elif isinstance(value, int | float):
+    # By exact type first: answers hold whole configs, and checks against abstract classes are slow.
+    kind = type(value)
+    if kind is float or kind is int:
         target.number_value = value
-    elif isinstance(value, str):
+    elif kind is str:
         target.string_value = value
+    elif kind is bool:
+        target.bool_value = value
+    elif value is None:
+        target.null_value = 0  # type: ignore[assignment]  # NULL_VALUE, the only one
     elif isinstance(value, Mapping):
         target.struct_value.SetInParent()
         _fill_struct(target.struct_value, value)
-    else:
+    elif isinstance(value, list | tuple):
         target.list_value.SetInParent()
         _fill_list(target.list_value, value)
+    else:
+        raise TypeError(f"not a JSON value: {kind.__name__}")

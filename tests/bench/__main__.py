@@ -22,7 +22,9 @@ SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out"))
-    parser.add_argument("--only", choices=SECTIONS, action="append", help="only this section; may be given more than once")
+    parser.add_argument(
+        "--only", choices=SECTIONS, action="append", help="only this section; may be given more than once"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "bench.json"

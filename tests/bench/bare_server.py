@@ -24,7 +24,7 @@ def make_engine(path: Path) -> sa.Engine:
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False})
 
     @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection, _record) -> None:  # noqa: ANN001 - a DBAPI connection
+    def _pragmas(connection, _record) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
 

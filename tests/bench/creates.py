@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from trainyard.v1 import job_pb2, job_pb2_grpc
 
 from services.datasets.shape_scenes import write_shape_scenes
 from tests.bench.bare_server import METHOD
 from tests.bench.figures import percentile
 from tests.stack.data import import_folder
 from tests.stack.platform import control_plane
-from trainyard.v1 import job_pb2, job_pb2_grpc
 
 CALLERS = (1, 16, 64)
 SECONDS = 3.0

@@ -12,11 +12,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from trainyard.v1 import job_pb2
+
 from services.client.sdk import Trainyard
 from services.datasets.shape_scenes import write_shape_scenes
 from tests.stack.data import import_folder
 from tests.stack.platform import Stack, control_plane, descendants, seconds_until_gone, test_timings
-from trainyard.v1 import job_pb2
 
 LEASE_SECONDS = 1.5
 STEPS = 60

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainyard.v1 import job_pb2
+
 from services.client.sdk import Trainyard
 from tests.proofs.table import PROOFS, Proof
 from tests.stack.data import import_folder
 from tests.stack.platform import control_plane
-from trainyard.v1 import job_pb2
 
 
 def train(yard: Trainyard, proof: Proof, *, seed: int, overrides: Mapping[str, Any]) -> tuple[dict[str, float], float]:

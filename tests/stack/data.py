@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainyard.v1 import dataset_pb2
+
 from services.client.pack import as_archive
 from services.client.sdk import Trainyard
-from trainyard.v1 import dataset_pb2
 
 
 def import_folder(yard: Trainyard, folder: Path, *, dataset_id: str) -> dataset_pb2.Dataset:

@@ -116,19 +116,17 @@ class Checkpointer:
         if self._pending is not None and self._pending.done():
             self.wait()
 
-    def submit(self, capture: Callable[[], Captured]) -> None:
-        """Capture and copy the state and let the writer have it; the writer must be free.
+    def submit(self, captured: Captured) -> None:
+        """Copy the state and let the writer have it; the writer must be free.
 
         The optimizers' tensors may still be copied after this returns, until their next step.
         """
-        start = time.perf_counter()
-        captured = capture()
         self._hold_optimizers(captured.optimizers)
         late = {OPTIM} if _is_on_host(captured.files[OPTIM]) else set()
         copies = {name: self._buffer.fill(name, found) for name, found in captured.files.items() if name not in late}
         await_arrival = _arrival(captured.files)
         document = json.dumps(captured.document, separators=(",", ":"), sort_keys=True).encode()
-        self._stall_seconds = time.perf_counter() - start
+        self._stall_seconds = time.perf_counter() - captured.began
         copying = self._copier.submit(self._buffer.fill, OPTIM, captured.files[OPTIM]) if late else None
         self._copying = copying
 

@@ -92,7 +92,7 @@ class Checkpointing:
         step = self._training.state.step
         self._log.window.read(step=step)
         self._metrics[step] = self._evaluation.metric_at(step)
-        self._checkpointer.submit(self._capture)
+        self._checkpointer.submit(self._capture())
         self._log.save_events()
         self._last_step, self._last_time = step, self._training.clock()
 

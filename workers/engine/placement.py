@@ -50,6 +50,8 @@ class Decision:
 def device_of(runtime: Runtime, own: str) -> torch.device:
     """Return the device a job computes on: this attempt's own, which the config may only confirm.
 
+    A GPU becomes the process's current one.
+
     Raises:
         RequestInvalid: the config asks for a device that this worker does not have.
     """
@@ -58,6 +60,8 @@ def device_of(runtime: Runtime, own: str) -> torch.device:
         raise _wrong_device(f"this worker computes on {own}: ask for 'auto', or for the queue of {runtime.device}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise _wrong_device("this worker was given a GPU, but torch finds none")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 from workers.engine import rng
-from workers.engine.placement import Decision, choices, device_name
+from workers.engine.placement import Decision, choices, default, device_name
+from workers.engine.stop import StopSignal
 from workers.families.base import BatchSource, Placement, Recipe, TrainState
 from workers.families.config import RecipeConfig
 
@@ -48,8 +49,13 @@ class _Trial:
     losses: list[dict[str, float]] = field(default_factory=list)
 
 
-def probe(recipe: Recipe[Any, Any], source: BatchSource[Any], *, device: torch.device, is_compiled: bool) -> Decision:
-    """Return the fastest decision whose losses are those of the plainest one; keeps all generators as they were."""
+def probe(
+    recipe: Recipe[Any, Any], source: BatchSource[Any], *, device: torch.device, is_compiled: bool, stop: StopSignal
+) -> Decision:
+    """Return the fastest decision whose losses are those of the plainest one; keeps all generators as they were.
+
+    Asked to stop it returns the default at once, since nothing will be computed with it.
+    """
     seed = recipe.config.runtime.seed
     with rng.guarded(seed):
         has_convolutions = _has_convolutions(recipe, device)
@@ -61,8 +67,8 @@ def probe(recipe: Recipe[Any, Any], source: BatchSource[Any], *, device: torch.d
         # The plainest candidate once more with other draws: how far apart losses lie by chance alone.
         noise = _start(recipe, options[0], batch, device=device, is_compiled=is_compiled, seed=seed)
         noise.rng = _other_draws(seed)
-        _alternate(recipe, [*trials, noise])
-    return _choose(trials, noise)
+        is_done = _alternate(recipe, [*trials, noise], stop)
+    return _choose(trials, noise) if is_done else default(recipe.config.runtime)
 
 
 def _start(
@@ -85,13 +91,16 @@ def _other_draws(seed: int) -> dict[str, Any]:
     return rng.capture()
 
 
-def _alternate(recipe: Recipe[Any, Any], trials: Sequence[_Trial]) -> None:
+def _alternate(recipe: Recipe[Any, Any], trials: Sequence[_Trial], stop: StopSignal) -> bool:
     start = time.monotonic()
     for number in range(ROUNDS):
         for trial in trials:
+            if stop.is_set():
+                return False
             _step(recipe, trial)
         if number > 0 and time.monotonic() - start > BUDGET_SECONDS:
-            return
+            break
+    return True
 
 
 def _step(recipe: Recipe[Any, Any], trial: _Trial) -> None:
@@ -171,5 +180,6 @@ def cached_probe(cache: ProbeCache, key: str, run: Callable[[], Decision]) -> De
     if found is not None:
         return found
     decision = run()
-    cache.put(key, decision)
+    if decision.source == "probe":
+        cache.put(key, decision)
     return decision

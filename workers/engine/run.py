@@ -73,7 +73,7 @@ def train(
     device = placement.device_of(runtime, plan.device)
     with process_settings(threads=plan.threads, deterministic=runtime.deterministic):
         setup = _Setup(plan, frames, recipe, recipe.train_batches(), device, _read_checkpoint(plan, recipe))
-        decision = _decide(setup)
+        decision = _decide(setup, stop)
         frames.write(FrameKind.PRECISION, **decision.to_json())
         training = _build(setup, decision)
         with _errors_carry_step(training.state):
@@ -115,7 +115,7 @@ def _read_checkpoint(plan: TrainPlan, recipe: Recipe[Any, Any]) -> train_state.S
     return stored
 
 
-def _decide(setup: _Setup) -> Decision:
+def _decide(setup: _Setup, stop: StopSignal) -> Decision:
     """Return how to compute. A resume keeps its checkpoint's way, or its bits would change."""
     runtime = setup.config.runtime
     if setup.stored is not None:
@@ -128,7 +128,7 @@ def _decide(setup: _Setup) -> Decision:
 
     def run() -> Decision:
         _announce(setup.frames, "probing")
-        return probe(setup.recipe, setup.source, device=setup.device, is_compiled=runtime.compile)
+        return probe(setup.recipe, setup.source, device=setup.device, is_compiled=runtime.compile, stop=stop)
 
     key = cache_key(setup.plan.recipe, setup.config, batch_size=setup.source.batch_size, device=setup.device)
     return cached_probe(ProbeCache(setup.plan.cache_dir), key, run)

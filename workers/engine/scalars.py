@@ -114,7 +114,7 @@ class _FiniteWatch:
 class History:
     """Curves thinned to a bounded number of points, kept in checkpoints so that they span all attempts."""
 
-    CAPACITY = 400
+    CAPACITY = 200
 
     def __init__(self, curves: Mapping[str, list[list[float]]] | None = None) -> None:
         self.curves: dict[str, list[list[float]]] = {name: list(points) for name, points in (curves or {}).items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class Captured:
     """Names, as `file:tensor`, that must hold finite numbers: the parameters."""
     optimizers: tuple[Optimizer, ...]
     """Whoever changes the tensors of `optim.safetensors`, and only in `step`."""
+    began: float
+    """When the capture began, by `time.perf_counter`: training stands still from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ def capture(state: TrainState, *, extra: Mapping[str, Any]) -> Captured:
     Raises:
         StateUnsupported: a part of the state fits neither tensors nor JSON.
     """
+    began = time.perf_counter()
     files: dict[str, dict[str, Tensor]] = {MODEL: _module_tensors(state.modules), OPTIM: {}}
     optimizers: dict[str, Any] = {}
     for name, optimizer in state.optimizers.items():
@@ -82,7 +86,7 @@ def capture(state: TrainState, *, extra: Mapping[str, Any]) -> Captured:
     }
     finite = {f"{MODEL}:{name}" for name in _parameter_names(state.modules)}
     finite |= {f"{EMA}:{name}" for name in _parameter_names(state.ema)}
-    return Captured(state.step, files, document, frozenset(finite), tuple(state.optimizers.values()))
+    return Captured(state.step, files, document, frozenset(finite), tuple(state.optimizers.values()), began)
 
 
 def read(directory: Path) -> Stored:

@@ -22,6 +22,7 @@ from workers.families.config import RecipeConfig
 
 ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
 BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class TrainState:
 
     `modules` hold parameters and buffers; `ema` holds averaged copies by the same names; `tensors`
     is for what a recipe keeps besides (image pools, path-length means). `step` counts updates done.
+    An optimizer's state may change only in its `step`: checkpoints copy it until then.
     """
 
     modules: dict[str, nn.Module]
@@ -57,7 +59,7 @@ class TrainState:
     step: int = 0
 
 
-class BatchSource(Protocol[BatchT]):
+class BatchSource(Protocol[BatchT_co]):
     """Batches as a pure function of the step, so that a resume needs no loader state.
 
     `batch(step)` depends only on (data, config, seed, step): the permutation is f(seed, epoch) and
@@ -70,7 +72,7 @@ class BatchSource(Protocol[BatchT]):
     @property
     def batch_size(self) -> int: ...
 
-    def batch(self, step: int) -> BatchT: ...
+    def batch(self, step: int) -> BatchT_co: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,10 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
 
     @abstractmethod
     def train_step(self, state: TrainState, batch: BatchT, placement: Placement) -> dict[str, Tensor]:
-        """Do one whole update and return detached scalars on the device, keys such as `train/loss`."""
+        """Do one whole update and return detached scalars on the device, keys such as `train/loss`.
+
+        Scalars are finite as long as training is sound: one that is not ends the job as NON_FINITE_LOSS.
+        """
 
     @abstractmethod
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:

@@ -142,7 +142,8 @@ def read_parts(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Pa
         handler = entry.load_handler()(spec)
         return Parts(bundle["recipe"], handler, module.eval(), read_golden(directory))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as err:
-        raise BundleInvalid(f"the bundle cannot be read: {type(err).__name__}: {err}") from err
+        # One line: TorchServe's log is read line by line.
+        raise BundleInvalid(f"the bundle cannot be read: {type(err).__name__}: {' '.join(str(err).split())}") from err
 
 
 def read_golden(directory: Path) -> Golden:

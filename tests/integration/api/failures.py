@@ -17,7 +17,7 @@ class Refusal:
     def __init__(self, error: grpc.RpcError) -> None:
         self.code: grpc.StatusCode = error.code()
         self.message: str = error.details()
-        self.trailers = {key: value for key, value in error.trailing_metadata() or ()}
+        self.trailers = dict(error.trailing_metadata() or ())
         self._status: status_pb2.Status | None = rpc_status.from_call(error)
 
     @property

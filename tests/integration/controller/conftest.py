@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from services.broker.transport import FilesTransport
 from services.core.settings import Settings
 from services.db.database import Database
 from services.storage.open import open_store
 from services.storage.port import ObjectStore
+
+
+@pytest.fixture(autouse=True)
+def _no_bindings_of_another_folder() -> None:
+    # kombu remembers bindings for the whole process, whatever folder they were made in.
+    FilesTransport.global_state.clear()
 
 
 @pytest.fixture

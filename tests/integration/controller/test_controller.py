@@ -173,13 +173,15 @@ def test_an_expired_lease_is_taken_back_and_sent_again(
         assert eventually(lambda: bool(messages(settings)))
 
 
-def test_the_second_controller_takes_over_when_the_first_ends(
+def test_a_controller_waits_until_the_leader_is_gone(
     settings: Settings, database: Database, store: ObjectStore
 ) -> None:
-    second_database = Database(settings.resolved_database_url)
-    with running(Controller(settings, second_database, store)):
-        with running(Controller(settings, database, store)):
-            pass
+    leader = database.leadership("controller")
+    assert leader.acquire()
+    with running(Controller(settings, database, store)):
         job = queued_job(database)
-        assert eventually(lambda: (RUN_ATTEMPT, job.id) in messages(settings))
-    second_database.dispose()
+        assert not eventually(lambda: bool(messages(settings)), seconds=1.0)
+
+        leader.release()
+
+        assert eventually(lambda: messages(settings) == [(RUN_ATTEMPT, job.id)])

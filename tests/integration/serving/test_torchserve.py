@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 
 import grpc
@@ -14,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from services.agent.torchserve import TorchServeProcess
 from services.core.errors import DeploymentNotFound
 from services.core.states import DeploymentState
 from services.db import deployments
@@ -144,6 +146,19 @@ def test_no_token_opens_nothing(yard, agent, first, stubs):
     assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
+def test_tokens_that_somebody_rotated_reach_callers(yard, agent, first):
+    old = yard.replica("digits").token
+    soon = datetime.now(UTC)
+
+    with yard.client() as client:
+        assert not client.renew_tokens(soon)
+        assert client.renew_tokens(soon + timedelta(minutes=40))
+
+    wait_for(lambda: yard.replica("digits").token, lambda token: token != old)
+    assert yard.predict("digits", first.inputs[0]).status_code == 200
+    assert yard.predict("digits", first.inputs[0], token=old).status_code == 400
+
+
 def test_torchserve_loads_nothing_by_url_and_sees_no_credentials(yard, agent):
     keys = json.loads((yard.state_dir / "torchserve" / "run" / "key_file.json").read_text())
     management = f"http://127.0.0.1:{yard.settings.torchserve_management_port}"
@@ -166,7 +181,7 @@ def test_a_new_version_takes_over_without_a_failed_request(yard, agent, first, s
     def ask() -> None:
         while not stop.is_set():
             statuses.append(yard.predict("digits", second.inputs[0]).status_code)
-            stop.wait(0.02)
+            stop.wait(0.05)
 
     with ThreadPoolExecutor(2) as pool:
         callers = [pool.submit(ask) for _ in range(2)]
@@ -227,6 +242,21 @@ def test_nothing_outlives_an_agent_killed_with_9(yard, agent):
 
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
+
+
+def test_a_torchserve_someone_else_runs_is_reconciled_and_left_alone(yard, agent, second):
+    torchserve = TorchServeProcess(yard.settings, yard.layout)
+    torchserve.ensure_running()
+    try:
+        with yard.agent("--no-launch"):
+            yard.wait_state("digits", FAILED)
+            yard.replace("digits", second)
+            yard.wait_state("digits", READY)
+
+        assert torchserve.is_alive
+        assert yard.predict("digits", second.inputs[0]).status_code == 200
+    finally:
+        torchserve.stop()
 
 
 def _bearer(token: str) -> dict[str, str]:

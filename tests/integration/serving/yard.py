@@ -18,12 +18,14 @@ from typing import Any
 import httpx
 import psutil
 
+from services.agent.client import TorchServeClient
+from services.agent.config import Layout
 from services.core.settings import Settings
 from services.core.states import DeploymentState, JobState
 from services.db import archives, deployments, jobs
 from services.db.database import Database
 from services.db.deployments import Deployment, Replica
-from services.storage import layout
+from services.storage import layout as keys
 from services.storage.open import open_store
 from tests.builders.detection_bundle import write_detection_bundle
 from tests.stack.builders import new_model_version, queued_job
@@ -89,7 +91,7 @@ class ServingYard:
         with open(os.devnull, "wb") as sink:
             built = build(BuildPlan(bundle_dir, path, Target(), model, forms), FrameWriter(sink.fileno()))
         archive = built.archive if spoil is None else _spoiled(path, spoil)
-        key = layout.archive("default", version.model_id, version.id, TARGET, sha256=archive.sha256)
+        key = keys.archive("default", version.model_id, version.id, TARGET, sha256=archive.sha256)
         self.store.put_file(key, path)
         with self.database.write() as session:
             row = archives.ensure(session, version.id, TARGET)
@@ -137,6 +139,17 @@ class ServingYard:
         auth = {"authorization": f"Bearer {token or replica.token}", **headers}
         url = f"{replica.inference_url}/predictions/default--{name}"
         return httpx.post(url, content=body, headers=auth, timeout=30, trust_env=False)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.settings.resolved_torchserve_dir)
+
+    def client(self) -> TorchServeClient:
+        return TorchServeClient(
+            management_url=f"http://127.0.0.1:{self.settings.torchserve_management_port}",
+            inference_url=f"http://127.0.0.1:{self.settings.torchserve_inference_port}",
+            key_file=self.layout.key_file,
+        )
 
     @contextmanager
     def agent(self, *arguments: str) -> Iterator[psutil.Process]:

@@ -192,9 +192,7 @@ def test_a_frozen_child_is_found_and_its_job_goes_back(yard: Yard) -> None:
     cancel(yard, job_id)
 
 
-def test_a_worker_that_slept_through_its_lease_writes_nothing_more(
-    yard: Yard, worker: subprocess.Popen[bytes]
-) -> None:
+def test_a_worker_that_slept_through_its_lease_writes_nothing_more(yard: Yard, worker: subprocess.Popen[bytes]) -> None:
     job_id, child = start_long_job(yard, checkpoint_every_steps=5)
     token = yard.job(job_id).token
 
@@ -205,7 +203,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_more(
         os.kill(worker.pid, signal.SIGCONT)
 
     assert seconds_until_gone([child], limit_seconds=10) < 10
-    after = [event for event in yard.events(job_id) if event.kind == "reaped"][0].seq
+    after = next(event for event in yard.events(job_id) if event.kind == "reaped").seq
     attempts = yard.state_dir / "workers" / "w1" / "attempts"
     until(lambda: not (attempts / f"{job_id}-{token}").exists(), what="the spool to go")
     assert [event.kind for event in yard.events(job_id) if event.seq > after and event.token <= token] == []

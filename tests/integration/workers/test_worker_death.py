@@ -33,7 +33,7 @@ def start_job(yard: Yard, **limits: int) -> tuple[str, psutil.Process]:
 
 def test_everything_of_a_killed_worker_is_gone_in_two_seconds(yard: Yard) -> None:
     worker = yard.start_worker()
-    job_id, child = start_job(yard)
+    _job_id, child = start_job(yard)
     family = descendants(worker.pid)
     assert child in family
     assert len(family) >= 2

@@ -134,11 +134,11 @@ class Yard:
         return attempts[-1].pid if attempts else None
 
     def until_state(self, job_id: str, *states: JobState) -> Job:
-        until(lambda: self.job(job_id).state in states, what=f"state {states}", show=lambda: self.log_text())
+        until(lambda: self.job(job_id).state in states, what=f"state {states}", show=self.log_text)
         return self.job(job_id)
 
     def until_step(self, job_id: str, step: int) -> None:
-        until(lambda: self.job(job_id).progress_step >= step, what=f"step {step}", show=lambda: self.log_text())
+        until(lambda: self.job(job_id).progress_step >= step, what=f"step {step}", show=self.log_text)
 
     def start_worker(self, name: str = "w1", **environ: str) -> subprocess.Popen[bytes]:
         """Start a real worker process; it consumes once it is up."""

@@ -37,12 +37,6 @@ def test_a_preset_survives_json(config, name):
             id="idle milestones",
         ),
         pytest.param(
-            YoloV1Config,
-            {"schedule": {"name": "constant", "warmup_steps": 9}, "limits": {"max_steps": 9}},
-            "must be below limits.max_steps",
-            id="warm-up longer than training",
-        ),
-        pytest.param(
             YoloV1Config, {"augment": {"scale": [1.2, 0.8]}}, "[1, 1] turns zoom off", id="range turned round"
         ),
         pytest.param(YoloV1Config, {"optim": {"learning_rate": 1}}, "Extra inputs", id="unknown keys are errors"),

@@ -8,16 +8,19 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from workers.families.base import Instance, InstanceInvalid, ServingSpec
 from workers.families.detection.handler import DetectionHandler
-from workers.families.detection.images import FILL, decode, fit, letterbox
+from workers.families.detection.images import FILL, ImageInvalid, decode, fit, letterbox, read_square
 
 SIZE = 64
 CLASSES = ["disc", "box"]
@@ -142,6 +145,43 @@ def test_a_transparent_image_lies_on_white():
 
 def test_a_black_and_white_image_is_read():
     assert decode(encoded(Image.new("1", (8, 8), 1))).min() == 255
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_undone(orientation):
+    stored = Image.fromarray(pixels(80, 40))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(stored, "PNG", exif=exif.tobytes())
+
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(decode(data).permute(1, 2, 0).numpy(), expected)
+    assert read_square(data, SIZE)[1].height == expected.shape[0]
+
+
+def test_a_large_photo_is_answered_in_its_own_pixels():
+    # Such a JPEG is decoded at an eighth of its size.
+    answer = predict_one(body(photo(1024, 512, quality=95)), network(([0.0, 16.0, 32.0, 32.0], [0.9, 0.0])))
+
+    assert answer["image_size"] == [512, 1024]
+    assert answer["boxes"] == [[0.0, 0.0, 512.0, 256.0]]
+    square, _ = read_square(photo(1024, 512, quality=95), SIZE)
+    exact, _ = letterbox(decode(photo(1024, 512, quality=95)), SIZE)
+    assert (square.int() - exact.int()).abs().float().mean() < 2
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_spoiled_bytes_are_answered_or_refused_and_nothing_else(data: st.DataObject):
+    original = data.draw(st.sampled_from([photo(), photo(form="PNG"), photo(form="WEBP"), turned()]))
+    spoiled = bytearray(original[: data.draw(st.integers(1, len(original)))])
+    for place in data.draw(st.lists(st.integers(0, len(spoiled) - 1), max_size=6)):
+        spoiled[place] = data.draw(st.integers(0, 255))
+
+    with suppress(ImageInvalid):
+        image, _ = read_square(bytes(spoiled), SIZE)
+        assert image.shape == (3, SIZE, SIZE)
 
 
 def test_a_turned_photo_is_answered_as_people_see_it():
@@ -350,6 +390,12 @@ def test_comparing_answers(actual, differences, passed):
     assert report.passed is passed
     if differences is not None:
         assert list(report.differences.values()) == pytest.approx(differences)
+
+
+def test_boxes_without_area_do_not_hide_the_others():
+    flat = answer_of(([5.0, 5.0, 5.0, 5.0], 1, 0.52), (BOX, 1, 0.9))
+
+    assert handler().compare(flat, flat).passed
 
 
 def test_two_answers_without_boxes_are_the_same():

@@ -110,6 +110,15 @@ def test_an_image_without_truths_pays_for_confidence_only():
     }
 
 
+def test_padding_under_a_box_without_area_costs_nothing():
+    cells = cells_of((0.0, 0.0, 0.0, 0.0), (16.0, 16.0, 32.0, 32.0), labels=(0, 1))
+
+    parts = yolo_loss(torch.zeros(1, GRID, GRID, FIELDS), cells, boxes_per_cell=2, weights=YoloV1Loss())
+
+    assert float(parts["object"]) == 0
+    assert float(parts["box"]) == pytest.approx(5 * (0.5**2 + 0.5**2))
+
+
 def test_the_loss_is_a_mean_over_images():
     cells = cells_of((16.0, 16.0, 32.0, 32.0))
     raw = torch.rand(1, GRID, GRID, FIELDS)

@@ -69,19 +69,6 @@ def test_a_job_killed_many_times_ends_in_the_same_bits(
     assert digests(outcome, STEPS) == digests(uninterrupted, STEPS)
 
 
-@pytest.mark.parametrize("workers_after", [0, 2], ids=["then none", "then two"])
-def test_loader_processes_change_nothing(
-    uninterrupted: Outcome, config: dict[str, Any], tmp_path: Path, workers_after: int
-) -> None:
-    with_two = {**config, "runtime": {**config["runtime"], "loader_workers": 2}}
-    after = {**config, "runtime": {**config["runtime"], "loader_workers": workers_after}}
-    stopped = attempt(tmp_path, with_two, stop_at=5)
-
-    resumed = attempt(tmp_path, after, resume_dir=stopped.checkpoint_dir(5))
-
-    assert digests(resumed, STEPS) == digests(uninterrupted, STEPS)
-
-
 def test_evaluations_samples_and_checkpoints_leave_no_trace_in_training(
     uninterrupted: Outcome, config: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ def draw(num_images: int, config: Augment, generator: torch.Generator) -> Draw:
 def move_boxes(boxes: Tensor, labels: Tensor, drawn: Draw, *, size: int, min_visible: float) -> tuple[Tensor, Tensor]:
     """Move boxes (N, M, 4) with their images; those mostly outside get label 0 and a zero box."""
     zoom, shift = drawn.zoom[:, None, None], drawn.shift[:, None, None]
-    corners = (boxes.unflatten(-1, (2, 2)) * (2 / size) - 1) * zoom + shift
+    corners = (boxes.reshape(*boxes.shape[:-1], 2, 2) * (2 / size) - 1) * zoom + shift
     corners = (corners + 1) * (size / 2)
     low, high = corners.amin(2), corners.amax(2)
     moved = torch.cat([low, high], dim=-1)
@@ -67,7 +67,7 @@ def render(images: Tensor, drawn: Draw, config: Augment) -> Tensor:
         value = pixels.amax(1, keepdim=True)
         pixels = torch.lerp(value, pixels, saturation).mul_(exposure).clamp_(0, 255)
     pixels = normalise_(pixels)
-    if config.scale == (1, 1) and config.translate == 0 and config.flip == 0:
+    if config.scale == (1.0, 1.0) and config.translate == 0 and config.flip == 0:
         return pixels
     # Zeros from outside are the mean colour, which is also what fills a fitted image.
     return functional.grid_sample(pixels, _sampling_grid(drawn, pixels.shape[-1]), align_corners=False)

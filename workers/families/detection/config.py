@@ -58,7 +58,9 @@ class Schedule(Section):
     """The learning rate as a function of the step; `limits.max_steps` is its end."""
 
     name: Literal["constant", "milestones", "cosine"] = Field("milestones", description="Shape after the warm-up.")
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear growth from zero to the peak.")
+    warmup_steps: int = Field(
+        0, ge=0, description="Steps of linear growth from zero to the peak, at most a fifth of the training."
+    )
     milestones: tuple[tuple[int, float], ...] = Field(
         (), description="Pairs (step, factor): from this step on the rate is multiplied by the factor."
     )
@@ -98,15 +100,6 @@ class DetectionConfig(RecipeConfig):
     schedule: Schedule = Schedule(name="constant")
     augment: Augment = Augment()
     eval: Eval = Eval()
-
-    @model_validator(mode="after")
-    def _warmup_ends_before_training_does(self) -> Self:
-        if self.schedule.warmup_steps >= self.limits.max_steps:
-            raise ValueError(
-                f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be below "
-                f"limits.max_steps ({self.limits.max_steps})"
-            )
-        return self
 
 
 class SmallBody(Section):
@@ -168,7 +161,7 @@ class YoloV1Config(DetectionConfig):
                 "body": "small",
                 "grid": 8,
                 "dropout": 0.0,
-                "small": {"stem_width": 16, "stages": ((32, 1), (64, 2))},
+                "small": {"stem_width": 24, "stages": ((48, 1), (96, 2))},
                 "head_widths": (128,),
             },
             "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
@@ -187,12 +180,12 @@ class YoloV1Config(DetectionConfig):
                 "body": "small",
                 "grid": 8,
                 "dropout": 0.0,
-                "small": {"stem_width": 16, "stages": ((32, 1), (64, 2), (128, 2))},
+                "small": {"stem_width": 32, "stages": ((48, 1), (96, 1), (160, 1))},
                 "head_widths": (256,),
             },
             "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
             "schedule": {"name": "cosine", "warmup_steps": 50},
-            "augment": {"translate": 0.1, "flip": 0.0},
+            "augment": {"translate": 0.1, "flip": 0.0, "min_visible": 0.5},
             "limits": {
                 "max_steps": 1000,
                 "checkpoint_every_steps": 100,

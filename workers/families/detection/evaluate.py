@@ -39,7 +39,7 @@ def detect(predict: Predict, images: SquareImages, *, batch_size: int, threshold
             rows = np.arange(start, min(start + batch_size, len(images)))
             boxes, scores = predict(normalise(images.gather(rows)))
             boxes, scores = boxes.float().cpu(), scores.float().cpu()
-            found += [select(boxes[i], scores[i], images.fit_of(row), thresholds) for i, row in enumerate(rows)]
+            found += [select(boxes[i], scores[i], images.fit_of(start + i), thresholds) for i in range(len(rows))]
     return found
 
 

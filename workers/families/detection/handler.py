@@ -170,7 +170,7 @@ def _tensors(answer: Mapping[str, Any]) -> Detections:
 def _match(ours: Detections, theirs: Detections) -> list[tuple[int, int]]:
     if not len(ours.boxes) or not len(theirs.boxes):
         return []
-    overlap = box_iou(ours.boxes, theirs.boxes)
+    overlap = box_iou(ours.boxes, theirs.boxes).nan_to_num()  # two boxes without area give 0 / 0
     overlap[ours.labels[:, None] != theirs.labels[None, :]] = 0
     pairs = []
     while float(overlap.max()) >= _MATCH_IOU:

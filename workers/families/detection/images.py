@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,8 +22,17 @@ MAX_PIXELS = 50_000_000
 
 # Pillow, not torchvision: torchvision 0.29.2 ends the process on a PNG with too few rows.
 _FORMATS = ("JPEG", "PNG", "WEBP")
-_ORIENTATION = 0x0112
-_QUARTER_TURNS = (5, 6, 7, 8)
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class ImageInvalid(ValueError):
@@ -134,7 +143,7 @@ def _open(data: bytes) -> Image.Image:
         header = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
         raise ImageInvalid(too_large) from err
-    except Exception as err:  # noqa: BLE001 - as in _decode
+    except Exception as err:
         raise ImageInvalid("the bytes are not a JPEG, PNG or WebP image") from err
     if header.width * header.height > MAX_PIXELS:
         raise ImageInvalid(too_large)
@@ -149,12 +158,21 @@ def _decode(image: Image.Image, *, upright: bool, draft: int | None = None) -> t
         if draft is not None:
             inner_height, inner_width = fit(height, width, draft).inner
             image.draft(None, (inner_width, inner_height))
-        if upright and image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS:
-            width, height = height, width
-        pixels = np.array(_to_rgb(ImageOps.exif_transpose(image) if upright else image))
-    except Exception as err:  # noqa: BLE001 - whatever a decoder makes of a stranger's bytes, they are at fault
+        if upright and (turn := _TURNS.get(_orientation(image))) is not None:
+            image = image.transpose(turn)
+            if turn in _QUARTER_TURNS:
+                width, height = height, width
+        pixels = np.array(_to_rgb(image))
+    except Exception as err:  # whatever a decoder makes of a stranger's bytes, they are at fault
         raise ImageInvalid(f"the {kind} image is damaged or incomplete; send a complete file") from err
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - cameras write broken EXIF; a picture shown on its side is better than none
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -15,6 +15,8 @@ from workers.families.detection.images import Fit
 
 # Suppression is quadratic: a threshold near zero must not feed it every box of the network.
 _MAX_CANDIDATES = 1000
+# In pixels of the sent image; what is thinner is no object, and rounds to no area.
+_MIN_SIDE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def select(boxes: Tensor, scores: Tensor, placed: Fit, thresholds: Thresholds) -
     best = scores[anchors, classes].sort(descending=True, stable=True).indices[:_MAX_CANDIDATES]
     anchors, classes = anchors[best], classes[best]
     located = placed.to_image(boxes[anchors])
-    has_area = ((located[:, 2:] - located[:, :2]) > 0).all(1) & located.isfinite().all(1)
-    anchors, classes, located = anchors[has_area], classes[has_area], located[has_area]
+    is_object = ((located[:, 2:] - located[:, :2]) >= _MIN_SIDE).all(1) & located.isfinite().all(1)
+    anchors, classes, located = anchors[is_object], classes[is_object], located[is_object]
     final = batched_nms(located, scores[anchors, classes], classes, thresholds.nms_iou)[: thresholds.max_detections]
     return Detections(boxes=located[final], labels=classes[final] + 1, scores=scores[anchors, classes][final])

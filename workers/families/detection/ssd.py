@@ -21,13 +21,16 @@ from workers.families.detection.data import Batch
 from workers.families.detection.network import DetectionNetwork
 from workers.families.detection.recipe import DetectionRecipe
 
+# Default boxes are kept as whole numbers, which a cast of the network to bf16 leaves alone.
+_UNITS_OF_PIXEL = 4096
+
 _ASSIGN = {"bipartite": assign_bipartite, "best": assign_best}
 
 
 class SsdNetwork(DetectionNetwork):
     """Raw output: class logits (N, A, 1+K), background first, and offsets (N, A, 4)."""
 
-    anchors: Tensor
+    _places: Tensor
 
     def __init__(self, config: SsdConfig, num_classes: int) -> None:
         super().__init__()
@@ -39,7 +42,12 @@ class SsdNetwork(DetectionNetwork):
         self.head = SSDHead(channels, list(config.num_default_boxes()), num_classes + 1)
         grids = [(feature.shape[2], feature.shape[3]) for feature in features]
         places = anchors.default_boxes(grids, model.sizes, model.ratios, size_semantics=model.size_semantics)
-        self.register_buffer("anchors", places * size, persistent=False)
+        self.register_buffer("_places", (places * size * _UNITS_OF_PIXEL).round().int(), persistent=False)
+
+    @property
+    def anchors(self) -> Tensor:
+        """Return the default boxes (A, 4) in pixels of the square, in fp32 whatever the weights are."""
+        return self._places.float() / _UNITS_OF_PIXEL
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         out = self.head(self.body(images))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.ops import box_convert, box_iou
 
 from workers.families.detection.config import YoloV1Loss
@@ -59,17 +60,18 @@ def yolo_loss(raw: Tensor, cells: Cells, *, boxes_per_cell: int, weights: YoloV1
     highest IoU, and where every IoU is zero the one with the smallest squared distance.
     """
     num_images, grid = raw.shape[:2]
+    split = boxes_per_cell * BOX_FIELDS
     flat = raw.flatten(1, 2)
     of_truth = flat.gather(1, cells.index[..., None].expand(-1, -1, flat.shape[2]))
-    predicted = of_truth[..., : boxes_per_cell * BOX_FIELDS].unflatten(2, (boxes_per_cell, BOX_FIELDS))
+    predicted = _as_boxes(of_truth[..., :split], boxes_per_cell)
     has_truth = (cells.label > 0).float()
     chosen, iou = _responsible(predicted.detach()[..., :4], cells, grid)
     picked = predicted.gather(2, chosen[..., None, None].expand(-1, -1, 1, BOX_FIELDS)).squeeze(2)
     confidence_target = iou if weights.rescore else torch.ones_like(iou)
-    classes = of_truth[..., boxes_per_cell * BOX_FIELDS :]
-    class_target = torch.nn.functional.one_hot((cells.label - 1).clamp(min=0), classes.shape[2])
+    classes = of_truth[..., split:]
+    class_target = functional.one_hot((cells.label - 1).clamp(min=0), classes.shape[2])
     is_responsible = _mark(cells.index * boxes_per_cell + chosen, has_truth > 0, grid * grid * boxes_per_cell)
-    confidence = flat[..., : boxes_per_cell * BOX_FIELDS].unflatten(2, (boxes_per_cell, BOX_FIELDS))[..., 4].flatten(1)
+    confidence = _as_boxes(flat[..., :split], boxes_per_cell)[..., 4].flatten(1)
     parts = {
         "box": weights.coordinates * ((picked[..., :4] - cells.box).square().sum(-1) * has_truth).sum(),
         "object": ((picked[..., 4] - confidence_target).square() * has_truth).sum(),
@@ -79,11 +81,16 @@ def yolo_loss(raw: Tensor, cells: Cells, *, boxes_per_cell: int, weights: YoloV1
     return {name: part / num_images for name, part in parts.items()}
 
 
+def _as_boxes(fields: Tensor, boxes_per_cell: int) -> Tensor:
+    return fields.reshape(*fields.shape[:-1], boxes_per_cell, BOX_FIELDS)
+
+
 def _responsible(predicted: Tensor, cells: Cells, grid: int) -> tuple[Tensor, Tensor]:
     """Return which box (N, M) answers for each truth, and its IoU with it."""
     truth = to_boxes(cells.box, cells.index, grid=grid)
     boxes = to_boxes(predicted, cells.index[..., None].expand(predicted.shape[:-1]), grid=grid)
-    iou = box_iou(truth[..., None, :], boxes).squeeze(-2)
+    # Padding has no area, and where a predicted box has none either the ratio is 0 / 0.
+    iou = box_iou(truth[..., None, :], boxes).squeeze(-2).nan_to_num()
     centre, sides = box_convert(boxes - truth[..., None, :], "xyxy", "cxcywh").split(2, dim=-1)
     distance = centre.square().sum(-1) + sides.square().sum(-1)
     best = torch.where(iou.amax(-1) > 0, iou.argmax(-1), distance.argmin(-1))
@@ -94,4 +101,4 @@ def _mark(index: Tensor, is_real: Tensor, count: int) -> Tensor:
     # Padding marks one place past the end; real truths have a cell each, so no place is written twice.
     places = torch.where(is_real, index, count)
     marks = torch.zeros((len(index), count + 1), dtype=torch.bool, device=index.device)
-    return marks.scatter_(1, places, True)[:, :count]  # noqa: FBT003
+    return marks.scatter_(1, places, True)[:, :count]

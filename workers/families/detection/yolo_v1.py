@@ -44,7 +44,7 @@ class YoloV1Network(DetectionNetwork):
         self.body, self.head = (_paper if model.body == "paper" else _small)(model, self.num_fields)
 
     def forward(self, images: Tensor) -> Tensor:
-        fields = self.head(self.body(images)).reshape(-1, self.num_fields, self.grid, self.grid)
+        fields: Tensor = self.head(self.body(images)).reshape(-1, self.num_fields, self.grid, self.grid)
         return fields.permute(0, 2, 3, 1).float()
 
     def decode(self, raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,208 @@
+"""What every recipe of the catalog must do; a new one is covered by its line in the catalog."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from services.datasets.importer import import_folder
+from services.datasets.limits import ImportLimits
+from services.datasets.shape_scenes import write_shape_scenes
+from tests.builders.training import Outcome, attempt
+from workers.engine import rng
+from workers.engine.frames import FrameKind
+from workers.engine.process import process_settings
+from workers.engine.tensorfile import read_tensors
+from workers.families.base import Instance, InstanceInvalid, Placement, Recipe, ServingSpec
+from workers.families.catalog import CATALOG, family_of
+
+RECIPES = sorted(CATALOG)
+BATCH = 4
+OVERFIT_STEPS = 60
+OVERFIT_FACTOR = 0.5
+"""What is left of the loss on four samples, augmented anew at each step, after that many."""
+
+CPU = Placement(torch.device("cpu"), None, torch.contiguous_format)
+
+
+def _detection_dataset(directory: Path) -> Path:
+    # A seed whose four scenes hold small and large shapes: a head for large ones learns nothing without any.
+    folder = write_shape_scenes(directory / "coco", seed=4, train_images=BATCH, val_images=3)
+    (directory / "canonical").mkdir()
+    import_folder(folder, directory / "canonical", source_format="coco", limits=ImportLimits())
+    return directory / "canonical"
+
+
+DATASETS: dict[str, Callable[[Path], Path]] = {"detection": _detection_dataset}
+
+
+@pytest.fixture(scope="module")
+def dataset_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what builds the four-sample dataset of a recipe's family, once."""
+    built: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        family = family_of(name)
+        if family not in built:
+            built[family] = DATASETS[family](tmp_path_factory.mktemp(family))
+        return built[family]
+
+    return get
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with process_settings(threads=1, deterministic=True):
+        yield
+
+
+def tiny(name: str, *, max_steps: int, **runtime: Any) -> dict[str, Any]:
+    """Return the tiny preset made short, with batches of four."""
+    config: dict[str, Any] = CATALOG[name].load_config().preset("tiny").model_dump(mode="json")
+    config["data"]["batch_size"] = BATCH
+    config["limits"] |= {
+        "max_steps": max_steps,
+        "log_every_steps": 1,
+        **dict.fromkeys(("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps"), max_steps),
+    }
+    config["runtime"] |= {"precision": "fp32", "channels_last": "off", **runtime}
+    if "warmup_steps" in config.get("schedule", {}):
+        config["schedule"]["warmup_steps"] = 0
+    return config
+
+
+def make(name: str, config: dict[str, Any], dataset_dir: Path) -> Recipe[Any, Any]:
+    entry = CATALOG[name]
+    return entry.load_recipe()(entry.load_config().model_validate(config), dataset_dir)
+
+
+def test_every_family_has_a_dataset_here() -> None:
+    assert {family_of(name) for name in CATALOG} == set(DATASETS)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_config_loads_without_torch_and_its_presets_are_complete(name: str) -> None:
+    program = f"""
+import json, sys
+from workers.families.catalog import CATALOG
+config = CATALOG[{name!r}].load_config()
+assert config.model_json_schema()["properties"]
+for preset in config.preset_names():
+    one = config.preset(preset)
+    assert config.model_validate_json(one.model_dump_json()) == one, preset
+print(json.dumps([config.preset_names(), sorted(m for m in sys.modules if m in ("torch", "torchvision", "numpy"))]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    presets, heavy = json.loads(done.stdout)
+    assert {"full", "tiny"} <= set(presets)
+    assert heavy == []
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_steps_change_every_parameter_and_give_finite_scalars(name: str, dataset_of: Callable[[str], Path]) -> None:
+    recipe = make(name, tiny(name, max_steps=10), dataset_of(name))
+    source = recipe.train_batches()
+    rng.seed_all(1)
+    state = recipe.build(CPU)
+    before = {
+        f"{owner}.{key}": value.detach().clone()
+        for owner, module in state.modules.items()
+        for key, value in module.named_parameters()
+        if value.requires_grad
+    }
+
+    for step in range(2):
+        scalars = recipe.train_step(state, recipe.to_device(source.batch(step), CPU), CPU)
+        state.step += 1
+        assert all(value.dim() == 0 and not value.requires_grad for value in scalars.values())
+        assert all(math.isfinite(value) for value in scalars.values()), scalars
+
+    now = {f"{owner}.{key}": v for owner, module in state.modules.items() for key, v in module.named_parameters()}
+    assert before
+    assert [key for key, value in before.items() if torch.equal(value, now[key])] == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_resume_equals_uninterrupted(
+    name: str, precision: str, dataset_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = tiny(name, max_steps=4, precision=precision, channels_last="on")
+    where: dict[str, Any] = {"recipe": name, "catalog": CATALOG, "dataset_dir": dataset_of(name)}
+    straight = attempt(tmp_path, config, **where)
+    assert straight.error is None
+
+    for step in (1, 3):
+        stopped = attempt(tmp_path, config, stop_at=step, **where)
+        resumed = attempt(tmp_path, config, resume_dir=stopped.checkpoint_dir(step), **where)
+
+        assert weights_of(resumed, 4) == weights_of(straight, 4)
+        assert resumed.final["metrics"] == straight.final["metrics"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_four_samples_are_learned_by_heart(name: str, dataset_of: Callable[[str], Path], tmp_path: Path) -> None:
+    config = tiny(name, max_steps=OVERFIT_STEPS)
+
+    outcome = attempt(tmp_path, config, recipe=name, catalog=CATALOG, dataset_dir=dataset_of(name))
+
+    assert outcome.error is None
+    losses = [loss for _, loss in sorted(outcome.losses().items())]
+    assert sum(losses[-5:]) / 5 < OVERFIT_FACTOR * losses[0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_bundle_s_network_gives_the_golden_answers(
+    name: str, dataset_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = tiny(name, max_steps=4)
+    outcome = attempt(tmp_path, config, recipe=name, catalog=CATALOG, dataset_dir=dataset_of(name))
+    bundle = Path(outcome.final["bundle_dir"])
+    document = json.loads((bundle / "bundle.json").read_bytes())
+    spec = ServingSpec(tuple(document["spec"]["input_shape"]), document["spec"]["constants"])
+    entry = CATALOG[name]
+
+    network = entry.load_recipe().load_serving_module(entry.load_config().model_validate(document["config"]), spec)
+    network.load_state_dict(read_tensors(bundle / "weights.safetensors"))
+    bodies = [path.read_bytes() for path in sorted((bundle / "golden").iterdir()) if path.suffix != ".json"]
+    handler = entry.load_handler()(spec)
+    answers = handler.predict([Instance(body, {}, {}) for body in bodies], network.eval())
+
+    expected = json.loads((bundle / "golden" / "answers.json").read_bytes())
+    assert len(answers) == len(expected) > 0
+    for want, got in zip(expected, answers, strict=True):
+        assert not isinstance(got, InstanceInvalid)
+        assert handler.compare(want, got).passed
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_evaluation_and_samples_leave_the_state_as_it_was(name: str, dataset_of: Callable[[str], Path]) -> None:
+    recipe = make(name, tiny(name, max_steps=10), dataset_of(name))
+    rng.seed_all(1)
+    state = recipe.build(CPU)
+    before = {owner: {k: v.clone() for k, v in m.state_dict().items()} for owner, m in state.modules.items()}
+
+    metrics = recipe.evaluate(state, CPU)
+    pictures = recipe.sample(state, CPU)
+
+    assert recipe.metric in metrics
+    assert pictures
+    assert all(picture.png.startswith(b"\x89PNG") for picture in pictures)
+    for owner, module in state.modules.items():
+        assert all(torch.equal(value, before[owner][key]) for key, value in module.state_dict().items())
+
+
+def weights_of(outcome: Outcome, step: int) -> dict[str, str]:
+    """Return the digest of every tensor file of a checkpoint."""
+    (frame,) = [frame for frame in outcome.log.of(FrameKind.CHECKPOINT) if frame["step"] == step]
+    return {file["name"]: file["sha256"] for file in frame["files"] if file["name"].endswith(".safetensors")}

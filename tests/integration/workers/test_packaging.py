@@ -1,0 +1,84 @@
+"""A model version asked for from a checkpoint in the middle of training gets its bundle from a real worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.broker.sender import BUILD_ARCHIVE, BUILD_QUEUE
+from services.core.ids import new_id
+from services.core.states import ArchiveState, JobState
+from services.db import archives, jobs, models
+from services.db.models import ModelVersion, NewModelVersion
+from services.storage.manifest import download_directory
+from tests.integration.workers.yard import RECIPE, Yard, open_yard, until
+
+
+def pending_version(yard: Yard, job_id: str, checkpoint_id: str) -> ModelVersion:
+    new = NewModelVersion(
+        id=new_id(),
+        checkpoint_id=checkpoint_id,
+        config=yard.job(job_id).spec["config"],
+        metrics={},
+        bundle_prefix="",
+        bundle_sha256="",
+        size_bytes=0,
+    )
+    with yard.database.write() as session:
+        return models.insert(session, new, project="default", model_id="early", recipe=RECIPE, job_id=job_id)
+
+
+def start_build(yard: Yard, version: ModelVersion) -> str:
+    with yard.database.write() as session:
+        archive = archives.ensure(session, version.id, "cpu-t1")
+    yard.sender.send(BUILD_ARCHIVE, BUILD_QUEUE, archive.id)
+    return archive.id
+
+
+@pytest.fixture
+def yard(tmp_path: Path, scenes_dir: Path) -> Iterator[Yard]:
+    with open_yard(tmp_path / "yard", scenes_dir) as yard:
+        yard.start_worker(TRAINYARD_WORKER_QUEUES="train.cpu,serve.build")
+        yield yard
+
+
+def test_a_checkpoint_is_packaged_before_its_archive_is_built(yard: Yard, tmp_path: Path) -> None:
+    job = yard.submit()
+    yard.until_state(job.id, JobState.SUCCEEDED)
+    early = yard.checkpoints(job.id)[0]
+    version = pending_version(yard, job.id, early.id)
+
+    start_build(yard, version)
+
+    def packaged() -> ModelVersion:
+        with yard.database.read() as session:
+            return models.get_by_id(session, version.id)
+
+    until(lambda: packaged().bundle_sha256, what="the bundle", show=yard.log_text)
+    bundle = packaged()
+    download_directory(yard.store, bundle.bundle_prefix, tmp_path / "bundle", bundle.bundle_sha256)
+    assert (tmp_path / "bundle" / "bundle.json").is_file()
+    with yard.database.read() as session:
+        trained = models.get(session, "default", yard.job(job.id).model_id)
+    assert bundle.bundle_sha256 != trained.bundle_sha256
+
+
+def test_a_checkpoint_that_is_gone_fails_the_build_with_a_reason(yard: Yard) -> None:
+    job = yard.submit()
+    yard.until_state(job.id, JobState.SUCCEEDED)
+    early = yard.checkpoints(job.id)[0]
+    version = pending_version(yard, job.id, early.id)
+    yard.store.delete_prefix(early.prefix)
+
+    archive_id = start_build(yard, version)
+
+    def archive() -> archives.Archive:
+        with yard.database.read() as session:
+            return archives.get(session, archive_id)
+
+    until(lambda: archive().state is ArchiveState.FAILED, what="the failure", show=yard.log_text)
+    assert "checkpoint" in archive().message
+    with yard.database.read() as session:
+        assert jobs.get(session, "default", job.id).state is JobState.SUCCEEDED

@@ -1,0 +1,89 @@
+"""Alerts ask for metrics, labels and values that the platform's code has."""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+import pytest
+from prometheus_client.metrics import MetricWrapperBase
+
+from services.agent import agent
+from services.controller import figures
+from services.controller import metrics as controller_metrics
+from services.core.states import DeploymentState, FailureReason
+from services.rpc import metrics as rpc_metrics
+from tests.stack.manifests import Overlay, load
+from workers import metrics as worker_metrics
+from workers.engine.frames import FrameKind
+
+MODULES: tuple[ModuleType, ...] = (agent, controller_metrics, rpc_metrics, worker_metrics)
+VALUES: dict[tuple[str, str], set[str]] = {
+    ("trainyard_events_total", "kind"): {kind.value for kind in FrameKind},
+    ("trainyard_attempts_total", "reason"): {reason.value for reason in FailureReason},
+    ("trainyard_workers", "state"): set(figures.WORKER_STATES),
+    ("trainyard_deployments", "state"): {state.value for state in DeploymentState},
+    ("trainyard_rpc_requests_total", "code"): {code.name for code in rpc_metrics._BY_NUMBER.values()},
+}
+SELECTOR = re.compile(r"(trainyard_\w+)(?:\{([^}]*)\})?")
+MATCHER = re.compile(r'(\w+)(?:=~|=)"([^"]*)"')
+
+
+@pytest.fixture(params=("staging", "prod"))
+def monitored(request: pytest.FixtureRequest) -> Overlay:
+    return load(request.param)
+
+
+def test_alerts_ask_for_what_the_code_has(monitored: Overlay) -> None:
+    known = _samples()
+
+    for alert, expression in _alerts(monitored).items():
+        for metric, matchers in SELECTOR.findall(expression):
+            assert metric in known, alert
+            for label, values in MATCHER.findall(matchers):
+                assert label in known[metric], alert
+                assert set(values.split("|")) <= VALUES[metric, label], alert
+
+
+def test_there_are_alerts_for_stuck_jobs_lost_workers_and_old_queues(monitored: Overlay) -> None:
+    assert {"TrainyardJobsStuck", "TrainyardWorkerLost", "TrainyardQueueOld"} <= _alerts(monitored).keys()
+
+
+def test_everything_that_has_metrics_is_scraped(monitored: Overlay) -> None:
+    jobs = set()
+    for monitor in monitored.of("ServiceMonitor").values():
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        for name, service in monitored.of("Service").items():
+            ports = {port["name"] for port in service["spec"]["ports"]}
+            if wanted <= service["metadata"]["labels"].items():
+                jobs |= {(name, one["port"]) for one in monitor["spec"]["endpoints"] if one["port"] in ports}
+
+    assert jobs == {
+        (name, port)
+        for name, pod in monitored.pods.items()
+        for port in pod.ports
+        if port in ("metrics", "server-metrics")
+    }
+
+
+def test_the_alert_of_silence_knows_every_job(monitored: Overlay) -> None:
+    (jobs,) = re.findall(r'job=~"([^"]*)"', _alerts(monitored)["TrainyardDown"])
+
+    assert set(jobs.split("|")) >= monitored.long_running.keys()
+
+
+def _alerts(overlay: Overlay) -> dict[str, str]:
+    (rules,) = overlay.of("PrometheusRule").values()
+    return {rule["alert"]: rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]}
+
+
+def _samples() -> dict[str, set[str]]:
+    """Return the labels of every series that the platform's processes expose."""
+    known = {}
+    for module in MODULES:
+        for one in vars(module).values():
+            if isinstance(one, MetricWrapperBase):
+                (metric,) = one.describe()
+                suffixes = {"counter": ("_total",), "gauge": ("",)}.get(metric.type, ("_bucket", "_sum", "_count"))
+                known |= {metric.name + suffix: set(one._labelnames) for suffix in suffixes}
+    return known
