@@ -6,7 +6,7 @@ RUN := $(ENV)
 SOURCES := services workers proto tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format types layers spelling proto proto-check lock proofs bench kill-test clean
+.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock proofs bench kill-test clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ demo: $(RUN) ## Train, deploy and query a digit detector on the embedded default
 
 test: $(RUN) lint types layers spelling proto-check ## Check the code and run every test
 	$(BIN)/python -m pytest
+
+k8s-check: $(RUN) ## Render every overlay, validate it against the API schemas, check its policies
+	$(BIN)/python -m pytest tests/unit/k8s
 
 lint: $(RUN) ## Check style
 	$(BIN)/ruff check $(SOURCES)

@@ -61,6 +61,7 @@ class LeaseKeeper:
                     self._miss(err)
         except LeaseLost:
             log.warning("lease_lost")
+            self._stop.request(StopReason.LOST)
         finally:
             # However this thread ends before `close`, nobody renews any more: the attempt may not go on.
             if not self._closing.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import click
@@ -23,6 +24,8 @@ def demo(out: Output, *, folder: Path) -> None:
     from services.client.demo import DemoFailed, run_demo
     from services.up.embedded import StartFailed
 
+    # As Ctrl-C: what the demo started must not outlive it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=out.is_json)
     try:
         report = run_demo(folder, say=out.say, make_watcher=lambda title: make_watcher(console, title))
