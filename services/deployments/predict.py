@@ -12,10 +12,10 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import structlog
 
 from services.core import names
@@ -24,12 +24,16 @@ from services.core.errors import EndpointUnavailable, PredictionFailed, RequestI
 from services.db.deployments import Deployment, Replica
 from services.deployments.manager import DeploymentManager
 
+if TYPE_CHECKING:
+    import httpx
+
 log = structlog.get_logger(__name__)
 
 REMEMBER_SECONDS = 1.0
 MAX_REMEMBERED = 1000
-TIMEOUT = httpx.Timeout(120.0, connect=2.0)
-LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64)
+TIMEOUT_SECONDS = 120.0
+CONNECT_SECONDS = 2.0
+MAX_CONNECTIONS = 256
 _INPUT_FAULTS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _BROKEN = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.NOT_IMPLEMENTED})
 _NOT_AUTHORISED = "InvalidTokenException"
@@ -62,7 +66,6 @@ class Predictor:
     def __init__(self, deployments: DeploymentManager, *, clock: MonotonicClock = time.monotonic) -> None:
         self._deployments = deployments
         self._clock = clock
-        self._client = httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False)
         self._known: dict[tuple[str, str], tuple[float, Deployment]] = {}
 
     async def predict(
@@ -89,7 +92,19 @@ class Predictor:
         raise EndpointUnavailable(_why_unavailable(deployment))
 
     async def close(self) -> None:
-        await self._client.aclose()
+        if "_client" in self.__dict__:
+            await self._client.aclose()
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        # Imported with the first prediction: it would take a tenth of the server's start.
+        import httpx
+
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+            trust_env=False,
+        )
 
     async def _find(self, project: str, deployment_id: str) -> Deployment:
         key = (project, deployment_id)
@@ -106,9 +121,12 @@ class Predictor:
         url = f"{replica.inference_url.rstrip('/')}/predictions/{deployment.model_name}"
         # TorchServe decodes JSON by itself where it sees the media type; the handler wants the bytes.
         headers = {"authorization": f"Bearer {replica.token}", "content-type": "application/octet-stream"}
+        client = self._client
+        from httpx import HTTPError
+
         try:
-            response = await self._client.post(url, content=body, headers=headers)
-        except httpx.HTTPError as err:
+            response = await client.post(url, content=body, headers=headers)
+        except HTTPError as err:
             raise _TryNext(type(err).__name__) from err
         if response.status_code == HTTPStatus.OK:
             return _parse(response.content, deployment.project, count)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from services.core.settings import Settings
 from services.storage.local import LocalStore
-from services.storage.minio import MinioStore, S3Endpoint
 from services.storage.port import ObjectStore
+
+if TYPE_CHECKING:
+    from services.storage.minio import S3Endpoint
 
 
 def open_store(settings: Settings) -> ObjectStore:
@@ -19,6 +22,9 @@ def open_store(settings: Settings) -> ObjectStore:
         return LocalStore(Path(unquote(parts.path)))
     bucket = parts.path.strip("/")
     if parts.scheme == "s3" and parts.netloc and bucket and "/" not in bucket and "@" not in parts.netloc:
+        # Its libraries take a tenth of a server's start; most stores on one machine are local.
+        from services.storage.minio import MinioStore
+
         return MinioStore(_endpoint(settings, parts.netloc, bucket))
     raise ValueError(
         "TRAINYARD_OBJECT_STORE_URL must be s3://host:port/bucket or file:///path; "
@@ -27,6 +33,8 @@ def open_store(settings: Settings) -> ObjectStore:
 
 
 def _endpoint(settings: Settings, address: str, bucket: str) -> S3Endpoint:
+    from services.storage.minio import S3Endpoint
+
     return S3Endpoint(
         address=address,
         bucket=bucket,

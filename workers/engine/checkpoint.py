@@ -213,8 +213,9 @@ def _copy(copy: Tensor, tensor: Tensor) -> None:
         copy.copy_(tensor, non_blocking=True)
     else:
         # By way of numpy: one thread, without the interpreter's lock. Two OpenMP threads copy twice as fast on idle
-        # cores, and eight times slower beside any other busy process.
-        np.copyto(_bits(copy), _bits(tensor))
+        # cores, and eight times slower beside any other busy process. The identity on integers copies with vector
+        # instructions; np.copyto, which is memcpy, takes a fifth longer.
+        np.positive(_bits(tensor), out=_bits(copy))
 
 
 def _bits(tensor: Tensor) -> Array:

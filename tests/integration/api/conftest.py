@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,10 +107,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def server(template: Path, tmp_path: Path) -> Iterator[tuple[Running, ServerThread]]:
-    shutil.copy(template, tmp_path / "metadata.sqlite3")
-    settings = Settings(state_dir=tmp_path)
+@contextmanager
+def serving(settings: Settings) -> Iterator[tuple[Running, ServerThread]]:
+    """Run a server on a migrated database for the time of the block."""
     database = Database(settings.resolved_database_url)
     store = open_store(settings)
     thread = ServerThread(settings, database, store)
@@ -118,6 +118,13 @@ def server(template: Path, tmp_path: Path) -> Iterator[tuple[Running, ServerThre
         yield Running(settings, database, store, address, channel), thread
     thread.stop()
     database.dispose()
+
+
+@pytest.fixture
+def server(template: Path, tmp_path: Path) -> Iterator[tuple[Running, ServerThread]]:
+    shutil.copy(template, tmp_path / "metadata.sqlite3")
+    with serving(Settings(state_dir=tmp_path)) as running:
+        yield running
 
 
 @pytest.fixture

@@ -119,9 +119,10 @@ def test_another_config_cannot_resume(uninterrupted: Outcome, config: dict[str, 
 
 def test_a_resume_keeps_the_precision_of_its_checkpoint(tmp_path: Path) -> None:
     free = toy_config(runtime={"precision": "auto", "channels_last": "auto"}, limits={"max_steps": 200})
-    stopped = attempt(tmp_path, free, stop_at=2)
+    # The probe asks for a stop too, before each of its own steps.
+    stopped = attempt(tmp_path, free, stop_at=30)
 
-    resumed = attempt(tmp_path, free, resume_dir=stopped.checkpoint_dir(2), stop_at=1)
+    resumed = attempt(tmp_path, free, resume_dir=stopped.checkpoint_dir(stopped.final["step"]), stop_at=1)
 
     (first,), (second,) = stopped.log.of(FrameKind.PRECISION), resumed.log.of(FrameKind.PRECISION)
     assert (first["source"], second["source"]) == ("probe", "checkpoint")
