@@ -130,10 +130,13 @@ class ArchiveBuild:
     def _run_child(self, directory: Path, plan: Mapping[str, Any]) -> Outcome:
         write_plan(directory, plan)
         timings = self._runtime.settings.timings
+        # An export has nothing to save, so it is given no time to: it ends at once and is begun again elsewhere.
+        patience = {"term_grace": 0.0, "drain_budget": 0.0}
+        stall_floor = max(timings.stall_floor, BUILD_STALL_SECONDS)
         supervisor = Supervisor(
             self._runtime.warm.spawn(directory),
             stop=self._stop,
-            timings=timings.model_copy(update={"stall_floor": max(timings.stall_floor, BUILD_STALL_SECONDS)}),
+            timings=timings.model_copy(update={**patience, "stall_floor": stall_floor}),
             on_start=self._note_process,
             on_frame=self._take,
         )

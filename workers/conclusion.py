@@ -24,12 +24,32 @@ from workers.persist import insist
 from workers.plan import log_tail
 from workers.recorder import Recorder
 from workers.runtime import Runtime
-from workers.stop import StopReason, StopRequest
+from workers.stop import StopRequest
 from workers.uploads import Uploader
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+
+class _Patience:
+    """How long the store may stay away: until the time is over, or sooner once the worker drains."""
+
+    def __init__(self, stop: StopRequest, seconds: float, drain_seconds: float) -> None:
+        self._stop = stop
+        self._whole = Deadline(seconds)
+        self._drain_seconds = drain_seconds
+        self._drain: Deadline | None = None
+
+    @property
+    def remaining(self) -> float:
+        if self._drain is None and self._stop.is_draining:
+            self._drain = Deadline(self._drain_seconds)
+        return self._whole.remaining if self._drain is None else min(self._whole.remaining, self._drain.remaining)
+
+    @property
+    def is_over(self) -> bool:
+        return self.remaining <= 0
 
 
 class Conclusion:
@@ -46,28 +66,29 @@ class Conclusion:
         """Bring home what the child saved, close the attempt, and return what became of it."""
         if outcome.verdict is Verdict.ABANDON:
             return Verdict.ABANDON
-        is_saved = uploader.finish(Deadline(self._patience(outcome)))
+        patience = _Patience(self._stop, self._seconds_for(outcome), self._runtime.settings.timings.drain_budget / 2)
+        is_saved = uploader.finish(patience)
         recorder.flush(Deadline(self._runtime.settings.timings.no_contact_limit))
         if self._stop.is_lost:
             return Verdict.ABANDON
         if outcome.verdict is Verdict.SUCCEED and not is_saved:
             outcome = _store_away()
         try:
-            return self._close(outcome, uploader)
+            return self._close(outcome, uploader, patience)
         except (LeaseLost, DatabaseUnavailable) as err:
             log.warning("attempt_abandoned", job=self._lease.job_id, token=self._lease.token, error=str(err))
             return Verdict.ABANDON
 
-    def _patience(self, outcome: Outcome) -> float:
+    def _seconds_for(self, outcome: Outcome) -> float:
+        if outcome.verdict is Verdict.SUCCEED:
+            return STORE_PATIENCE_SECONDS
         timings = self._runtime.settings.timings
-        if self._stop.reason is StopReason.DRAIN:
-            return timings.drain_budget / 2
-        return STORE_PATIENCE_SECONDS if outcome.verdict is Verdict.SUCCEED else timings.term_grace
+        return timings.drain_budget if self._stop.is_draining else timings.term_grace
 
-    def _close(self, outcome: Outcome, uploader: Uploader) -> Verdict:
+    def _close(self, outcome: Outcome, uploader: Uploader, patience: _Patience) -> Verdict:
         if outcome.verdict is Verdict.SUCCEED:
             try:
-                self._succeed(outcome, uploader)
+                self._succeed(outcome, uploader, patience)
             except StoreUnavailable:
                 outcome = _store_away()
             else:
@@ -79,14 +100,14 @@ class Conclusion:
             return Verdict.FAIL
         return self._requeue(outcome)
 
-    def _succeed(self, outcome: Outcome, uploader: Uploader) -> None:
+    def _succeed(self, outcome: Outcome, uploader: Uploader, patience: _Patience) -> None:
         version_id = new_id()
         prefix = layout.bundle_prefix(self._lease.project, self._job.model_id, version_id)
         bundle_dir = Path(outcome.final["bundle_dir"])
         manifest = insist(
             lambda: upload_directory(self._runtime.store, prefix, bundle_dir),
             what="bundle",
-            deadline=Deadline(STORE_PATIENCE_SECONDS),
+            deadline=patience,
             stop=self._stop,
         )
         version = NewModelVersion(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
-from services.core.clock import Deadline
 from services.core.errors import DatabaseUnavailable, StoreUnavailable
 from workers.stop import StopRequest
 
@@ -19,7 +18,17 @@ FIRST_DELAY_SECONDS = 0.2
 DELAY_CAP_SECONDS = 5.0
 
 
-def insist(act: Callable[[], T], *, what: str, deadline: Deadline, stop: StopRequest) -> T:
+class Limit(Protocol):
+    """When to give up: a Deadline, or one that comes closer when the worker drains."""
+
+    @property
+    def remaining(self) -> float: ...
+
+    @property
+    def is_over(self) -> bool: ...
+
+
+def insist(act: Callable[[], T], *, what: str, deadline: Limit, stop: StopRequest) -> T:
     """Return what `act` returns, trying again while nobody answers; the act must be safe to repeat.
 
     Raises:

@@ -65,6 +65,10 @@ class StopRequest:
         return max(reasons, default=None)
 
     @property
+    def is_draining(self) -> bool:
+        return self._drain.is_set
+
+    @property
     def is_lost(self) -> bool:
         return self._lost.is_set()
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import structlog
 
-from services.core.clock import Deadline
 from services.core.errors import DatabaseUnavailable, IntegrityError, LeaseLost, StoreUnavailable
 from services.db import artifacts, jobs
 from services.db.checkpoints import NewCheckpoint
@@ -27,6 +26,7 @@ from services.storage import layout
 from services.storage.manifest import upload_directory
 from services.storage.port import ObjectStore
 from workers import metrics
+from workers.persist import Limit
 from workers.stop import StopReason, StopRequest
 
 log = structlog.get_logger(__name__)
@@ -113,7 +113,7 @@ class Uploader:
         path = Path(fields["path"])
         self._add(Upload(False, path, fields, path.stat().st_size))
 
-    def finish(self, deadline: Deadline) -> bool:
+    def finish(self, deadline: Limit) -> bool:
         """Wait until the spool is empty, the deadline is over or the lease is lost, and tell whether it is empty."""
         with self._changed:
             while not self._is_done() and not deadline.is_over and not self._stop.is_lost:

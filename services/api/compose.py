@@ -20,6 +20,7 @@ from services.datasets.manager import DatasetManager
 from services.datasets.servicer import DatasetServicer
 from services.datasets.upload import Uploads
 from services.db.database import Database
+from services.db.work import Work
 from services.deployments.manager import DeploymentManager
 from services.deployments.predict import Predictor
 from services.deployments.servicer import DeploymentServicer
@@ -32,7 +33,6 @@ from services.models.servicer import ModelServicer
 from services.recipes.manager import RecipeManager
 from services.recipes.servicer import RecipeServicer
 from services.rpc.server import Server
-from services.rpc.work import Work
 from services.storage.port import ObjectStore
 
 log = structlog.get_logger(__name__)

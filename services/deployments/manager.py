@@ -12,8 +12,8 @@ from services.core.errors import PreconditionFailed
 from services.core.ids import new_id
 from services.db import deployments, models
 from services.db.deployments import Deployment, NewDeployment
+from services.db.work import Work
 from services.rpc.paging import Page, PageRequest, by_time
-from services.rpc.work import Work
 
 
 @dataclass(frozen=True, slots=True)

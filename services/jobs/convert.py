@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from functools import lru_cache
 
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from trainyard.v1 import common_pb2
 from trainyard.v1 import job_pb2 as pb
@@ -64,7 +67,7 @@ def job_to_proto(job: Job) -> pb.Job:
         labels=job.labels,
         recipe=job.recipe,
         preset=job.preset,
-        config=to_struct(spec["config"]),
+        config=_config_struct(json.dumps(spec["config"])),
         dataset=names.dataset(job.project, job.dataset_id),
         dataset_version_id=job.dataset_version_id,
         model_id=job.model_id,
@@ -130,6 +133,12 @@ def artifact_to_proto(project: str, artifact: Artifact) -> pb.Artifact:
 def timestamp(moment: datetime) -> Timestamp:
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+@lru_cache(maxsize=256)
+def _config_struct(text: str) -> Struct:
+    """Return a config on the wire. Filling a Struct takes longest in an answer, and jobs share their configs."""
+    return to_struct(json.loads(text))
 
 
 def _model_id(recipe: str) -> str:

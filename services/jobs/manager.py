@@ -18,11 +18,11 @@ from services.db.artifacts import Artifact
 from services.db.checkpoints import Checkpoint
 from services.db.datasets import DatasetVersion
 from services.db.jobs import Event, Job, NewJob
+from services.db.work import Work
 from services.jobs.request import Checked, JobRequest, check
 from services.jobs.watch import EventHub
 from services.recipes.manager import Recipe, RecipeManager
 from services.rpc.paging import Page, PageRequest, by_time
-from services.rpc.work import Work
 from workers.families.config import RecipeConfig
 
 
@@ -144,8 +144,12 @@ def _new_job(request: JobRequest, sha256: str, config: RecipeConfig) -> NewJob:
 
 
 def _find_dataset(session: Session, request: JobRequest, checked: Checked) -> DatasetVersion:
-    version = request.dataset_version or None
-    return datasets.get(session, request.project, checked.dataset_id or "", version)
+    key = (request.project, checked.dataset_id or "", request.dataset_version or None)
+    # Submissions that share a transaction see one state, so each dataset is read once for all of them.
+    known: dict[tuple[str, str, int | None], DatasetVersion] = session.info.setdefault("datasets", {})
+    if key not in known:
+        known[key] = datasets.get(session, *key)
+    return known[key]
 
 
 def _dataset_violations(session: Session, request: JobRequest, checked: Checked) -> list[Violation]:

@@ -23,7 +23,7 @@ from services.db.changes import ChangeFeed
 from services.db.database import Database
 from services.db.jobs import Event, Job, events_after
 from services.db.watching import last_seqs
-from services.rpc.work import Work
+from services.db.work import Work
 
 log = structlog.get_logger(__name__)
 

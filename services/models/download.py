@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from services.core import names
 from services.core.errors import IntegrityError, ObjectNotFound, PreconditionFailed, RequestInvalid, Violation
 from services.db import artifacts, checkpoints, jobs, models
+from services.db.work import Work
 from services.models.version import version_number
-from services.rpc.work import Work
 from services.storage import layout
 from services.storage.manifest import read_manifest
 from services.storage.port import ObjectStore

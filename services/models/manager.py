@@ -12,8 +12,8 @@ from services.core.ids import new_id
 from services.core.states import ArchiveState
 from services.db import archives, checkpoints, jobs, models
 from services.db.models import ModelVersion, NewModelVersion
+from services.db.work import Work
 from services.rpc.paging import Page, PageRequest, by_time
-from services.rpc.work import Work
 from services.storage.manifest import Manifest, read_manifest
 from services.storage.port import ObjectStore
 

@@ -7,6 +7,7 @@ exist for every recipe.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,5 +69,24 @@ class RecipeConfig(Section):
         return cls.model_validate({} if name == "full" else cls.PRESETS[name])
 
     @classmethod
+    def restore(cls, stored: Mapping[str, Any]) -> Self:
+        """Return the config a model was trained with, written perhaps by another version of its recipe.
+
+        Keys this version does not know are left out and new ones take their defaults, so that an
+        upgrade keeps old models alive. Whoever calls this compares the model's answers with its golden ones.
+        """
+        return cls.model_validate(_known(cls, stored))
+
+    @classmethod
     def preset_names(cls) -> tuple[str, ...]:
         return ("full", *(name for name in cls.PRESETS if name != "full"))
+
+
+def _known(section: type[BaseModel], stored: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        if name in stored:
+            value, kind = stored[name], field.annotation
+            is_section = isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, Mapping)
+            kept[name] = _known(kind, value) if is_section and isinstance(kind, type) else value
+    return kept

@@ -136,7 +136,7 @@ def read_parts(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Pa
         entry = catalog[bundle["recipe"]]
         constants = bundle["spec"]
         spec = ServingSpec(tuple(constants["input_shape"]), constants["constants"])
-        config = entry.load_config().model_validate(bundle["config"])
+        config = entry.load_config().restore(bundle["config"])
         module = entry.load_recipe().load_serving_module(config, spec)
         module.load_state_dict(load_file(directory / "weights.safetensors"))
         handler = entry.load_handler()(spec)

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.core.states import TERMINAL, AttemptState, FailureReason, JobState
-from services.db import jobs, models
+from services.broker.sender import BUILD_ARCHIVE, BUILD_QUEUE
+from services.core.states import TERMINAL, ArchiveState, AttemptState, FailureReason, JobState
+from services.db import archives, jobs, models
 from services.storage.manifest import download_directory
 from tests.integration.workers.yard import Yard, open_yard, tiny_config, until
 from tests.stack.platform import seconds_until_gone
@@ -30,7 +31,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory, scenes_dir: Path) -> Iterator
 
 @pytest.fixture(scope="module")
 def worker(yard: Yard) -> subprocess.Popen[bytes]:
-    return yard.start_worker()
+    return yard.start_worker(TRAINYARD_WORKER_QUEUES="train.cpu,serve.build")
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +246,24 @@ def test_a_damaged_checkpoint_is_retired_and_the_one_before_is_used(yard: Yard) 
     assert any(f"falling back to step {good.step}" in text for text in warnings)
     cancel(yard, job_id)
     yard.until_state(job_id, JobState.CANCELLED)
+
+
+def test_an_archive_of_a_damaged_bundle_fails_with_a_sentence(yard: Yard) -> None:
+    job = yard.submit()
+    done = yard.until_state(job.id, JobState.SUCCEEDED)
+    with yard.database.write() as session:
+        version = models.get(session, "default", job.model_id, done.model_version)
+        archive = archives.ensure(session, version.id, "cpu-t1")
+    yard.store.put(f"{version.bundle_prefix}weights.safetensors", b"\0" * 100)
+
+    yard.sender.send(BUILD_ARCHIVE, BUILD_QUEUE, archive.id)
+
+    def built() -> archives.Archive:
+        with yard.database.read() as session:
+            return archives.get(session, archive.id)
+
+    until(lambda: built().state is ArchiveState.FAILED, what="the build to fail", show=yard.log_text)
+    assert "bundle is damaged" in built().message
 
 
 def freeze(yard: Yard, worker: subprocess.Popen[bytes]) -> None:

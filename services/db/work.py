@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -24,26 +25,35 @@ MAX_GROUP = 64
 READ_THREADS = 4
 POSTGRES_WRITE_THREADS = 4
 
+AnyFuture = asyncio.Future[Any] | Future[Any]
+
 
 class Work:
     """The bridge between servicers and the database. Built on the event loop's thread."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
         # SQLite has one writer: a second thread would only queue on its lock.
-        self._writer = GroupWriter(database, threads=POSTGRES_WRITE_THREADS if database.is_postgres else 1)
+        threads = POSTGRES_WRITE_THREADS if database.is_postgres else 1
+        self._writer = GroupWriter(database, self._deliver, threads=threads)
 
     async def read(self, function: Callable[[Session], T]) -> T:
         """Run `function` with a reading session."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, function)
+        return await self._loop.run_in_executor(self._readers, self._read, function)
 
     async def write(self, function: Callable[[Session], T]) -> T:
         """Run `function` in a transaction and return once it is committed.
 
         It may run twice, the first time rolled back. A caller that is cancelled does not undo it.
+
+        Raises:
+            ServerStopping: the server drains.
         """
-        return await asyncio.wrap_future(self._writer.submit(function))
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._writer.submit(function, future)
+        return await future
 
     def close(self) -> None:
         """Finish what was begun."""
@@ -54,39 +64,60 @@ class Work:
         with self._database.read() as session:
             return function(session)
 
+    def _deliver(self, outcomes: Sequence[Outcome]) -> None:
+        # One wake of the loop for the whole group: each costs a system call.
+        self._loop.call_soon_threadsafe(settle, outcomes)
 
+
+@dataclass(slots=True)
+class Outcome:
+    """One write after its transaction, and who waits for it."""
+
+    future: AnyFuture
+    result: Any = None
+    error: BaseException | None = None
+
+
+def settle(outcomes: Sequence[Outcome]) -> None:
+    """Tell everybody who still waits; on the thread their futures belong to."""
+    for outcome in outcomes:
+        if outcome.future.cancelled():
+            continue
+        if outcome.error is not None:
+            outcome.future.set_exception(outcome.error)
+        else:
+            outcome.future.set_result(outcome.result)
+
+
+@dataclass(frozen=True, slots=True)
 class _Write:
     """One function waiting for its transaction."""
 
-    __slots__ = ("function", "future")
-
-    def __init__(self, function: Callable[[Session], Any]) -> None:
-        self.function = function
-        self.future: Future[Any] = Future()
+    function: Callable[[Session], Any]
+    future: AnyFuture
 
 
 class GroupWriter:
     """Threads that each take what waits, up to MAX_GROUP writes, and commit it as one transaction."""
 
-    def __init__(self, database: Database, *, threads: int) -> None:
+    def __init__(self, database: Database, deliver: Callable[[Sequence[Outcome]], None], *, threads: int) -> None:
         self._database = database
+        self._deliver = deliver
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._is_closed = False
         self._threads = [threading.Thread(target=self._run, name=f"write-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, function: Callable[[Session], T]) -> Future[T]:
-        """Queue `function`; the future ends after its commit.
+    def submit(self, function: Callable[[Session], Any], future: AnyFuture) -> None:
+        """Queue `function`; its outcome is delivered after its commit. One cancelled before it began is left out.
 
         Raises:
             ServerStopping: the writer was closed.
         """
         if self._is_closed:
             raise ServerStopping
-        write = _Write(function)
-        self._waiting.put(write)
-        return write.future
+        self._waiting.put(_Write(function, future))
 
     def close(self) -> None:
         """Commit what waits and end the threads."""
@@ -99,7 +130,7 @@ class GroupWriter:
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
             group, is_last = self._group(first)
-            self._commit([write for write in group if write.future.set_running_or_notify_cancel()])
+            self._deliver(self._commit([write for write in group if not write.future.cancelled()]))
             if is_last:
                 return
 
@@ -115,18 +146,14 @@ class GroupWriter:
             group.append(write)
         return group, False
 
-    def _commit(self, group: list[_Write]) -> None:
+    def _commit(self, group: Sequence[_Write]) -> list[Outcome]:
         if not group:
-            return
+            return []
         try:
             with self._database.write() as session:
                 results = [write.function(session) for write in group]
-        except BaseException as err:  # noqa: BLE001 - belongs to whoever waits for the future
+        except BaseException as err:  # noqa: BLE001 - belongs to whoever waits for it
             if len(group) == 1:
-                group[0].future.set_exception(err)
-                return
-            for write in group:
-                self._commit([write])
-            return
-        for write, result in zip(group, results, strict=True):
-            write.future.set_result(result)
+                return [Outcome(group[0].future, error=err)]
+            return [outcome for write in group for outcome in self._commit([write])]
+        return [Outcome(write.future, result) for write, result in zip(group, results, strict=True)]

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from sqlalchemy.orm import Session
@@ -10,7 +12,9 @@ from sqlalchemy.orm import Session
 from services.core.errors import JobNotFound, ServerStopping
 from services.db import outbox
 from services.db.database import Database
-from services.rpc.work import GroupWriter
+from services.db.work import GroupWriter, settle
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -23,9 +27,15 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def writer(database: Database) -> Iterator[GroupWriter]:
-    writer = GroupWriter(database, threads=1)
+    writer = GroupWriter(database, settle, threads=1)
     yield writer
     writer.close()
+
+
+def submit(writer: GroupWriter, function: Callable[[Session], T]) -> Future[T]:
+    future: Future[T] = Future()
+    writer.submit(function, future)
+    return future
 
 
 def put(key: str) -> Callable[[Session], str]:
@@ -54,10 +64,10 @@ class Gate:
 
 def test_writes_that_wait_together_all_commit(database: Database, writer: GroupWriter) -> None:
     gate = Gate()
-    first = writer.submit(gate)
+    first = submit(writer, gate)
     assert gate.entered.wait(10)
 
-    futures = [writer.submit(put(f"{i:02}")) for i in range(50)]
+    futures = [submit(writer, put(f"{i:02}")) for i in range(50)]
     gate.opened.set()
 
     assert [future.result(10) for future in futures] == [f"{i:02}" for i in range(50)]
@@ -71,10 +81,10 @@ def test_one_that_fails_spoils_no_other(database: Database, writer: GroupWriter)
         raise JobNotFound
 
     gate = Gate()
-    writer.submit(gate)
+    submit(writer, gate)
     assert gate.entered.wait(10)
 
-    futures = [writer.submit(put("before")), writer.submit(fail), writer.submit(put("after"))]
+    futures = [submit(writer, put("before")), submit(writer, fail), submit(writer, put("after"))]
     gate.opened.set()
 
     assert (futures[0].result(10), futures[2].result(10)) == ("before", "after")
@@ -85,11 +95,11 @@ def test_one_that_fails_spoils_no_other(database: Database, writer: GroupWriter)
 
 def test_a_write_that_was_given_up_before_it_began_is_left_out(database: Database, writer: GroupWriter) -> None:
     gate = Gate()
-    writer.submit(gate)
+    submit(writer, gate)
     assert gate.entered.wait(10)
 
-    given_up = writer.submit(put("given-up"))
-    kept = writer.submit(put("kept"))
+    given_up = submit(writer, put("given-up"))
+    kept = submit(writer, put("kept"))
     assert given_up.cancel()
     gate.opened.set()
 
@@ -98,11 +108,11 @@ def test_a_write_that_was_given_up_before_it_began_is_left_out(database: Databas
 
 
 def test_closing_commits_what_waits_and_refuses_more(database: Database) -> None:
-    writer = GroupWriter(database, threads=1)
-    futures = [writer.submit(put(str(i))) for i in range(5)]
+    writer = GroupWriter(database, settle, threads=1)
+    futures = [submit(writer, put(str(i))) for i in range(5)]
 
     writer.close()
 
     assert [future.result(0) for future in futures] == ["0", "1", "2", "3", "4"]
     with pytest.raises(ServerStopping):
-        writer.submit(put("late"))
+        submit(writer, put("late"))
