@@ -203,7 +203,7 @@ class DeadlineExceeded(PlatformError):
 
 
 class ServerStopping(PlatformError):
-    """This server is stopping; connect again to reach another one."""
+    """The server is stopping; connect again to reach another one."""
 
     code = Code.UNAVAILABLE
     reason = "SERVER_STOPPING"

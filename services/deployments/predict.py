@@ -20,7 +20,14 @@ import structlog
 
 from services.core import names
 from services.core.clock import MonotonicClock
-from services.core.errors import EndpointUnavailable, PredictionFailed, RequestInvalid
+from services.core.errors import (
+    EndpointUnavailable,
+    PlatformError,
+    PreconditionFailed,
+    PredictionFailed,
+    RequestInvalid,
+)
+from services.core.states import DeploymentState
 from services.db.deployments import Deployment, Replica
 from services.deployments.manager import DeploymentManager
 
@@ -36,7 +43,8 @@ CONNECT_SECONDS = 2.0
 MAX_CONNECTIONS = 256
 _INPUT_FAULTS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _BROKEN = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.NOT_IMPLEMENTED})
-_NOT_AUTHORISED = "InvalidTokenException"
+# Both come with status 400: a token that ended, and one that was rotated away.
+_NOT_AUTHORISED = frozenset({"InvalidTokenException", "InvalidKeyException"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +85,18 @@ class Predictor:
             DeploymentNotFound: the project has no such deployment.
             RequestInvalid: no input can be answered; the message says why.
             EndpointUnavailable: no replica answers now.
+            PreconditionFailed: the deployment failed, and no replica answers.
             PredictionFailed: the serving process failed on this request.
         """
         deployment = await self._find(project, deployment_id)
         body = _render(inputs, params)
-        replicas = [replica for replica in deployment.replicas if replica.is_ready]
-        random.shuffle(replicas)
-        for replica in replicas:
+        for replica in _callable_replicas(deployment):
             try:
                 return await self._ask(replica, deployment, body, len(inputs))
             except _TryNext as err:
                 self._known.pop((project, deployment_id), None)
                 log.warning("replica_passed_over", agent=replica.agent_id, reason=str(err))
-        raise EndpointUnavailable(_why_unavailable(deployment))
+        raise _unavailable(deployment)
 
     async def close(self) -> None:
         if "_client" in self.__dict__:
@@ -131,7 +138,7 @@ class Predictor:
         if response.status_code == HTTPStatus.OK:
             return _parse(response.content, deployment.project, count)
         reason, kind = _reason(response)
-        if response.status_code in _INPUT_FAULTS and kind != _NOT_AUTHORISED:
+        if response.status_code in _INPUT_FAULTS and kind not in _NOT_AUTHORISED:
             raise RequestInvalid(reason)
         if response.status_code in _BROKEN:
             raise PredictionFailed(reason)
@@ -178,6 +185,19 @@ def _reason(response: httpx.Response) -> tuple[str, str]:
         return "the request was refused", ""
 
 
-def _why_unavailable(deployment: Deployment) -> str:
+def _callable_replicas(deployment: Deployment) -> list[Replica]:
+    """Return the replicas worth asking, ready ones first, else in random order.
+
+    Where a new version failed, the one before it goes on answering under the same name.
+    """
+    replicas = [replica for replica in deployment.replicas if replica.is_ready or replica.is_failed]
+    random.shuffle(replicas)
+    return sorted(replicas, key=lambda replica: not replica.is_ready)
+
+
+def _unavailable(deployment: Deployment) -> PlatformError:
+    """Return the error to raise: waiting helps with every state but FAILED."""
     why = f"deployment {deployment.deployment_id!r} is {deployment.state.value} and no replica of it answers"
-    return f"{why}: {deployment.message}" if deployment.message else why
+    message = f"{why}: {deployment.message}" if deployment.message else why
+    is_failed = deployment.state is DeploymentState.FAILED
+    return PreconditionFailed(message) if is_failed else EndpointUnavailable(message)

@@ -71,14 +71,17 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [proof for proof in PROOFS if not arguments.recipe or proof.recipe in arguments.recipe]
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="trainyard-proofs-") as directory:
-        with control_plane(Path(directory) / "state") as stack, stack.client() as yard:
-            stack.start_worker("worker")
-            for proof in chosen:
-                folder = Path(directory) / dataset_id(proof)
-                proof.data(folder)
-                import_folder(yard, folder, dataset_id=dataset_id(proof))
-                rows += prove(yard, proof)
+    with (
+        tempfile.TemporaryDirectory(prefix="trainyard-proofs-") as directory,
+        control_plane(Path(directory) / "state") as stack,
+        stack.client() as yard,
+    ):
+        stack.start_worker("worker")
+        for proof in chosen:
+            folder = Path(directory) / dataset_id(proof)
+            proof.data(folder)
+            import_folder(yard, folder, dataset_id=dataset_id(proof))
+            rows += prove(yard, proof)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "proofs.json").write_text(json.dumps(rows, indent=2) + "\n")
     failed = [row for row in rows if not row["passed"]]

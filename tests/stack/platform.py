@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from services.client.sdk import Trainyard
 from services.core.settings import Settings
 from services.up import embedded
 from services.up.endpoints import Endpoints
+from services.up.probe import grpc_serves
 
 TEST_TIMINGS = {
     "LEASE_TTL": "1.5",
@@ -129,9 +130,18 @@ def control_plane(
         stack.start("api", "services.api")
         if has_controller:
             stack.start("controller", "services.controller")
+        wait_until(grpc_serves(stack.address), what="the API server answers", limit_seconds=60)
         yield stack
     finally:
         stack.stop()
+
+
+def wait_until(condition: Callable[[], bool], *, what: str, limit_seconds: float) -> None:
+    deadline = time.monotonic() + limit_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {limit_seconds} s")
+        time.sleep(0.02)
 
 
 def descendants(pid: int) -> list[psutil.Process]:

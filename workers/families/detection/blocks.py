@@ -52,7 +52,7 @@ class _Stem(nn.Module):
 
     def __init__(self, width: int, *, batch_norm: bool) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(3, width, 4, 2, 1, bias=not batch_norm)
+        self.convolution = nn.Conv2d(3, width, 6, 2, 2, bias=not batch_norm)
         self.norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:

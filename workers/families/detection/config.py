@@ -50,7 +50,8 @@ class Optim(Section):
     name: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW.")
     lr: float = Field(5e-4, gt=0, le=10, description="Peak learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; the first beta of AdamW.")
-    weight_decay: float = Field(5e-4, ge=0, le=1, description="Weight decay; biases and norms have none.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="The second beta of AdamW; lower follows the gradient faster.")
+    weight_decay: float = Field(5e-4, ge=0, le=10, description="Weight decay; biases and norms have none.")
     max_grad_norm: float | None = Field(None, gt=0, description="Longer gradients are shortened to this length.")
 
 

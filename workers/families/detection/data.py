@@ -127,8 +127,8 @@ class SquareImages:
         self.records = records
         self.size = size
         num_cached = min(len(records), cache_mib * 2**20 // (3 * size * size))
-        # Untouched pages of an empty tensor cost nothing, so the cache grows with use.
-        self._cache = torch.empty((num_cached, 3, size, size), dtype=torch.uint8)
+        # Untouched pages cost nothing, so the cache grows with use; torch.empty would write them all in deterministic mode.
+        self._cache = torch.from_numpy(np.empty((num_cached, 3, size, size), dtype=np.uint8))
         self._is_cached = np.zeros(num_cached, dtype=bool)
 
     def __len__(self) -> int:

@@ -177,7 +177,7 @@ def _optimizer(network: nn.Module, config: Optim) -> torch.optim.Optimizer:
     plain = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, config.beta2), fused=True)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 
