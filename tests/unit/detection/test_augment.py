@@ -27,7 +27,7 @@ def to_rgb(normalised: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_boxes_stay_on_their_objects(seed: int):
-    config = Augment(scale=(0.6, 1.4), translate=0.2, flip=0.5, min_visible=0.2)
+    config = Augment(scale=(0.6, 1.4), aspect=1.5, translate=0.2, flip=0.5, min_visible=0.2)
     x1, y1, x2, y2 = 20, 8, 36, 44
     images = torch.zeros(16, 3, SIZE, SIZE, dtype=torch.uint8)
     images[:, :, y1:y2, x1:x2] = 255
@@ -95,6 +95,15 @@ def test_what_comes_in_from_outside_is_nearly_zero():
     rendered = augment.render(torch.full((1, 3, SIZE, SIZE), 255, dtype=torch.uint8), drawn, Augment())
 
     assert rendered[..., : SIZE // 2 - 1].abs().max() < 0.01
+
+
+def test_a_stretch_keeps_the_area():
+    drawn = draw(Augment(scale=(1, 1), aspect=1.5, flip=0), count=200)
+
+    ratio = drawn.zoom[:, 0] / drawn.zoom[:, 1]
+    torch.testing.assert_close(drawn.zoom.prod(1), torch.ones(200))
+    assert 1 / 1.5 - 1e-6 <= ratio.min() < 0.75
+    assert 1.4 < ratio.max() <= 1.5 + 1e-6
 
 
 def test_draws_stay_in_their_ranges():

@@ -35,14 +35,17 @@ class Draw:
 
 def draw(num_images: int, config: Augment, generator: torch.Generator) -> Draw:
     """Draw the changes of one batch; depends on the generator's state alone."""
-    zoom, mirror, x, y, exposure, saturation = torch.rand((6, num_images), generator=generator)
+    zoom, stretch, mirror, x, y, exposure, saturation = torch.rand((7, num_images), generator=generator)
     low, high = config.scale
     factor = torch.exp(math.log(low) + zoom * math.log(high / low))
+    half_stretch = torch.exp((stretch - 0.5) * math.log(config.aspect))
     sign = torch.where(mirror < config.flip, -1.0, 1.0)
     shift = torch.stack([x, y], dim=1).mul(2).sub(1) * (2 * config.translate)
     limits = torch.tensor([config.exposure, config.saturation]).log()
     colour = torch.exp((torch.stack([exposure, saturation], dim=1) * 2 - 1) * limits)
-    return Draw(zoom=torch.stack([factor * sign, factor], dim=1), shift=shift, colour=colour)
+    return Draw(
+        zoom=torch.stack([factor * half_stretch * sign, factor / half_stretch], dim=1), shift=shift, colour=colour
+    )
 
 
 def move_boxes(boxes: Tensor, labels: Tensor, drawn: Draw, *, size: int, min_visible: float) -> tuple[Tensor, Tensor]:
@@ -67,7 +70,7 @@ def render(images: Tensor, drawn: Draw, config: Augment) -> Tensor:
         value = pixels.amax(1, keepdim=True)
         pixels = torch.lerp(value, pixels, saturation).mul_(exposure).clamp_(0, 255)
     pixels = normalise_(pixels)
-    if config.scale == (1.0, 1.0) and config.translate == 0 and config.flip == 0:
+    if config.scale == (1.0, 1.0) and config.aspect == 1 and config.translate == 0 and config.flip == 0:
         return pixels
     # Zeros from outside are the mean colour, which is also what fills a fitted image.
     return functional.grid_sample(pixels, _sampling_grid(drawn, pixels.shape[-1]), align_corners=False)

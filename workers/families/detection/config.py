@@ -30,6 +30,9 @@ class Augment(Section):
     """Random changes of training images; every draw depends on the seed and the step alone."""
 
     scale: tuple[float, float] = Field((0.8, 1.2), description="Range of the zoom factor.")
+    aspect: float = Field(
+        1.0, ge=1, le=3, description="Largest stretch of the width against the height, and its inverse."
+    )
     translate: float = Field(0.2, ge=0, lt=1, description="Largest shift, as a fraction of the side.")
     flip: Fraction = Field(0.5, description="Chance of a mirror image; 0 where left and right mean something.")
     exposure: float = Field(1.5, ge=1, le=4, description="Largest factor of brightness, and its inverse.")

@@ -23,8 +23,8 @@ from workers.families.detection.postprocess import Detections, Thresholds, selec
 _MAX_DETECTIONS = 1000
 
 # The parity gate: how far a faster form of the network may move an answer.
-_MAX_PIXELS_OF_SIDE = 0.02
-_MAX_PIXELS = 2.0
+_MAX_PIXELS_OF_SIDE = 0.01
+_MAX_PIXELS = 1.0
 _MAX_SCORE = 0.05
 _MATCH_IOU = 0.5
 
