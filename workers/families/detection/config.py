@@ -110,6 +110,7 @@ class SmallBody(Section):
     """An all-convolutional body: a strided stem, then stages that each halve the image."""
 
     stem_width: int = Field(16, ge=4, le=1024, description="Channels of the stem, which halves the image too.")
+    stem_kernel: Literal[4, 6] = Field(4, description="Side of the stem's filters in pixels.")
     stages: tuple[tuple[Width, Annotated[int, Field(ge=1, le=8)]], ...] = Field(
         ((32, 1), (64, 2), (128, 2)), min_length=1, max_length=6, description="Channels and convolutions of each stage."
     )
@@ -178,23 +179,24 @@ class YoloV1Config(DetectionConfig):
                 "sample_every_steps": 180,
             },
         },
+        # Twice the updates on half the images learn digits better than a batch of 32 in the same time.
         "digits": {
-            "data": {"image_size": 128, "batch_size": 32},
+            "data": {"image_size": 128, "batch_size": 16},
             "model": {
                 "body": "small",
                 "grid": 8,
                 "dropout": 0.0,
-                "small": {"stem_width": 32, "stages": ((48, 1), (96, 1), (160, 1))},
+                "small": {"stem_width": 32, "stem_kernel": 6, "stages": ((48, 1), (96, 1), (160, 1))},
                 "head_widths": (256,),
             },
-            "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
+            "optim": {"name": "adamw", "lr": 5e-3, "beta2": 0.95, "weight_decay": 0.1},
             "schedule": {"name": "cosine", "warmup_steps": 50},
             "augment": {"translate": 0.1, "flip": 0.0, "min_visible": 0.5},
             "limits": {
-                "max_steps": 1000,
-                "checkpoint_every_steps": 100,
-                "evaluate_every_steps": 200,
-                "sample_every_steps": 200,
+                "max_steps": 2000,
+                "checkpoint_every_steps": 200,
+                "evaluate_every_steps": 400,
+                "sample_every_steps": 400,
             },
         },
     }
