@@ -59,6 +59,6 @@ PROOFS = (
         _shape_scenes,
         (Bound("eval/ap50", 0.80), Bound("eval/ap", 0.45)),
         baseline=_ONE_STEP,
-        control={"limits": {"max_steps": 30}},
+        control={"limits": {"max_steps": 40}},
     ),
 )
