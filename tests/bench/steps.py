@@ -80,5 +80,5 @@ def run(directory: Path) -> dict[str, Any]:
 
 def cached_dataset(stack: Stack) -> Path:
     """Return the canonical dataset that the worker trained on."""
-    (found,) = stack.state_dir.rglob("dataset.json")
+    (found,) = (stack.state_dir / "cache").rglob("dataset.json")
     return found.parent

@@ -62,7 +62,7 @@ def test_scenes_hold_one_to_six_digits_of_legible_size_that_hardly_overlap(scene
 
         assert {len(boxes) for boxes in by_image.values()} <= set(range(1, 7))
         assert len(by_image) == len(document(scenes, split)["images"])
-        assert all(14 <= height <= 50 for boxes in by_image.values() for _, _, _, height in boxes)
+        assert all(18 <= height <= 55 for boxes in by_image.values() for _, _, _, height in boxes)
 
 
 def test_boxes_are_tight_around_the_ink() -> None:
