@@ -8,6 +8,7 @@ bindings is replaced whole. A file that vanished meanwhile went to another reade
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
 import uuid
@@ -19,6 +20,11 @@ from typing import Any
 
 from kombu.transport import filesystem, virtual
 from kombu.utils.json import dumps, loads
+
+from services.core.folder_watch import FolderWatch
+
+LOOK_SECONDS = 0.1
+"""Between two looks: a message can also wait for a slot, of which no file tells."""
 
 Binding = filesystem.exchange_queue_t
 
@@ -92,10 +98,9 @@ class FilesChannel(filesystem.Channel):
 
 
 class FilesTransport(filesystem.Transport):
-    """Polls the folder: a look costs some 20 microseconds, so looking often is cheap."""
+    """Looks into the folder when a message was moved there."""
 
     Channel = FilesChannel
-    polling_interval = 0.01
     driver_type = "files"
     driver_name = "files"
 
@@ -103,6 +108,40 @@ class FilesTransport(filesystem.Transport):
         super().__init__(client, **options)
         # The base class shares what is declared among all folders of a process, so a second one gets no bindings.
         self.state = virtual.BrokerState()
+        self._watch: FolderWatch | None = None
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # type: ignore[override]
+        """Deliver one message.
+
+        Raises:
+            TimeoutError: none came in time.
+        """
+        end = time.monotonic() + timeout if timeout is not None else math.inf
+        # Before the first look, so that a message sent between the look and the wait ends the wait.
+        watch = self._watch = self._watch or self._watch_folder()
+        assert self.cycle is not None
+        while True:
+            try:
+                self.cycle.get(self._deliver, timeout=timeout)
+            except Empty:
+                remaining = end - time.monotonic()
+                if remaining <= 0:
+                    raise TimeoutError from None
+                watch.wait(min(remaining, LOOK_SECONDS))
+            else:
+                return
+
+    def close_connection(self, connection: Any) -> None:
+        super().close_connection(connection)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _watch_folder(self) -> FolderWatch:
+        assert self.client is not None
+        assert self.client.transport_options is not None
+        folder = Path(self.client.transport_options["data_folder_in"])
+        return FolderWatch(folder, lambda name: name.endswith(".msg"))
 
 
 def _replace(path: Path, content: bytes) -> None:

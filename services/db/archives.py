@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.errors import JobNotRunnable, LeaseHeld, LeaseLost, NotFound
@@ -21,8 +20,9 @@ from services.core.states import ArchiveState
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.records import columns_of
+from services.db.session import Session
 from services.db.types import now
-from services.db.upsert import dialect_of, insert_into
+from services.db.upsert import insert_into
 
 MAX_ATTEMPTS = 5
 """Builds begun, lost or given back, after which an archive fails."""
@@ -72,7 +72,7 @@ def ensure(session: Session, model_version_id: str, target: str) -> Archive:
     """
     announce(session)
     values = {"model_version_id": model_version_id, "target": target, "state": "queued", "attempt": 0, "token": 0}
-    insert = insert_into(dialect_of(session), t.archives).values(
+    insert = insert_into(session.dialect, t.archives).values(
         id=new_id(), parity={}, message="", create_time=now(), update_time=now(), **values
     )
     session.execute(insert.on_conflict_do_nothing(index_elements=["model_version_id", "target"]))

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.core.errors import ArtifactNotFound, LeaseLost
 from services.core.ids import new_id
@@ -17,8 +16,9 @@ from services.db.changes import announce
 from services.db.job_records import Lease
 from services.db.paging import Key, newest_first
 from services.db.records import columns_of, values_of
+from services.db.session import Session
 from services.db.types import now
-from services.db.upsert import dialect_of, insert_into
+from services.db.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def add(session: Session, lease: Lease, new: NewArtifact) -> Artifact:
     if seq is None:
         raise LeaseLost
     values = {**values_of(new, t.artifacts), "id": new_id(), "job_id": lease.job_id, "token": lease.token}
-    insert = insert_into(dialect_of(session), t.artifacts).values(**values, create_time=now())
+    insert = insert_into(session.dialect, t.artifacts).values(**values, create_time=now())
     kept = insert.on_conflict_do_update(
         index_elements=["job_id", "key"],
         set_={name: insert.excluded[name] for name in ("size_bytes", "sha256", "token", "step", "content_type")},

@@ -11,18 +11,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
-import psycopg
-from sqlalchemy.orm import Session
+from services.core.folder_watch import FolderWatch
+from services.db.session import Session
 
-CHANNEL = "trainyard"
-POLL_SECONDS = 0.01
-SLICE_SECONDS = 0.25
-"""How soon `close` ends a wait on PostgreSQL."""
-RECONNECT_SECONDS = 0.5
-PAUSE_SECONDS = 0.005
-"""Between two notifications: a burst of commits costs a few of them, a lone commit waits for nothing."""
+POLL_SECONDS = 0.005
+AWAKE_SECONDS = 0.1
+"""How long to look often after a write began; it is seldom longer until the commit shows."""
+LOOK_SECONDS = 0.25
+"""Between two looks all the same: network file systems tell nobody of writes."""
 
 
 def announce(session: Session) -> None:
@@ -31,9 +30,9 @@ def announce(session: Session) -> None:
     Raises:
         RuntimeError: the session is one of `Database.read()`, where nothing may be written.
     """
-    if session.info.get("is_read"):
+    if session.is_read:
         raise RuntimeError("a store function that writes needs a session of Database.write()")
-    session.info["is_announced"] = True
+    session.is_announced = True
 
 
 class ChangeFeed(Protocol):
@@ -51,12 +50,14 @@ class ChangeFeed(Protocol):
 
 
 class SqliteChangeFeed:
-    """Watches the database file's change counter on a connection of its own."""
+    """Looks at the database's change counter when its files are written."""
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Any], file: Path) -> None:
         self._connection = connect()
         self._closed = threading.Event()
         self._lock = threading.Lock()
+        self._watch = FolderWatch(file.parent, {file.name, f"{file.name}-wal"}.__contains__)
+        self._awake_until = 0.0
         self._version = self._read()
 
     def wait(self, timeout_seconds: float) -> bool:
@@ -67,120 +68,25 @@ class SqliteChangeFeed:
                 self._version = version
                 return True
             remaining = end - time.monotonic()
-            if remaining <= 0 or self._closed.wait(min(POLL_SECONDS, remaining)):
+            if remaining <= 0 or self._closed.is_set():
                 return False
+            self._sleep(remaining)
 
     def close(self) -> None:
         self._closed.set()
+        self._watch.close()
         with self._lock:
             self._connection.close()
+
+    def _sleep(self, limit_seconds: float) -> None:
+        # A commit writes its pages, waits for the disk, and only then shows, which no file event tells.
+        if time.monotonic() < self._awake_until:
+            self._closed.wait(min(POLL_SECONDS, limit_seconds))
+        elif self._watch.wait(min(LOOK_SECONDS, limit_seconds)):
+            self._awake_until = time.monotonic() + AWAKE_SECONDS
 
     def _read(self) -> int | None:
         with self._lock:
             if self._closed.is_set():
                 return self._version
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
-
-
-class PostgresChangeFeed:
-    """Listens on a connection of its own and builds it again when it breaks."""
-
-    def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
-        self._closed = threading.Event()
-        self._lock = threading.Lock()
-        self._connection: psycopg.Connection[Any] | None = self._connect()
-
-    def wait(self, timeout_seconds: float) -> bool:
-        end = time.monotonic() + timeout_seconds
-        with self._lock:
-            try:
-                return self._wait_until(end)
-            except psycopg.Error:
-                self._disconnect()
-        return not self._closed.wait(max(0.0, min(RECONNECT_SECONDS, end - time.monotonic())))
-
-    def close(self) -> None:
-        self._closed.set()
-        # A wait in progress sees the flag at the end of its slice; the connection is never closed under it.
-        with self._lock:
-            self._disconnect()
-
-    def _wait_until(self, end: float) -> bool:
-        while not self._closed.is_set():
-            if self._connection is None:
-                self._connection = self._connect()
-                return True
-            remaining = end - time.monotonic()
-            notices = self._connection.notifies(timeout=max(0.0, min(remaining, SLICE_SECONDS)), stop_after=1)
-            if list(notices):
-                list(self._connection.notifies(timeout=0))
-                return True
-            if remaining <= 0:
-                return False
-        return False
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=5)
-        connection.execute(f"LISTEN {CHANNEL}")
-        return connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
-class Notifier:
-    """Sends one notification for all commits since the last, from a thread of its own.
-
-    A notification lost with the process or the connection costs its listeners one timeout.
-    """
-
-    def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
-        self._wanted = threading.Condition()
-        self._is_wanted = False
-        self._is_closed = False
-        self._thread: threading.Thread | None = None
-
-    def notify(self) -> None:
-        """Ask for a notification; returns at once."""
-        with self._wanted:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="database-notifier", daemon=True)
-                self._thread.start()
-            self._is_wanted = True
-            self._wanted.notify()
-
-    def close(self) -> None:
-        """Send what is wanted and end."""
-        with self._wanted:
-            self._is_closed = True
-            self._wanted.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join(timeout=5)
-
-    def _run(self) -> None:
-        connection: psycopg.Connection[Any] | None = None
-        while self._next():
-            try:
-                if connection is None:
-                    connection = psycopg.connect(
-                        self._conninfo, autocommit=True, connect_timeout=5, options="-c synchronous_commit=off"
-                    )
-                connection.execute(f"NOTIFY {CHANNEL}")
-                time.sleep(PAUSE_SECONDS)
-            except psycopg.Error:
-                if connection is not None:
-                    connection.close()
-                connection = None
-        if connection is not None:
-            connection.close()
-
-    def _next(self) -> bool:
-        with self._wanted:
-            self._wanted.wait_for(lambda: self._is_wanted or self._is_closed)
-            is_wanted, self._is_wanted = self._is_wanted, False
-            return is_wanted

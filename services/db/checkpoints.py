@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.errors import CheckpointNotFound, LeaseLost
@@ -20,6 +19,7 @@ from services.db.changes import announce
 from services.db.job_records import Lease
 from services.db.paging import Key, newest_first
 from services.db.records import columns_of, values_of
+from services.db.session import Session
 from services.db.types import now
 
 

@@ -12,30 +12,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg.conninfo
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.orm import Session
 
 from services.core.errors import DatabaseUnavailable
 from services.db import migrations
-from services.db.changes import ChangeFeed, Notifier, PostgresChangeFeed, SqliteChangeFeed
-from services.db.leader import FileLeadership, Leadership, PostgresLeadership
+from services.db.changes import ChangeFeed, SqliteChangeFeed
+from services.db.leader import FileLeadership, Leadership
+from services.db.session import Session
 from services.db.types import dump_json
 
+if TYPE_CHECKING:
+    from services.db.postgres import Notifier
+
 BUSY_SECONDS = 10.0
-POSTGRES_ARGUMENTS = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": 15_000,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "application_name": "trainyard",
-    "options": "-c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s -c timezone=UTC",
-}
 
 
 class Database:
@@ -49,7 +42,7 @@ class Database:
         self._reading = self._engine.execution_options(
             **({"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {"is_read": True})
         )
-        self._notifier = Notifier(self._conninfo()) if self.is_postgres else None
+        self._notifier = self._build_notifier()
         # SQLite lets a waiting writer sleep up to 100 ms at a time; threads of one process queue here instead.
         self._writing = None if self.is_postgres else threading.Lock()
 
@@ -62,14 +55,11 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is away, locked too long, or the outcome is unknown.
         """
-        with _faults_translated(), self._write_turn():
-            session = Session(self._engine, autoflush=False, expire_on_commit=False)
-            try:
-                yield session
-                session.commit()
-            finally:
-                session.close()
-        if self._notifier is not None and session.info.get("is_announced"):
+        with _faults_translated(), self._write_turn(), self._engine.connect() as connection:
+            session = Session(connection, is_read=False)
+            yield session
+            connection.commit()
+        if self._notifier is not None and session.is_announced:
             self._notifier.notify()
 
     @contextmanager
@@ -79,12 +69,8 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is away.
         """
-        with _faults_translated():
-            session = Session(self._reading, autoflush=False, expire_on_commit=False, info={"is_read": True})
-            try:
-                yield session
-            finally:
-                session.close()
+        with _faults_translated(), self._reading.connect() as connection:
+            yield Session(connection, is_read=True)
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision. Safe to run from many processes at once."""
@@ -111,27 +97,33 @@ class Database:
         """Open a feed of commits; the caller closes it. One feed serves one waiting thread."""
         with _faults_translated():
             if self.is_postgres:
-                return PostgresChangeFeed(self._conninfo())
-            return SqliteChangeFeed(self._connect_sqlite)
+                from services.db import postgres
+
+                return postgres.PostgresChangeFeed(postgres.conninfo(self._engine, self.url))
+            return SqliteChangeFeed(self._connect_sqlite, Path(self.url.database or ""))
 
     def leadership(self, name: str) -> Leadership:
         """Return the election called `name` among all processes on this database."""
         if self.is_postgres:
-            return PostgresLeadership(self._conninfo(), name)
+            from services.db import postgres
+
+            return postgres.PostgresLeadership(postgres.conninfo(self._engine, self.url), name)
         return FileLeadership(Path(f"{self.url.database}.{name}.lock"))
 
     def dispose(self) -> None:
         """Close idle connections and send pending notifications; the object stays usable."""
         if self._notifier is not None:
             self._notifier.close()
-            self._notifier = Notifier(self._conninfo())
+            self._notifier = self._build_notifier()
         self._engine.dispose()
 
     def _build_engine(self, pool_size: int) -> Engine:
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size, "pool_timeout": BUSY_SECONDS}
         options["json_serializer"] = dump_json
         if self.is_postgres:
-            return sa.create_engine(self.url, connect_args=POSTGRES_ARGUMENTS, **options)
+            from services.db import postgres
+
+            return sa.create_engine(self.url, connect_args=postgres.CONNECT_ARGUMENTS, **options)
         engine = sa.create_engine(self.url, connect_args={"timeout": BUSY_SECONDS}, **options)
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -149,11 +141,12 @@ class Database:
         finally:
             self._writing.release()
 
-    def _conninfo(self) -> str:
-        _, arguments = self._engine.dialect.create_connect_args(self.url)
-        arguments.pop("context", None)  # SQLAlchemy's own adapters, no option of the server
-        known = {key: value for key, value in POSTGRES_ARGUMENTS.items() if key not in ("options", "connect_timeout")}
-        return psycopg.conninfo.make_conninfo("", **{**known, **arguments})
+    def _build_notifier(self) -> Notifier | None:
+        if not self.is_postgres:
+            return None
+        from services.db import postgres
+
+        return postgres.Notifier(postgres.conninfo(self._engine, self.url))
 
     def _connect_sqlite(self) -> sqlite3.Connection:
         # Autocommit: the feed only reads, and its connection may be closed by another thread.
@@ -177,8 +170,6 @@ def _faults_translated() -> Iterator[None]:
     except (exc.DBAPIError, exc.TimeoutError) as err:
         if not _is_fault(err):
             raise
-        raise DatabaseUnavailable from err
-    except psycopg.OperationalError as err:
         raise DatabaseUnavailable from err
 
 

@@ -12,15 +12,15 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.core.errors import DatasetNotFound, IdempotencyConflict, PreconditionFailed
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.paging import Key, newest_first
 from services.db.records import columns_of, values_of
+from services.db.session import Session
 from services.db.types import now
-from services.db.upsert import dialect_of, insert_into
+from services.db.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def insert(session: Session, new: NewDatasetVersion) -> tuple[DatasetVersion, bo
         IdempotencyConflict: the request_id belongs to a request with another hash.
     """
     announce(session)
-    dialect = dialect_of(session)
+    dialect = session.dialect
     lines = t.datasets.c
     line = insert_into(dialect, t.datasets).values(project=new.project, dataset_id=new.dataset_id, last_version=0)
     # The dataset's row is the lock: whoever holds it sees every earlier request of this dataset.

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.core.errors import (
     AlreadyExists,
@@ -28,8 +27,9 @@ from services.db.archives import Archive
 from services.db.changes import announce
 from services.db.paging import Key, newest_first
 from services.db.records import columns_of, values_of
+from services.db.session import Session
 from services.db.types import now
-from services.db.upsert import dialect_of, insert_into
+from services.db.upsert import insert_into
 
 ALIVE_SECONDS = 45.0
 """An agent that has not reported for this long counts as gone."""
@@ -134,7 +134,7 @@ def insert(session: Session, new: NewDeployment) -> tuple[Deployment, bool]:
     announce(session)
     _check_model(session, new.project, new.model_version_id)
     archive = _archive_for(session, new.model_version_id, new.target)
-    statement = insert_into(dialect_of(session), t.deployments).values(
+    statement = insert_into(session.dialect, t.deployments).values(
         id=new_id(),
         archive_id=archive.id,
         generation=1,
@@ -295,7 +295,7 @@ def report_replica(
         "token_expire_time": token_expire_time,
         "report_time": now(),
     }
-    insert_agent = insert_into(dialect_of(session), t.agents).values(id=agent_id, **agent)
+    insert_agent = insert_into(session.dialect, t.agents).values(id=agent_id, **agent)
     session.execute(insert_agent.on_conflict_do_update(index_elements=["id"], set_=agent))
     reported = {item.deployment_uid: item for item in (Observed(*values) for values in observed)}
     # FOR KEY SHARE: a deployment that goes at this moment does so before or after, not in between.

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.core.errors import LeaseLost
 from services.db import fence
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.job_records import Event, Lease
+from services.db.session import Session
 from services.db.types import now
 
 _INSERT = sa.insert(t.events).values(create_time=now())

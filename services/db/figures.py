@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.core.states import DeploymentState
 from services.db import deployments
 from services.db import tables as t
+from services.db.session import Session
 
 PAGE_SIZE = 500
 

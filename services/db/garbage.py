@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.db import tables as t
+from services.db.session import Session
 from services.db.types import now
 
 BATCH = 500

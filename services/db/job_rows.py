@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -21,8 +20,9 @@ from services.db.changes import announce
 from services.db.job_records import JOB_COLUMNS, Job, NewJob, QueueFigures, etag, to_job
 from services.db.paging import Key, newest_first
 from services.db.records import columns_of, values_of
+from services.db.session import Session
 from services.db.types import now
-from services.db.upsert import dialect_of, insert_into
+from services.db.upsert import insert_into
 
 _GIVEN = [t.jobs.c.id, *columns_of(NewJob, t.jobs)]
 _GIVEN_BY_DATABASE = ("dataset_id", "create_time", "update_time")
@@ -54,7 +54,7 @@ def insert(session: Session, new: NewJob) -> tuple[Job, bool]:
     announce(session)
     values = {**values_of(new, t.jobs), "id": new_id(), "spec": dict(new.spec), "labels": dict(new.labels)}
     payload = {"recipe": new.recipe, "preset": new.preset, "queue": new.queue}
-    if dialect_of(session) == "postgresql":
+    if session.dialect == "postgresql":
         # One round trip for both rows: this is the statement every submission waits for.
         row = session.execute(_insert_with_event(), {**values, "payload": payload}).one_or_none()
     else:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.errors import JobNotFound, JobNotRunnable, LeaseHeld, LeaseLost
@@ -16,6 +15,7 @@ from services.db import tables as t
 from services.db.changes import announce
 from services.db.job_records import Attempt, Lease, to_reason
 from services.db.records import columns_of
+from services.db.session import Session
 from services.db.types import now
 
 _IS_DUE = sa.or_(t.jobs.c.not_before_time.is_(None), t.jobs.c.not_before_time <= now())

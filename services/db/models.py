@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.core.errors import ModelNotFound
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.paging import Key, newest_first
 from services.db.records import columns_of, values_of
+from services.db.session import Session
 from services.db.types import now
-from services.db.upsert import dialect_of, insert_into
+from services.db.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def insert(
 ) -> ModelVersion:
     """Store the next version of a model; the model's row is the lock that numbers them."""
     announce(session)
-    line = insert_into(dialect_of(session), t.models).values(project=project, model_id=model_id, last_version=1)
+    line = insert_into(session.dialect, t.models).values(project=project, model_id=model_id, last_version=1)
     numbered = line.on_conflict_do_update(
         index_elements=["project", "model_id"], set_={"last_version": t.models.c.last_version + 1}
     ).returning(t.models.c.last_version)

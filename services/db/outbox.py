@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.core.ids import new_id
 from services.db import tables as t
 from services.db.changes import announce
+from services.db.session import Session
 from services.db.types import now
-from services.db.upsert import dialect_of, insert_into
+from services.db.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Item:
 def put(session: Session, kind: str, key: str, payload: Mapping[str, Any], *, delay_seconds: float = 0.0) -> None:
     """Ask for an effect in the transaction that calls for it; one per (kind, key), so repeating is safe."""
     announce(session)
-    insert = insert_into(dialect_of(session), t.outbox).values(
+    insert = insert_into(session.dialect, t.outbox).values(
         id=new_id(),
         kind=kind,
         key=key,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.db import tables as t
 from services.db.leases import IS_CLAIMABLE
+from services.db.session import Session
 from services.db.types import now
 
 

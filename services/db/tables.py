@@ -26,7 +26,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-from services.db.types import CleanText, UtcTime, document, short_id
+from services.db.types import CleanText, Document, UtcTime, short_id
 
 metadata = MetaData(
     naming_convention={
@@ -56,7 +56,7 @@ def _text(name: str) -> Column[Any]:
 
 
 def _document(name: str) -> Column[Any]:
-    return Column(name, document(), nullable=False)
+    return Column(name, Document(), nullable=False)
 
 
 datasets = Table(

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.errors import LeaseLost, PreconditionFailed
@@ -20,6 +19,7 @@ from services.db import tables as t
 from services.db.changes import announce
 from services.db.job_records import Failure, Job, Lease, Reaped
 from services.db.models import NewModelVersion
+from services.db.session import Session
 from services.db.types import now
 
 NO_PROGRESS_LIMIT = 5

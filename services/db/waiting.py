@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.db import tables as t
+from services.db.session import Session
 
 
 def has_unsent_jobs(session: Session) -> bool:

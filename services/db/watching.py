@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.db import tables as t
+from services.db.session import Session
 
 # SQLite takes 32,766 parameters in one statement.
 MAX_IDS = 10_000

@@ -15,10 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy.orm import Session
-
 from services.core.errors import ServerStopping
 from services.db.database import Database
+from services.db.session import Session
 
 T = TypeVar("T")
 MAX_GROUP = 64

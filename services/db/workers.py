@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from services.db import tables as t
+from services.db.session import Session
 from services.db.types import now
-from services.db.upsert import dialect_of, insert_into
+from services.db.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def heartbeat(session: Session, info: WorkerInfo) -> None:
         "versions": dict(info.versions),
         "heartbeat_time": now(),
     }
-    insert = insert_into(dialect_of(session), t.workers).values(id=info.id, start_time=now(), **values)
+    insert = insert_into(session.dialect, t.workers).values(id=info.id, start_time=now(), **values)
     session.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
 
 
@@ -104,7 +104,7 @@ def forget(session: Session, *, older_than_seconds: float) -> int:
 def register_device(session: Session, *, uuid: str, host: str, name: str, memory_bytes: int) -> Device:
     """Insert or refresh a device, and return it with its quarantine, which a restart does not lift."""
     values = {"host": host, "name": name, "memory_bytes": memory_bytes, "update_time": now()}
-    insert = insert_into(dialect_of(session), t.devices).values(uuid=uuid, state="ok", reason="", **values)
+    insert = insert_into(session.dialect, t.devices).values(uuid=uuid, state="ok", reason="", **values)
     kept = insert.on_conflict_do_update(index_elements=["uuid"], set_=values)
     return _to_device(session.execute(kept.returning(*_DEVICE_COLUMNS)).one())
 

@@ -6,12 +6,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from services.core.errors import PreconditionFailed
 from services.core.ids import new_id
 from services.db import deployments, models
 from services.db.deployments import Deployment, NewDeployment
+from services.db.session import Session
 from services.db.work import Work
 from services.rpc.paging import Page, PageRequest, by_time
 

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from services.core import names
 from services.core.errors import DatasetNotFound, RequestInvalid, Violation
 from services.core.ids import new_id
@@ -18,6 +16,7 @@ from services.db.artifacts import Artifact
 from services.db.checkpoints import Checkpoint
 from services.db.datasets import DatasetVersion
 from services.db.jobs import Event, Job, NewJob
+from services.db.session import Session
 from services.db.work import Work
 from services.jobs.request import Checked, JobRequest, check
 from services.jobs.watch import EventHub

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from services.core import names
 from services.core.errors import IntegrityError, ObjectNotFound, PreconditionFailed, RequestInvalid, Violation
 from services.db import artifacts, checkpoints, jobs, models
+from services.db.session import Session
 from services.db.work import Work
 from services.models.version import version_number
 from services.storage import layout

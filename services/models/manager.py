@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from services.core.errors import IdempotencyConflict, ModelNotFound
 from services.core.ids import new_id
 from services.core.states import ArchiveState
 from services.db import archives, checkpoints, jobs, models
 from services.db.models import ModelVersion, NewModelVersion
+from services.db.session import Session
 from services.db.work import Work
 from services.rpc.paging import Page, PageRequest, by_time
 from services.storage.manifest import Manifest, read_manifest

@@ -19,10 +19,10 @@ from tests.stack.data import import_folder
 from tests.stack.platform import Stack, control_plane
 
 RECIPE = "detection/yolo_v1"
-STEPS = 250
+STEPS = 400
 ROUNDS = 5
 CONFIG = {
-    "runtime": {"precision": "bf16", "channels_last": "on"},
+    "runtime": {"precision": "fp32", "channels_last": "on"},
     "limits": {
         "max_steps": STEPS,
         "log_every_steps": 10,

@@ -124,7 +124,7 @@ def test_a_refusal_carries_the_callers_request_id(api: Running) -> None:
 def test_a_fault_of_ours_says_nothing_about_itself(api: Running) -> None:
     job = api.create()
     with api.database.write() as session:
-        session.connection().exec_driver_sql("ALTER TABLE jobs RENAME TO jobs_gone")
+        session.connection.exec_driver_sql("ALTER TABLE jobs RENAME TO jobs_gone")
 
     refusal = refused(lambda: api.jobs.GetJob(job_pb2.GetJobRequest(name=job.name)))
 
