@@ -22,6 +22,8 @@ class Code(enum.Enum):
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
     ABORTED = "ABORTED"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
     UNAVAILABLE = "UNAVAILABLE"
     UNIMPLEMENTED = "UNIMPLEMENTED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -68,6 +70,20 @@ class DatasetInvalid(RequestInvalid):
     reason = "INVALID_DATASET"
 
 
+class Unauthenticated(PlatformError):
+    """The call carries no valid token."""
+
+    code = Code.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(PlatformError):
+    """The token may not do this."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
 class NotFound(PlatformError):
     """No such resource."""
 
@@ -105,6 +121,14 @@ class RecipeNotFound(NotFound):
 
 class ObjectNotFound(NotFound):
     """No such object in the store."""
+
+
+class ProjectNotFound(NotFound):
+    """No such project."""
+
+
+class TokenNotFound(NotFound):
+    """No such token."""
 
 
 class IdempotencyConflict(PlatformError):
@@ -154,6 +178,25 @@ class LimitExceeded(PlatformError):
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "LIMIT_EXCEEDED"
+
+
+class RateExceeded(PlatformError):
+    """Calls come faster than this server takes them from one caller; call again later."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "RATE_LIMITED"
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, retry_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+class QuotaExceeded(PlatformError):
+    """A quota of the project is used up."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "QUOTA_EXCEEDED"
 
 
 class StoreUnavailable(PlatformError):
@@ -208,6 +251,29 @@ class ServerStopping(PlatformError):
     code = Code.UNAVAILABLE
     reason = "SERVER_STOPPING"
     retryable = True
+
+
+class StreamEnded(PlatformError):
+    """The stream was open for as long as this server allows; open another one and resume."""
+
+    code = Code.UNAVAILABLE
+    reason = "STREAM_ENDED"
+    retryable = True
+
+
+class ReaderTooSlow(PlatformError):
+    """Nothing of the stream was read for long; read faster, and resume with a new stream."""
+
+    code = Code.UNAVAILABLE
+    reason = "READER_TOO_SLOW"
+    retryable = True
+
+
+class SourceUnavailable(PlatformError):
+    """The address of the dataset could not be fetched."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "SOURCE_UNAVAILABLE"
 
 
 class PredictionFailed(PlatformError):

@@ -33,7 +33,10 @@ class FolderWatch:
         self._events = _watch(folder)
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Return True as soon as a file of interest was written, made or moved here, False on timeout or close."""
+        """Return True as soon as a file of interest was written, made or moved here, False on timeout or close.
+
+        A timeout of 0 asks without waiting.
+        """
         end = time.monotonic() + timeout_seconds
         with self._waiting:
             while not self._is_closed:
@@ -41,10 +44,10 @@ class FolderWatch:
                 if self._events is None:
                     select.select([self._woken], [], [], max(0.0, min(POLL_SECONDS, remaining)))
                     return not self._is_closed
+                if self._changed_within(max(0.0, remaining)):
+                    return True
                 if remaining <= 0:
                     return False
-                if self._changed_within(remaining):
-                    return True
         return False
 
     def close(self) -> None:

@@ -63,9 +63,13 @@ class SqliteChangeFeed:
     def wait(self, timeout_seconds: float) -> bool:
         end = time.monotonic() + timeout_seconds
         while True:
+            # Before the look, so that what is written after it is told of at the next one.
+            if self._watch.wait(0):
+                self._awake_until = time.monotonic() + AWAKE_SECONDS
             version = self._read()
             if version != self._version:
                 self._version = version
+                self._awake_until = 0.0
                 return True
             remaining = end - time.monotonic()
             if remaining <= 0 or self._closed.is_set():

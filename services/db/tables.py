@@ -1,7 +1,7 @@
 """Every table, its named constraints and the partial indexes of the hot queries.
 
 Core tables, not mapped classes: the stores are compare-and-set statements, and what leaves a store is
-a frozen dataclass. `0001` of the migrations creates exactly this; a test compares the two.
+a frozen dataclass. The migrations make exactly this; a test compares the two.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sqlalchemy import (
     literal_column,
 )
 
+from services.db import append_only
 from services.db.types import CleanText, Document, UtcTime, short_id
 
 metadata = MetaData(
@@ -389,3 +390,45 @@ outbox = Table(
     UniqueConstraint("kind", "key"),
 )
 _partial("ix_outbox_pending", outbox.c.done_time.is_(None), outbox.c.not_before_time)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("max_running_jobs", Integer),
+    Column("max_queued_jobs", Integer),
+    Column("max_stored_bytes", BigInteger),
+    _time("create_time"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    _text("role"),
+    Column("note", CleanText, nullable=False),
+    _text("sha256"),
+    _time("create_time"),
+    _time_or_null("expire_time"),
+    _time_or_null("revoke_time"),
+    CheckConstraint("role IN ('viewer', 'submitter', 'admin')", name="role"),
+    Index(None, "project", "create_time", "id"),
+)
+
+audit_lines = Table(
+    "audit_lines",
+    metadata,
+    Column("id", short_id(), primary_key=True),
+    _text("project"),
+    _text("token_id"),
+    Column("peer", CleanText, nullable=False),
+    _text("action"),
+    Column("resource", CleanText, nullable=False),
+    _text("outcome"),
+    Column("request_id", CleanText, nullable=False),
+    _time("create_time"),
+    Index(None, "create_time", "id"),
+    Index(None, "project", "create_time", "id"),
+)
+append_only.protect(audit_lines)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import creates, latency, stall, steps
+from tests.bench import creates, latency, stall, start, steps
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "latency": latency.run,
+    "start": start.run,
     "stall": stall.run,
     "steps": steps.run,
     "creates": creates.run,

@@ -6,15 +6,16 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from workers.families.base import Placement
+from workers.engine.process import process_settings
+from workers.families.base import BatchSource, Placement, Recipe, TrainState
 from workers.families.catalog import CATALOG
 
 
 def main(recipe_name: str, config_json: str, dataset_dir: str, threads: str, steps: str) -> None:
-    torch.set_num_threads(int(threads))
     entry = CATALOG[recipe_name]
     config = entry.load_config().model_validate(json.loads(config_json))
     torch.manual_seed(config.runtime.seed)
@@ -26,14 +27,21 @@ def main(recipe_name: str, config_json: str, dataset_dir: str, threads: str, ste
     recipe = entry.load_recipe()(config, Path(dataset_dir))
     source = recipe.train_batches()
     state = recipe.build(placement)
-    warm_up, total = int(steps) // 5, int(steps)
+    with process_settings(threads=int(threads), deterministic=config.runtime.deterministic):
+        print(steps_per_second(recipe, source, state, placement, int(steps)))
+
+
+def steps_per_second(
+    recipe: Recipe[Any, Any], source: BatchSource[Any], state: TrainState, placement: Placement, steps: int
+) -> float:
+    warm_up = steps // 5
     begin = 0.0
-    for step in range(total):
+    for step in range(steps):
         if step == warm_up:
             begin = time.perf_counter()
         recipe.train_step(state, recipe.to_device(source.batch(step), placement), placement)
         state.step += 1
-    print((total - warm_up) / (time.perf_counter() - begin))
+    return (steps - warm_up) / (time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
