@@ -5,7 +5,6 @@ Linux says when (inotify); elsewhere, and where its watches are used up, a wait 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import sys
@@ -76,8 +75,13 @@ def _watch(folder: Path) -> INotify | None:
         return None
     from inotify_simple import INotify, flags
 
-    with contextlib.suppress(OSError):
+    try:
         events = INotify()
+    except OSError:
+        return None
+    try:
         events.add_watch(folder, flags.MODIFY | flags.CREATE | flags.MOVED_TO)
-        return events
-    return None
+    except OSError:
+        events.close()
+        return None
+    return events

@@ -61,6 +61,15 @@ class Settings(BaseSettings):
     api_port: int = 7070
     metrics_port: int = Field(0, description="Port of this process's /metrics; 0: none.")
     api_upload_limit_bytes: int = 20 * 2**30
+    api_calls_per_second: float = Field(
+        1000.0, gt=0, description="Calls one address or token may make; above it they are refused with a time to wait."
+    )
+    api_streams_per_caller: int = Field(2000, ge=1, description="Streams one address or token may have open.")
+    dataset_url_hosts: str = Field(
+        "",
+        description="Hosts (`host` or `host:port`, by comma) that datasets may be fetched from though they are internal "
+        "or speak plain http. All others must be public and speak https on port 443.",
+    )
 
     worker_id: str = Field("", description="Stable name of this worker; empty: host and pid.")
     worker_queues: str = Field("train.cpu,serve.build", description="Queues this worker consumes, by comma.")
