@@ -7,7 +7,7 @@ import torch
 
 from workers.families.detection import augment
 from workers.families.detection.config import Augment
-from workers.families.detection.images import MEAN, STD, normalise
+from workers.families.images import MEAN, STD, normalise
 
 SIZE = 64
 STILL = Augment(scale=(1, 1), translate=0, flip=0, exposure=1, saturation=1)

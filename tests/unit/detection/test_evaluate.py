@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from workers.families.detection.data import Record
-from workers.families.detection.draw import Box, draw_boxes, sheet
+from workers.families.detection.draw import Box, draw_boxes
 from workers.families.detection.evaluate import coco_figures, voc_11_point
 from workers.families.detection.images import fit
 from workers.families.detection.postprocess import Detections, Thresholds, select
+from workers.families.pictures import sheet
 
 
 def record(*boxes: list[float], labels: list[int] | None = None, crowd: list[bool] | None = None) -> Record:

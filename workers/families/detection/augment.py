@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from workers.families.detection.config import Augment
-from workers.families.detection.images import normalise_
+from workers.families.images import normalise_
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import Limits, RecipeConfig, Section
+from workers.families.config import Limits, Section
+from workers.families.sections import Optim, Schedule, SupervisedConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[int, Field(ge=4, le=4096)]
@@ -47,42 +48,6 @@ class Augment(Section):
         return self
 
 
-class Optim(Section):
-    """The optimizer."""
-
-    name: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW.")
-    lr: float = Field(5e-4, gt=0, le=10, description="Peak learning rate.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; the first beta of AdamW.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="The second beta of AdamW; lower follows the gradient faster.")
-    weight_decay: float = Field(5e-4, ge=0, le=10, description="Weight decay; biases and norms have none.")
-    max_grad_norm: float | None = Field(None, gt=0, description="Longer gradients are shortened to this length.")
-
-
-class Schedule(Section):
-    """The learning rate as a function of the step; `limits.max_steps` is its end."""
-
-    name: Literal["constant", "milestones", "cosine"] = Field("milestones", description="Shape after the warm-up.")
-    warmup_steps: int = Field(
-        0, ge=0, description="Steps of linear growth from zero to the peak, at most a fifth of the training."
-    )
-    milestones: tuple[tuple[int, float], ...] = Field(
-        (), description="Pairs (step, factor): from this step on the rate is multiplied by the factor."
-    )
-
-    @model_validator(mode="after")
-    def _milestones_belong_to_their_shape(self) -> Self:
-        steps = [step for step, _ in self.milestones]
-        if self.name == "milestones" and not steps:
-            raise ValueError("schedule.milestones is empty: give pairs (step, factor) or use schedule.name 'constant'")
-        if self.name != "milestones" and steps:
-            raise ValueError(f"schedule.milestones has no effect with schedule.name '{self.name}': leave it out")
-        if steps != sorted(set(steps)) or any(step < 0 for step in steps):
-            raise ValueError("schedule.milestones must have growing steps from 0 on")
-        if any(factor <= 0 for _, factor in self.milestones):
-            raise ValueError("schedule.milestones must have factors above 0")
-        return self
-
-
 class Eval(Section):
     """How held-out images are scored; serving has its own thresholds."""
 
@@ -96,12 +61,10 @@ class Eval(Section):
     num_samples: int = Field(6, ge=1, le=64, description="Held-out images in a sample picture.")
 
 
-class DetectionConfig(RecipeConfig):
+class DetectionConfig(SupervisedConfig):
     """What the detection recipes share."""
 
     data: Data = Data()
-    optim: Optim = Optim()
-    schedule: Schedule = Schedule(name="constant")
     augment: Augment = Augment()
     eval: Eval = Eval()
 

@@ -22,7 +22,8 @@ from workers.engine.data import ShuffledBatches, step_generator
 from workers.families.base import Placement
 from workers.families.detection import augment
 from workers.families.detection.config import Augment, Data
-from workers.families.detection.images import Fit, ImageInvalid, fit, read_square
+from workers.families.detection.images import Fit, fit, read_square
+from workers.families.images import ImageInvalid
 
 # Padded shapes of rich datasets vary in these strides, so that kernels meet few of them.
 _TRUTHS_STRIDE = 8

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from workers.families.detection.images import to_pixels
+from workers.families.images import to_pixels
 
 # Twelve colours told apart on light and dark grounds.
 _PALETTE = (
@@ -64,22 +63,3 @@ def _draw_caption(
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 140 else "white"
     canvas.text((x + 2 - left, y + 2 - top), text, fill=ink, font=font)
-
-
-def sheet(pictures: Sequence[Image.Image], *, columns: int = 3, gap: int = 6) -> bytes:
-    """Lay pictures out in rows and return one PNG."""
-    columns = min(columns, len(pictures))
-    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
-    width = max(sum(p.width for p in row) + gap * (len(row) - 1) for row in rows)
-    height = sum(max(p.height for p in row) for row in rows) + gap * (len(rows) - 1)
-    page = Image.new("RGB", (width, height), "white")
-    y = 0
-    for row in rows:
-        x = 0
-        for picture in row:
-            page.paste(picture, (x, y))
-            x += picture.width + gap
-        y += max(p.height for p in row) + gap
-    buffer = io.BytesIO()
-    page.save(buffer, "PNG")
-    return buffer.getvalue()

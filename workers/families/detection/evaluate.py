@@ -15,8 +15,8 @@ from torchvision.ops import box_iou
 
 from workers.families.detection.config import Eval
 from workers.families.detection.data import Record, SquareImages
-from workers.families.detection.images import normalise
 from workers.families.detection.postprocess import Detections, Thresholds, select
+from workers.families.images import normalise
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
 

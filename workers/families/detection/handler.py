@@ -5,8 +5,6 @@ Free of any server and of anything only training needs.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,8 +15,10 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from workers.families.base import Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
-from workers.families.detection.images import Fit, ImageInvalid, normalise, read_square
+from workers.families.detection.images import Fit, read_square
 from workers.families.detection.postprocess import Detections, Thresholds, select
+from workers.families.images import ImageInvalid, normalise
+from workers.families.instances import count, fraction, image_bytes, refuse_unknown
 
 _MAX_DETECTIONS = 1000
 
@@ -75,7 +75,7 @@ class DetectionHandler(Handler):
     def _prepare(self, instance: Instance) -> tuple[Tensor, Fit, Thresholds] | InstanceInvalid:
         try:
             thresholds = read_thresholds(instance.params, classes=self.classes, defaults=self.defaults)
-            square, placed = read_square(_image_bytes(instance), self.size)
+            square, placed = read_square(image_bytes(instance), self.size)
         except InstanceInvalid as err:
             return err
         except ImageInvalid as err:
@@ -110,29 +110,13 @@ def read_thresholds(params: Mapping[str, Any], *, classes: Sequence[str], defaul
     Raises:
         InstanceInvalid: an unknown parameter or a value out of range.
     """
-    known = asdict(defaults)
-    if unknown := sorted(set(params) - set(known)):
-        raise InstanceInvalid(f"unknown parameter {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    refuse_unknown(params, asdict(defaults))
     return Thresholds(
-        score_threshold=_fraction(params, "score_threshold", defaults.score_threshold),
-        nms_iou=_fraction(params, "nms_iou", defaults.nms_iou),
-        max_detections=_count(params, "max_detections", defaults.max_detections),
+        score_threshold=fraction(params, "score_threshold", defaults.score_threshold),
+        nms_iou=fraction(params, "nms_iou", defaults.nms_iou),
+        max_detections=count(params, "max_detections", defaults.max_detections, limit=_MAX_DETECTIONS),
         labels=_label_ids(params.get("labels"), classes),
     )
-
-
-def _fraction(params: Mapping[str, Any], name: str, default: float) -> float:
-    value = params.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InstanceInvalid(f"{name} must be a number from 0 to 1, not {value!r:.50}")
-    return float(value)
-
-
-def _count(params: Mapping[str, Any], name: str, default: int) -> int:
-    value = params.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_DETECTIONS:
-        raise InstanceInvalid(f"{name} must be a whole number from 1 to {_MAX_DETECTIONS}, not {value!r:.50}")
-    return value
 
 
 def _label_ids(names: Any, classes: Sequence[str]) -> frozenset[int] | None:
@@ -144,19 +128,6 @@ def _label_ids(names: Any, classes: Sequence[str]) -> frozenset[int] | None:
         shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
         raise InstanceInvalid(f"labels has the unknown class {unknown[0]!r:.50}; this model knows {shown}")
     return frozenset(classes.index(name) + 1 for name in names)
-
-
-def _image_bytes(instance: Instance) -> bytes:
-    if instance.body is not None:
-        return instance.body
-    image = instance.fields.get("image")
-    encoded = image.get("b64") if isinstance(image, Mapping) else None
-    if not isinstance(encoded, str):
-        raise InstanceInvalid('no image: send its bytes as the body, or {"image": {"b64": "<base64>"}}')
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as err:
-        raise InstanceInvalid("image.b64 is not valid base64") from err
 
 
 def _tensors(answer: Mapping[str, Any]) -> Detections:

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from workers.families.base import Golden, Instance, InstanceInvalid, Picture, Placement, Recipe, ServingSpec, TrainState
-from workers.families.detection.config import DetectionConfig, Optim
+from workers.families.base import Golden, Instance, InstanceInvalid, Picture, Placement, ServingSpec, TrainState
+from workers.families.detection.config import DetectionConfig
 from workers.families.detection.data import Batch, Record, SquareImages, TrainBatches, read_dataset
-from workers.families.detection.draw import Box, draw_boxes, sheet
+from workers.families.detection.draw import Box, draw_boxes
 from workers.families.detection.evaluate import Predict, detect, evaluate
 from workers.families.detection.handler import DetectionHandler
-from workers.families.detection.images import FILL, MEAN, STD, decode
+from workers.families.detection.images import FILL
 from workers.families.detection.network import DetectionNetwork, ServedNetwork
 from workers.families.detection.postprocess import Detections, Thresholds
-from workers.families.detection.schedule import learning_rate
+from workers.families.images import MEAN, STD, decode
+from workers.families.pictures import sheet
+from workers.families.supervised import SupervisedRecipe, in_eval_mode, spread
 
 DetectionConfigT = TypeVar("DetectionConfigT", bound=DetectionConfig)
 
 
-class DetectionRecipe(Recipe[DetectionConfigT, Batch], Generic[DetectionConfigT]):
+class DetectionRecipe(SupervisedRecipe[DetectionConfigT, Batch], Generic[DetectionConfigT]):
     """A detection recipe is its network and its losses; all else is here."""
 
     def __init__(self, config: DetectionConfigT, dataset_dir: Path) -> None:
@@ -42,7 +40,7 @@ class DetectionRecipe(Recipe[DetectionConfigT, Batch], Generic[DetectionConfigT]
         """Build the network with fresh weights."""
 
     @abstractmethod
-    def losses(self, network: nn.Module, raw: Any, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, network: nn.Module, raw: Any, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted parts of the loss in fp32; their sum is minimised."""
 
     def train_batches(self) -> TrainBatches:
@@ -56,38 +54,16 @@ class DetectionRecipe(Recipe[DetectionConfigT, Batch], Generic[DetectionConfigT]
     def to_device(self, batch: Batch, placement: Placement) -> Batch:
         return batch.to(placement, self.config.augment)
 
-    def build(self, placement: Placement) -> TrainState:
-        network = self.build_network(self.config, len(self.dataset.classes))
-        network.to(device=placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
-        if placement.compile:
-            network.compile()
-        optimizer = _optimizer(network, self.config.optim)
-        return TrainState(modules={"network": network}, optimizers={"network": optimizer})
+    def new_network(self) -> DetectionNetwork:
+        return self.build_network(self.config, len(self.dataset.classes))
 
-    def train_step(self, state: TrainState, batch: Batch, placement: Placement) -> dict[str, Tensor]:
-        network, optimizer = state.modules["network"], state.optimizers["network"]
+    def losses(self, network: nn.Module, batch: Batch, placement: Placement) -> dict[str, Tensor]:
         with placement.autocast():
             raw = network(batch.images)
-        parts = self.losses(network, raw, batch)
-        loss = torch.stack(list(parts.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.optim.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), self.config.optim.max_grad_norm)
-        rate = learning_rate(
-            state.step,
-            peak=self.config.optim.lr,
-            schedule=self.config.schedule,
-            max_steps=self.config.limits.max_steps,
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-        scalars = {f"train/loss_{name}": part.detach() for name, part in parts.items()}
-        return {"train/loss": loss.detach(), **scalars, "train/lr": torch.full((), rate, device=placement.device)}
+        return self.losses_of(network, raw, batch)
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
-        with _in_eval_mode(_network(state)) as network:
+        with in_eval_mode(_network(state)) as network:
             return evaluate(
                 _predictor(network, placement),
                 self._held_out,
@@ -98,7 +74,7 @@ class DetectionRecipe(Recipe[DetectionConfigT, Batch], Generic[DetectionConfigT]
     def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
         records = self._spread(self.config.eval.num_samples)
         shown = SquareImages(records, size=self.config.data.image_size, cache_mib=0)
-        with _in_eval_mode(_network(state)) as network:
+        with in_eval_mode(_network(state)) as network:
             predict = _predictor(network, placement)
             found = detect(predict, shown, batch_size=self.config.eval.batch_size, thresholds=Thresholds())
         pictures = [
@@ -125,7 +101,7 @@ class DetectionRecipe(Recipe[DetectionConfigT, Batch], Generic[DetectionConfigT]
         handler = DetectionHandler(self.serving_spec())
         inputs = [record.read() for record in self._spread(count)]
         exact = Placement(placement.device, autocast_dtype=None, memory_format=placement.memory_format)
-        with _in_eval_mode(_network(state)) as network:
+        with in_eval_mode(_network(state)) as network:
             instances = [Instance(body=data, fields={}, params={}) for data in inputs]
             answers = handler.predict(instances, _predictor(network, exact))
         good = [(data, one) for data, one in zip(inputs, answers, strict=True) if not isinstance(one, InstanceInvalid)]
@@ -143,24 +119,13 @@ class DetectionRecipe(Recipe[DetectionConfigT, Batch], Generic[DetectionConfigT]
 
     def _spread(self, count: int) -> list[Record]:
         records = self._held_out.records
-        places = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-        return [records[place] for place in places]
+        return [records[place] for place in spread(len(records), count)]
 
 
 def _network(state: TrainState) -> DetectionNetwork:
     network = state.modules["network"]
     assert isinstance(network, DetectionNetwork)
     return network
-
-
-@contextmanager
-def _in_eval_mode(network: DetectionNetwork) -> Iterator[DetectionNetwork]:
-    was_training = network.training
-    network.eval()
-    try:
-        yield network
-    finally:
-        network.train(was_training)
 
 
 def _predictor(network: DetectionNetwork, placement: Placement) -> Predict:
@@ -170,15 +135,6 @@ def _predictor(network: DetectionNetwork, placement: Placement) -> Predict:
         return network.decode(raw)
 
     return predict
-
-
-def _optimizer(network: nn.Module, config: Optim) -> torch.optim.Optimizer:
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, config.beta2), fused=True)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 
 def truth_boxes(record: Record) -> list[Box]:

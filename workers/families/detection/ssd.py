@@ -122,7 +122,7 @@ class Ssd(DetectionRecipe[SsdConfig]):
     def build_network(cls, config: SsdConfig, num_classes: int) -> SsdNetwork:
         return SsdNetwork(config, num_classes)
 
-    def losses(self, network: nn.Module, raw: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, network: nn.Module, raw: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
         assert isinstance(network, SsdNetwork)
         with torch.no_grad():
             label, truth = assign_targets(network.anchors, batch.boxes, batch.labels, config=self.config.loss)

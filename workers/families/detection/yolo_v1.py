@@ -108,7 +108,7 @@ class YoloV1(DetectionRecipe[YoloV1Config]):
     def build_network(cls, config: YoloV1Config, num_classes: int) -> YoloV1Network:
         return YoloV1Network(config, num_classes)
 
-    def losses(self, network: nn.Module, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, network: nn.Module, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
         model = self.config.model
         cells = to_cells(batch.boxes, batch.labels, grid=model.grid, size=self.config.data.image_size)
         return yolo_loss(raw, cells, boxes_per_cell=model.boxes_per_cell, weights=self.config.loss)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from workers.families.detection.config import Schedule
-from workers.families.detection.schedule import learning_rate
+from workers.families.schedule import learning_rate
+from workers.families.sections import Schedule
 
 
 def rates(schedule: Schedule, *, max_steps: int) -> list[float]:

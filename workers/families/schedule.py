@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from workers.families.detection.config import Schedule
+from workers.families.sections import Schedule
 
 
 def learning_rate(step: int, *, peak: float, schedule: Schedule, max_steps: int) -> float:

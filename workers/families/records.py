@@ -1,0 +1,276 @@
+"""Reads a dataset in canonical form, whatever its family: the index, images, masks and tables.
+
+Bytes are read in place from the tar shards with pread, one open file a read, so that a set may be
+shared by threads and by forked loaders. `StoredImages` keeps decoded images up to a memory budget.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from services.core.errors import DatasetInvalid
+from workers.families.images import ImageInvalid, decode_opened, open_image
+
+IGNORED_PIXEL = 255
+"""Value of a mask where nothing is to be learned."""
+
+_AGAIN = "import the dataset again"
+# Their annotations count in stored pixels; everything else is seen the way people see it.
+_AS_STORED = frozenset({"detection", "segmentation"})
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where one encoded file lies in a shard; `member` names it in messages."""
+
+    path: Path
+    offset: int
+    size_bytes: int
+    member: str
+
+    @classmethod
+    def of(cls, directory: Path, entry: Mapping[str, Any]) -> Span:
+        """Read `{shard, member, offset, size}` of the index."""
+        return cls(directory / str(entry["shard"]), int(entry["offset"]), int(entry["size"]), str(entry["member"]))
+
+    def read(self) -> bytes:
+        """Return the encoded file."""
+        try:
+            with self.path.open("rb", buffering=0) as shard:
+                data = os.pread(shard.fileno(), self.size_bytes, self.offset)
+        except OSError as err:
+            raise DatasetInvalid(f"cannot read {self.path.name}: {err}; {_AGAIN}") from err
+        if len(data) != self.size_bytes:
+            raise DatasetInvalid(f"{self.path.name} ends inside {self.member}; {_AGAIN}")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What `dataset.json` says about all splits.
+
+    A label is an index into `classes`, or into `identities` for faces; in detection it counts from 1.
+    """
+
+    family: str
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    identities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The whole index of a dataset version; `entries` are the lines of `annotations.jsonl` by split."""
+
+    meta: Meta
+    entries: Mapping[str, list[dict[str, Any]]]
+
+
+def read_index(directory: Path, families: tuple[str, ...]) -> Index:
+    """Read the index of a dataset version; reads no image.
+
+    Raises:
+        DatasetInvalid: of none of these families, or damaged.
+    """
+    try:
+        meta = _read_meta(directory)
+        if meta.family not in families:
+            raise DatasetInvalid(f"this is a {meta.family} dataset; this recipe reads {' or '.join(families)}")
+        entries: dict[str, list[dict[str, Any]]] = {}
+        with (directory / "annotations.jsonl").open(encoding="utf-8") as lines:
+            for line in lines:
+                entry = json.loads(line)
+                entries.setdefault(entry["split"], []).append(entry)
+    except (OSError, KeyError, TypeError, ValueError) as err:
+        raise DatasetInvalid(f"the dataset's index is damaged ({err!r}); {_AGAIN}") from err
+    return Index(meta, entries)
+
+
+def _read_meta(directory: Path) -> Meta:
+    header = json.loads((directory / "dataset.json").read_text(encoding="utf-8"))
+    names = {key: tuple(map(str, header.get(key, ()))) for key in ("classes", "attributes", "identities")}
+    return Meta(family=str(header["family"]), **names)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image of a split and its truth; sizes are of the stored pixels."""
+
+    span: Span
+    height: int
+    width: int
+    label: int | None
+    attributes: tuple[int, ...]
+    mask: Span | None
+
+    @property
+    def member(self) -> str:
+        return self.span.member
+
+
+class RecordSet:
+    """The images of one split with their labels, attributes or masks.
+
+    Raises:
+        DatasetInvalid: when made, if the dataset is of none of `families`, is damaged or has no such split;
+            when read, if an image or mask cannot be decoded.
+    """
+
+    def __init__(self, directory: Path, split: str, *, families: tuple[str, ...]) -> None:
+        index = read_index(directory, families)
+        if not index.entries.get(split):
+            raise DatasetInvalid(f"the dataset has no image in the split '{split}'; import one that has")
+        self.directory, self.split, self.meta = directory, split, index.meta
+        try:
+            self.records = tuple(_record(directory, entry) for entry in index.entries[split])
+        except (KeyError, TypeError, ValueError) as err:
+            raise DatasetInvalid(f"the dataset's index is damaged ({err!r}); {_AGAIN}") from err
+        self._check_labels()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels of all images, int64 (N,).
+
+        Raises:
+            DatasetInvalid: the images have none.
+        """
+        if any(record.label is None for record in self.records):
+            raise DatasetInvalid("the images have no labels; import a dataset with one folder a class")
+        return torch.tensor([record.label for record in self.records], dtype=torch.int64)
+
+    @property
+    def has_labels(self) -> bool:
+        return self.records[0].label is not None
+
+    @cached_property
+    def attributes(self) -> Tensor:
+        """Attributes of all images, uint8 (N, A) of 0 and 1, in the order of `meta.attributes`."""
+        rows = [record.attributes for record in self.records]
+        return torch.tensor(rows, dtype=torch.uint8).reshape(len(rows), len(self.meta.attributes))
+
+    @cached_property
+    def index_of(self) -> Mapping[str, int]:
+        """Position of each image by its member name, which pairs refer to."""
+        return {record.member: n for n, record in enumerate(self.records)}
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded image."""
+        return self.records[index].span.read()
+
+    def image(self, index: int, *, draft: tuple[int, int] | None = None) -> Tensor:
+        """Decode an image into uint8 RGB (3, H, W).
+
+        Images with boxes or masks come in stored pixels, all others upright (EXIF). `draft` (width,
+        height) lets a large JPEG be decoded at a fraction of its size that is no smaller.
+        """
+        record = self.records[index]
+        upright = self.meta.family not in _AS_STORED
+        try:
+            return decode_opened(open_image(record.span.read()), upright=upright, draft=draft)[0]
+        except ImageInvalid as err:
+            raise DatasetInvalid(f"{record.member}: {err}; import the dataset again without it") from err
+
+    def mask(self, index: int) -> Tensor:
+        """Decode a mask into uint8 (H, W) of class indices, `IGNORED_PIXEL` where nothing is to be learned."""
+        record = self.records[index]
+        if record.mask is None:
+            raise DatasetInvalid(f"{record.member} has no mask; import the images with their masks")
+        try:
+            with Image.open(io.BytesIO(record.mask.read()), formats=("PNG",)) as picture:
+                pixels = np.array(picture)
+        except (OSError, SyntaxError, ValueError) as err:
+            raise DatasetInvalid(f"{record.mask.member} is damaged ({err}); {_AGAIN}") from err
+        if pixels.shape != (record.height, record.width) or pixels.dtype != np.uint8:
+            raise DatasetInvalid(f"{record.mask.member} is not an index mask of its image's size; {_AGAIN}")
+        return torch.from_numpy(pixels)
+
+    def pairs(self) -> list[list[tuple[int, int, bool]]]:
+        """Return the folds of verification pairs as (index, index, is the same person); empty where there are none."""
+        path = self.directory / "pairs.json"
+        if not path.exists():
+            return []
+        try:
+            folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
+            where = self.index_of
+            return [[(where[one], where[other], bool(is_same)) for one, other, is_same in fold] for fold in folds]
+        except (OSError, KeyError, TypeError, ValueError) as err:
+            raise DatasetInvalid(f"pairs.json is damaged or names images of another split ({err!r}); {_AGAIN}") from err
+
+    def _check_labels(self) -> None:
+        num_labels = len(self.meta.identities or self.meta.classes)
+        for record in self.records:
+            if record.label is not None and not 0 <= record.label < num_labels:
+                raise DatasetInvalid(f"{record.member} has a label outside 0 to {num_labels - 1}; {_AGAIN}")
+            if len(record.attributes) != len(self.meta.attributes):
+                raise DatasetInvalid(f"{record.member} has {len(record.attributes)} attributes; {_AGAIN}")
+
+
+def _record(directory: Path, entry: Mapping[str, Any]) -> Record:
+    label, mask = entry.get("label"), entry.get("mask")
+    return Record(
+        span=Span.of(directory, entry),
+        height=int(entry["height"]),
+        width=int(entry["width"]),
+        label=None if label is None else int(label),
+        attributes=tuple(map(int, entry.get("attributes", ()))),
+        mask=None if mask is None else Span.of(directory, mask),
+    )
+
+
+class StoredImages:
+    """Decoded uint8 images of one shape by index: the first ones stay in memory, up to a budget."""
+
+    def __init__(self, count: int, load: Callable[[int], Tensor], *, shape: tuple[int, ...], cache_mib: int) -> None:
+        num_stored = min(count, cache_mib * 2**20 // int(np.prod(shape)))
+        self._load = load
+        # Untouched pages cost nothing, so it grows with use; torch.empty would write them all in deterministic mode.
+        self._stored = torch.from_numpy(np.empty((num_stored, *shape), dtype=np.uint8))
+        self._is_stored = np.zeros(num_stored, dtype=bool)
+
+    def gather(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+        """Return images by index, uint8 (N, *shape)."""
+        storable = indices < len(self._is_stored)
+        for index in indices[storable][~self._is_stored[indices[storable]]]:
+            self._stored[index] = self._load(int(index))
+            self._is_stored[index] = True
+        if storable.all():
+            return self._stored[torch.from_numpy(indices)]
+        return torch.stack(
+            [self._stored[i] if is_in else self._load(int(i)) for i, is_in in zip(indices, storable, strict=True)]
+        )
+
+
+def read_points(directory: Path, split: str) -> Tensor:
+    """Return the points of a split, float32 (N, D).
+
+    Raises:
+        DatasetInvalid: not a dataset of points, damaged, or without this split.
+    """
+    try:
+        family = _read_meta(directory).family
+        if family != "points":
+            raise DatasetInvalid(f"this is a {family} dataset; this recipe reads points")
+        path = directory / f"points-{split}.npy"
+        if not path.exists():
+            raise DatasetInvalid(f"the dataset has no points in the split '{split}'; import one that has")
+        table = np.load(path, allow_pickle=False)
+    except (OSError, KeyError, TypeError, ValueError, EOFError) as err:
+        raise DatasetInvalid(f"the points are damaged ({err!r}); {_AGAIN}") from err
+    if table.ndim != 2 or table.dtype != np.float32:
+        raise DatasetInvalid(f"{path.name} is not a float32 table; {_AGAIN}")
+    return torch.from_numpy(table)
