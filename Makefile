@@ -6,7 +6,7 @@ RUN := $(ENV)
 SOURCES := services workers proto tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock proofs bench kill-test clean
+.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock rules proofs bench kill-test clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ proto: $(RUN) ## Generate the wire code from proto/
 proto-check: $(RUN) ## Fail when the generated wire code is not what proto/ says
 	$(BIN)/python proto/generate.py --check
 
+rules: $(RUN) ## Put the Prometheus rules of deploy/ into the Kubernetes manifests
+	$(BIN)/python deploy/prometheus/for_kubernetes.py
+
 proofs: $(RUN) ## Train every recipe's small proof through the platform (writes out/proofs.json)
 	$(BIN)/python -m tests.proofs --out out
 
@@ -68,6 +71,7 @@ lock: ## Resolve pyproject.toml into requirements/ again
 	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra api -c requirements/dev.txt -o requirements/api.txt
 	$(LOCK) pyproject.toml --extra worker -c requirements/dev.txt -o requirements/worker.txt
+	$(LOCK) pyproject.toml --extra worker --extra serving -c requirements/dev.txt -o requirements/torchserve.txt
 	$(LOCK) pyproject.toml --extra api --extra worker --extra serving --extra demo -c requirements/dev.txt -o requirements/all.txt
 
 clean: ## Remove the environment and everything built

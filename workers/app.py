@@ -15,6 +15,7 @@ from prometheus_client import start_http_server
 
 from services.broker.app import make_app, select_queues
 from services.broker.sender import BUILD_QUEUE
+from services.core.disk import register_disk
 from services.core.log import configure_logging
 from services.core.settings import Settings
 from services.db.database import Database
@@ -24,7 +25,8 @@ from workers.cache import DatasetCache
 from workers.devices import list_gpus
 from workers.environment import child_environment
 from workers.registry import Registry
-from workers.runtime import Identity, Runtime, Slot, Slots
+from workers.runtime import Identity, Runtime, Slot, Slots, devices_of
+from workers.salvage import Salvage
 from workers.sweep import sweep, take_home
 from workers.warm_link import WarmLink
 
@@ -36,6 +38,13 @@ class NoGpu(Exception):
 
     def __init__(self) -> None:
         super().__init__(inspect.getdoc(type(self)))
+
+
+class SlotTooSmall(Exception):
+    """A queue's jobs need more GPUs than a slot has."""
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__(f"TRAINYARD_WORKER_QUEUES names train.gpu.x{wanted}: set TRAINYARD_WORKER_SLOT_GPUS={wanted}")
 
 
 def run(settings: Settings) -> int:
@@ -57,7 +66,7 @@ def composed(settings: Settings) -> Iterator[Runtime]:
     home = homes / worker_id
     with ExitStack() as closing:
         closing.enter_context(take_home(home))
-        sweep(homes, home)
+        sweep(homes, home, Salvage(settings.state_dir / "salvage"))
         database = Database(settings.resolved_database_url)
         closing.callback(database.dispose)
         warm = WarmLink(child_environment(os.environ))
@@ -70,7 +79,9 @@ def composed(settings: Settings) -> Iterator[Runtime]:
         registry.start()
         closing.callback(registry.close)
         if settings.metrics_port:
+            register_disk(settings.state_dir)
             metrics.register_machine()
+            metrics.INFO.labels(worker_id).set(1)
             server, _ = start_http_server(settings.metrics_port, settings.host)
             closing.callback(server.shutdown)
         log.info("worker_started", worker=worker_id, queues=runtime.queues, threads=runtime.threads)
@@ -99,7 +110,12 @@ def _slots(settings: Settings, identity: Identity, database: Database) -> list[S
             raise NoGpu
         return [Slot() for _ in range(settings.worker_slots)]
     usable = devices.register(database, gpus, host=identity.host)
-    return [Slot(gpu) for gpu in usable[: settings.worker_slots]]
+    size = settings.worker_slot_gpus
+    wanted = max(map(devices_of, settings.worker_queues.split(",")))
+    if wanted > size:
+        raise SlotTooSmall(wanted)
+    whole = usable[: min(settings.worker_slots, len(usable) // size) * size]
+    return [Slot(tuple(whole[start : start + size])) for start in range(0, len(whole), size)]
 
 
 def _consume(app: Celery, runtime: Runtime) -> int:

@@ -61,7 +61,7 @@ class ArchiveBuild:
         self._directory = runtime.attempts_dir / f"{lease.archive_id}-{lease.token}"
         self._stop = StopRequest(runtime.drain)
         self._keeper = LeaseKeeper(
-            self._renew, is_cancelled=lambda: False, stop=self._stop, timings=runtime.settings.timings
+            self._renew, look=lambda: None, stop=self._stop, timings=runtime.settings.timings
         )
         self._packager = Packager(
             runtime, run_child=self._run_child, insist=self._insist, threads=parse_target(lease.target)[1]
@@ -231,10 +231,9 @@ class ArchiveBuild:
         metrics.EVENTS.labels(frame.kind.value).inc()
         log.debug("archive_progress", archive=self._lease.archive_id, kind=frame.kind.value, **frame.fields)
 
-    def _renew(self) -> bool:
+    def _renew(self) -> None:
         with self._runtime.database.write() as session:
             archives.renew(session, self._lease, ttl_seconds=self._runtime.settings.timings.lease_ttl)
-        return False
 
 
 def parse_target(target: str) -> tuple[str, int]:

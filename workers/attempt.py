@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,22 @@ from typing import Any
 import structlog
 
 from services.core.errors import DatabaseUnavailable, DatasetInvalid, LeaseLost, StoreUnavailable
-from services.core.states import FailureReason, JobState
+from services.core.states import Desired, FailureReason
 from services.db import jobs
 from services.db.job_records import Job, Lease
 from workers import host, metrics
+from workers.adaptation import adapt
 from workers.conclusion import Conclusion
-from workers.devices import quarantine
+from workers.devices import Gpu, is_lost, quarantine
 from workers.engine.frames import Frame, FrameInvalid, FrameKind
 from workers.families.catalog import family_of
 from workers.inputs import InputFetcher, Inputs
 from workers.lease import LeaseKeeper
-from workers.outcome import Ending, Outcome, Verdict, decide, failed
+from workers.outcome import Ending, Outcome, Verdict, decide, failed, limited
 from workers.plan import PROCESS_NAME, SPOOL_NAME, write_plan
 from workers.recorder import Recorder
 from workers.runtime import Runtime, Slot
+from workers.salvage import Salvaged
 from workers.stop import Stopped, StopReason, StopRequest
 from workers.supervisor import Supervisor
 from workers.uploads import Uploader
@@ -37,6 +40,14 @@ log = structlog.get_logger(__name__)
 
 _SILENT = frozenset({FrameKind.ALIVE, FrameKind.FINAL, FrameKind.FAILURE, FrameKind.CHECKPOINT, FrameKind.ARTIFACT})
 """Frames that are no events themselves: a checkpoint's event is written with its row, an end's with the job's."""
+
+_MAY_BE_THE_GPU = frozenset({FailureReason.CRASH, FailureReason.STALL})
+
+_REASONS = {
+    Desired.CANCEL: StopReason.CANCEL,
+    Desired.PAUSE: StopReason.YIELD,
+    Desired.YIELD: StopReason.YIELD,
+}
 
 
 class Attempt:
@@ -48,28 +59,31 @@ class Attempt:
         self._runtime = runtime
         self._slot = slot
         self._device = self._choose_device()
+        self._faulty_device: str | None = None
         self._family = family_of(job.recipe)
         self._start = time.monotonic()
         self._is_first_step = True
+        self._earlier: tuple[FailureReason | None, ...] = ()
+        self._verdict: Verdict | None = None
         self._directory = runtime.attempts_dir / f"{lease.job_id}-{lease.token}"
         self._stop = StopRequest(runtime.drain)
         self._recorder = Recorder(runtime.database, lease, self._stop)
         self._uploader = Uploader(runtime.store, runtime.database, lease, self._stop, family=self._family)
         self._keeper = LeaseKeeper(
-            self._renew, is_cancelled=self._is_cancelled, stop=self._stop, timings=runtime.settings.timings
+            self._renew, look=self._look, stop=self._stop, timings=runtime.settings.timings
         )
 
     def run(self) -> None:
         """Run the attempt to its end; whatever happens, no process, thread or file of it is left."""
         log.info("attempt_started", **self._names(), recipe=self._job.recipe, device=self._device)
         with self._tended():
-            outcome = self._train()
-            verdict = Conclusion(self._runtime, self._lease, self._job, self._directory, self._stop).write(
-                outcome, self._recorder, self._uploader
-            )
-        if outcome.reason is FailureReason.GPU_LOST and self._slot.gpu is not None:
+            outcome = limited(self._diagnosed(self._train()), self._earlier)
+            self._verdict = verdict = Conclusion(
+                self._runtime, self._lease, self._job, self._directory, self._stop
+            ).write(outcome, self._recorder, self._uploader)
+        if outcome.reason is FailureReason.GPU_LOST and self._slot.gpus:
             self._runtime.slots.close(self._slot)
-            quarantine(self._runtime.database, self._slot.gpu, outcome.message)
+            quarantine(self._runtime.database, self._faulty_gpu(), outcome.message)
         seconds = time.monotonic() - self._start
         reason = outcome.reason or ""
         metrics.ATTEMPTS.labels(self._family, verdict.value, reason).inc()
@@ -91,12 +105,33 @@ class Attempt:
             self._keeper.close()
             self._stop.close()
             metrics.forget_speed(self._family)
+            if self._verdict in (None, Verdict.REQUEUE, Verdict.ABANDON) and not self._stop.is_lost:
+                self._runtime.salvage.keep(self._directory)
             shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _diagnosed(self, outcome: Outcome) -> Outcome:
+        """Return the outcome, after asking the device itself where its trainer ended without saying why."""
+        if outcome.reason not in _MAY_BE_THE_GPU:
+            return outcome
+        gpu = next(filter(is_lost, self._slot.gpus), None)
+        if gpu is None:
+            return outcome
+        self._faulty_device = gpu.device
+        message = (
+            f"GPU {gpu.index} does not answer any more: look at it before more jobs run there. ({outcome.message})"
+        )
+        return replace(failed(FailureReason.GPU_LOST, message), code=outcome.code, signal=outcome.signal)
+
+    def _faulty_gpu(self) -> Gpu:
+        return next((gpu for gpu in self._slot.gpus if gpu.device == self._faulty_device), self._slot.gpus[0])
 
     def _train(self) -> Outcome:
         try:
             fetcher = InputFetcher(self._runtime, self._lease, self._directory, self._stop)
             with fetcher.hold(self._job) as inputs:
+                self._earlier = inputs.earlier
+                if inputs.salvaged is not None:
+                    self._adopt(inputs.salvaged)
                 write_plan(self._directory, self._plan(inputs))
                 child = self._runtime.warm.spawn(self._directory)
                 supervisor = Supervisor(
@@ -105,6 +140,7 @@ class Attempt:
                     timings=self._runtime.settings.timings,
                     on_start=self._note_process,
                     on_frame=self._take,
+                    memory_limit_bytes=self._runtime.settings.worker_memory_limit_bytes,
                 )
                 return decide(supervisor.run())
         except Stopped as stopped:
@@ -122,9 +158,20 @@ class Attempt:
             log.exception("attempt_broken", **self._names())
             return failed(FailureReason.DISK_FULL, f"The worker's disk refused the job's files: {err.strerror}.")
 
+    def _adopt(self, salvaged: Salvaged) -> None:
+        """Commit, under our own token, the checkpoint this attempt goes on from."""
+        files = [asdict(digest) for digest in salvaged.digests()]
+        self._uploader.add_checkpoint(
+            {"step": salvaged.step, "path": str(salvaged.path), "metric": salvaged.metric, "files": files}
+        )
+        text = f"going on from step {salvaged.step}, which an earlier attempt left on this host uncommitted"
+        self._recorder.add("log", {"level": "info", "text": text})
+
     def _plan(self, inputs: Inputs) -> dict[str, Any]:
         cache_dir = self._runtime.settings.state_dir / "cache" / "engine"
         cache_dir.mkdir(parents=True, exist_ok=True)
+        loader_workers = self._job.spec["config"].get("runtime", {}).get("loader_workers", 0)
+        adaptation = adapt(inputs.earlier, loader_workers=loader_workers)
         return {
             "mode": "train",
             "job_id": self._lease.job_id,
@@ -135,10 +182,20 @@ class Attempt:
             "dataset_dir": str(inputs.dataset_dir),
             "resume_dir": None if inputs.resume_dir is None else str(inputs.resume_dir),
             "device": self._device,
+            **self._crew(),
             "threads": self._runtime.threads,
+            "micro_batches": adaptation.micro_batches,
+            "loader_workers": adaptation.loader_workers,
             "cache_dir": str(cache_dir),
             "spool_dir": str(self._directory / SPOOL_NAME),
         }
+
+    def _crew(self) -> dict[str, Any]:
+        """Return the devices of a job that trains in several processes."""
+        processes = int(self._job.spec.get("resources", {}).get("processes", 1))
+        if processes == 1:
+            return {}
+        return {"devices": ["cpu"] * processes if self._device == "cpu" else self._slot.devices(processes)}
 
     def _choose_device(self) -> str:
         wanted = self._job.spec["config"].get("runtime", {}).get("device", "auto")
@@ -171,6 +228,8 @@ class Attempt:
                 self._uploader.add_artifact(frame.fields)
             elif frame.kind is FrameKind.STEP:
                 self._note_step(frame)
+            elif frame.kind is FrameKind.FAILURE:
+                self._faulty_device = frame.fields.get("device")
         except (KeyError, TypeError, ValueError, OSError) as err:
             raise FrameInvalid(f"a {frame.kind} frame cannot be used: {err!r}") from err
         if frame.kind not in _SILENT:
@@ -187,14 +246,14 @@ class Attempt:
         if not Path(frame.fields["path"]).resolve().is_relative_to(spool):
             raise FrameInvalid(f"a {frame.kind} frame names a path outside the spool")
 
-    def _renew(self) -> bool:
+    def _renew(self) -> StopReason | None:
         ttl_seconds = self._runtime.settings.timings.lease_ttl
         with self._runtime.database.write() as session:
-            return jobs.renew(session, self._lease, ttl_seconds=ttl_seconds)
+            return _REASONS.get(jobs.renew(session, self._lease, ttl_seconds=ttl_seconds))
 
-    def _is_cancelled(self) -> bool:
+    def _look(self) -> StopReason | None:
         with self._runtime.database.read() as session:
-            return jobs.get(session, self._lease.project, self._lease.job_id).state is JobState.CANCELLING
+            return _REASONS.get(jobs.desired(session, self._lease))
 
     def _names(self) -> dict[str, Any]:
         return {"job": self._lease.job_id, "attempt": self._lease.attempt, "token": self._lease.token}

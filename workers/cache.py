@@ -73,6 +73,10 @@ class DatasetCache:
             if self._drop(entry):
                 total -= sizes[entry]
 
+    def clear(self) -> None:
+        """Drop every entry that nobody holds."""
+        self.evict(room_bytes=self._limit_bytes + 1)
+
     def sweep(self) -> None:
         """Remove what downloads and evictions cut short by a crash left behind."""
         for part in self._root.glob(f"{_PART}*"):

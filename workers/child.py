@@ -106,23 +106,31 @@ def _take_share(threads: int) -> None:
     torch.set_num_interop_threads(1)
 
 
+def failure_fields(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return the fields of a failure frame; called while the exception is handled."""
+    return {
+        "reason": diagnosis.reason,
+        "message": diagnosis.message,
+        "traceback": traceback.format_exc()[-_MAX_TRACEBACK:],
+        "step": diagnosis.step,
+        "micro_batches": diagnosis.micro_batches,
+        "is_loader": diagnosis.is_loader,
+    }
+
+
 def _tell(frames: FrameWriter, diagnosis: Diagnosis) -> None:
-    text = traceback.format_exc()[-_MAX_TRACEBACK:]
     try:
-        frames.write(
-            FrameKind.FAILURE,
-            reason=diagnosis.reason,
-            message=diagnosis.message,
-            traceback=text,
-            step=diagnosis.step,
-        )
+        frames.write(FrameKind.FAILURE, **failure_fields(diagnosis))
     except OSError:
         # Nobody reads any more; the traceback is in the log.
         traceback.print_exc()
 
 
 def _train(plan: Mapping[str, Any], frames: FrameWriter, stop: StopFlag) -> None:
-    import_module("workers.engine.run").train(plan, frames, stop)
+    if "devices" in plan:
+        import_module("workers.launch").launch(plan, frames, stop)
+    else:
+        import_module("workers.engine.run").train(plan, frames, stop)
 
 
 def _export(plan: Mapping[str, Any], frames: FrameWriter, _: StopFlag) -> None:

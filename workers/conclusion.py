@@ -24,7 +24,7 @@ from workers.persist import insist
 from workers.plan import log_tail
 from workers.recorder import Recorder
 from workers.runtime import Runtime
-from workers.stop import StopRequest
+from workers.stop import StopReason, StopRequest
 from workers.uploads import Uploader
 
 log = structlog.get_logger(__name__)
@@ -83,7 +83,8 @@ class Conclusion:
         if outcome.verdict is Verdict.SUCCEED:
             return STORE_PATIENCE_SECONDS
         timings = self._runtime.settings.timings
-        return timings.drain_budget if self._stop.is_draining else timings.term_grace
+        is_given_back = self._stop.is_draining or self._stop.reason is StopReason.YIELD
+        return timings.drain_budget if is_given_back else timings.term_grace
 
     def _close(self, outcome: Outcome, uploader: Uploader, patience: _Patience) -> Verdict:
         if outcome.verdict is Verdict.SUCCEED:
@@ -140,9 +141,7 @@ class Conclusion:
 
     def _requeue(self, outcome: Outcome) -> Verdict:
         failure = self._failure(outcome)
-        delay_seconds = outcome.delay_seconds
-        if delay_seconds is None:
-            delay_seconds = self._runtime.backoff.delay_seconds(self._lease.attempt, random.Random())
+        delay_seconds = self._delay_seconds(outcome)
 
         def requeue() -> JobState:
             with self._runtime.database.write() as session:
@@ -156,6 +155,15 @@ class Conclusion:
 
         reached = self._insist_database(requeue)
         return _REACHED.get(reached, Verdict.REQUEUE)
+
+    def _delay_seconds(self, outcome: Outcome) -> float:
+        if outcome.reason is FailureReason.DISK_FULL:
+            # Data sets can be fetched again; what they leave is room for checkpoints.
+            self._runtime.cache.clear()
+            return self._runtime.settings.timings.disk_full_delay
+        if outcome.delay_seconds is None:
+            return self._runtime.backoff.delay_seconds(self._lease.attempt, random.Random())
+        return outcome.delay_seconds
 
     def _failure(self, outcome: Outcome) -> Failure | None:
         if outcome.reason is None:

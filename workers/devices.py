@@ -23,6 +23,10 @@ class Gpu:
     name: str
     memory_bytes: int
 
+    @property
+    def device(self) -> str:
+        return f"cuda:{self.index}"
+
 
 def list_gpus() -> list[Gpu]:
     """Return the machine's devices; none where there is no driver."""
@@ -34,6 +38,20 @@ def list_gpus() -> list[Gpu]:
         return [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
     finally:
         pynvml.nvmlShutdown()
+
+
+def is_lost(gpu: Gpu) -> bool:
+    """Tell whether a device that was there has stopped to answer: fallen off the bus, or its driver failed."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as err:
+        log.warning("device_does_not_answer", device=gpu.index, error=str(err))
+        return True
+    return False
 
 
 def register(database: Database, gpus: list[Gpu], *, host: str) -> list[Gpu]:

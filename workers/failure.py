@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import dataclass
 
 import pydantic
 
 from services.core.errors import PlatformError
 from services.core.states import FailureReason
+from workers.engine.errors import is_out_of_memory
 
 _LOWER = "lower data.batch_size or the image size"
-_NO_MEMORY_TEXTS = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "Cannot allocate memory")
+_LOADER_DIED = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:exited unexpectedly|is killed by signal: ([\w ]+))"
+)
+_BAD_IMAGE = ("UnidentifiedImageError", "DecompressionBombError", "DecompressionBombWarning", "ImageInvalid")
+_BAD_IMAGE_TEXTS = ("image file is truncated", "broken data stream", "cannot identify image file", "truncated JPEG")
 _GPU_TEXTS = ("CUDA error", "CUDA driver error", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "device-side assert")
 
 _REASONS = {reason.value: reason for reason in FailureReason} | {
@@ -28,13 +34,23 @@ class Diagnosis:
     reason: FailureReason
     message: str
     step: int | None = None
+    micro_batches: int | None = None
+    """Into how many parts the next attempt should cut a batch; None where that would not help."""
+    is_loader: bool = False
+    """Whether a loader process died: the kernel may have killed it for memory."""
 
 
 def diagnose(err: BaseException) -> Diagnosis:
     """Return the reason an exception stands for; what is not known is a crash."""
     reason, message = _judge(err)
-    step = getattr(err, "step", None)
-    return Diagnosis(reason, message, step if isinstance(step, int) else None)
+    step, micro_batches = getattr(err, "step", None), getattr(err, "micro_batches", None)
+    return Diagnosis(
+        reason,
+        message,
+        step if isinstance(step, int) else None,
+        micro_batches if isinstance(micro_batches, int) else None,
+        is_loader=_loader_death(err) is not None,
+    )
 
 
 def _judge(err: BaseException) -> tuple[FailureReason, str]:
@@ -42,17 +58,32 @@ def _judge(err: BaseException) -> tuple[FailureReason, str]:
     name = type(err).__name__
     if isinstance(err, PlatformError):
         return _REASONS.get(err.reason, FailureReason.INTERNAL), text
-    if isinstance(err, MemoryError) or name == "OutOfMemoryError" or any(part in text for part in _NO_MEMORY_TEXTS):
+    if is_out_of_memory(err):
         return FailureReason.OUT_OF_MEMORY, f"The trainer ran out of memory: {_LOWER}. ({_cut(text) or name})"
-    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return FailureReason.DISK_FULL, "The worker's disk is full: free space there, or give it a larger state_dir."
     if isinstance(err, pydantic.ValidationError):
         return FailureReason.SPEC_INVALID, f"The config does not fit this worker's recipe: {_cut(_violations(err))}"
     if name == "AcceleratorError" or any(part in text for part in _GPU_TEXTS):
         return FailureReason.GPU_LOST, f"The GPU failed: look at it before more jobs run there. ({_cut(text)})"
-    if "shared memory" in text or "shm" in text.split():
+    if name in _BAD_IMAGE or any(part in text for part in _BAD_IMAGE_TEXTS):
+        return FailureReason.INVALID_DATASET, f"A stored image cannot be read: import the dataset again. ({_cut(text)})"
+    how = _loader_death(err)
+    if "shared memory" in text or "shm" in text.split() or (how or "").endswith("Bus error"):
         return FailureReason.SHARED_MEMORY, f"Too little shared memory: set runtime.loader_workers to 0. ({_cut(text)})"
+    if how is not None:
+        return FailureReason.CRASH, f"A loader process {how}: the log may say why; runtime.loader_workers 0 needs none."
     return FailureReason.CRASH, f"The trainer crashed with {name}: {_cut(text)}. The log's last lines say where."
+
+
+def _loader_death(err: BaseException) -> str | None:
+    """Return how a loader process ended, if that is what the exception or its cause tells."""
+    found = [_LOADER_DIED.search(str(one)) for one in (err, err.__cause__, err.__context__) if one is not None]
+    deaths = [death for death in found if death is not None]
+    if not deaths:
+        return None
+    name = next((death[1] for death in deaths if death[1]), None)
+    return f"was killed: {name}" if name else "ended unexpectedly"
 
 
 def _violations(err: pydantic.ValidationError) -> str:

@@ -13,7 +13,8 @@ import structlog
 
 from services.core.clock import Deadline
 from services.core.errors import DatasetInvalid, IntegrityError, ObjectNotFound
-from services.db import checkpoints, datasets
+from services.core.states import FailureReason
+from services.db import checkpoints, datasets, jobs
 from services.db.checkpoints import Checkpoint
 from services.db.datasets import DatasetVersion
 from services.db.job_records import Job, Lease
@@ -21,9 +22,11 @@ from services.storage import layout
 from services.storage.manifest import download_directory
 from workers.cache import DatasetRef
 from workers.persist import insist
-from workers.plan import RESUME_NAME
+from workers.plan import RESUME_NAME, SPOOL_NAME
 from workers.runtime import Runtime
+from workers.salvage import Salvaged, link_copy
 from workers.stop import StopRequest
+from workers.sweep import keep_of_dead
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +42,10 @@ class Inputs:
 
     dataset_dir: Path
     resume_dir: Path | None
+    salvaged: Salvaged | None
+    """A checkpoint in the attempt's spool that `resume_dir` is a copy of, still to be committed."""
+    earlier: tuple[FailureReason | None, ...]
+    """Why earlier attempts of the job ended, oldest first; None for those that did not fail."""
 
 
 class InputFetcher:
@@ -60,7 +67,7 @@ class InputFetcher:
             StoreUnavailable, DatabaseUnavailable: they stayed away too long.
             LeaseLost: another attempt owns the job.
         """
-        version, checkpoint = self._insist("job's inputs", lambda: self._look_up(job))
+        version, checkpoint, earlier = self._insist("job's inputs", lambda: self._look_up(job))
         ref = DatasetRef(
             layout.dataset_prefix(version.project, version.dataset_id, version.id),
             version.manifest_sha256,
@@ -74,12 +81,26 @@ class InputFetcher:
                 )
             except (IntegrityError, ObjectNotFound) as err:
                 raise DatasetInvalid("The dataset's stored files are damaged or gone: import it again.") from err
-            yield Inputs(dataset_dir, self._fetch_resume(checkpoint))
+            salvaged = self._salvage(-1 if checkpoint is None else checkpoint.step)
+            resume_dir = self._fetch_resume(checkpoint) if salvaged is None else self._directory / RESUME_NAME
+            yield Inputs(dataset_dir, resume_dir, salvaged, earlier)
 
-    def _look_up(self, job: Job) -> tuple[DatasetVersion, Checkpoint | None]:
+    def _look_up(self, job: Job) -> tuple[DatasetVersion, Checkpoint | None, tuple[FailureReason | None, ...]]:
         with self._runtime.database.read() as session:
             version = datasets.get_by_id(session, job.dataset_version_id)
-            return version, checkpoints.newest_committed(session, job.id)
+            ended = [one for one in jobs.list_attempts(session, job.id) if one.token < self._lease.token]
+            reasons = tuple(one.failure_reason for one in ended)
+            return version, checkpoints.newest_committed(session, job.id), reasons
+
+    def _salvage(self, after_step: int) -> Salvaged | None:
+        """Take over a later checkpoint than the committed ones that an earlier attempt left on this host."""
+        runtime = self._runtime
+        keep_of_dead(runtime.home.parent, runtime.home, runtime.salvage, job_id=self._lease.job_id)
+        spool = self._directory / SPOOL_NAME
+        salvaged = runtime.salvage.take(self._lease, after_step=after_step, into=spool)
+        if salvaged is not None:
+            link_copy(salvaged.path, self._directory / RESUME_NAME)
+        return salvaged
 
     def _fetch_resume(self, checkpoint: Checkpoint | None) -> Path | None:
         """Download the newest checkpoint whose bytes are what was committed; None begins anew."""

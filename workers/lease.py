@@ -20,7 +20,7 @@ from workers.stop import StopReason, StopRequest
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
-"""How often a cancellation is looked for between two heartbeats: a read of one row."""
+"""How often a reason to stop is looked for between two heartbeats: a read of one row."""
 
 
 class LeaseKeeper:
@@ -28,15 +28,15 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        renew: Callable[[], bool],
+        renew: Callable[[], StopReason | None],
         *,
-        is_cancelled: Callable[[], bool],
+        look: Callable[[], StopReason | None],
         stop: StopRequest,
         timings: Timings,
         clock: MonotonicClock = time.monotonic,
     ) -> None:
         self._renew = renew
-        self._is_cancelled = is_cancelled
+        self._look = look
         self._stop = stop
         self._timings = timings
         self._clock = clock
@@ -68,7 +68,7 @@ class LeaseKeeper:
                 self._stop.request(StopReason.LOST)
 
     def tick(self) -> None:
-        """Renew the lease if it is time, else only look for a cancellation.
+        """Renew the lease if it is time, else only look for a reason to stop.
 
         Raises:
             LeaseLost: another attempt owns the job.
@@ -76,12 +76,12 @@ class LeaseKeeper:
         """
         now = self._clock()
         is_due = now - self._last_renewal >= self._timings.heartbeat
-        should_cancel = self._renew() if is_due else self._is_cancelled()
+        reason = self._renew() if is_due else self._look()
         if is_due:
             self._last_renewal = now
         self._last_contact = self._clock()
-        if should_cancel:
-            self._stop.request(StopReason.CANCEL)
+        if reason is not None:
+            self._stop.request(reason)
 
     def _miss(self, err: DatabaseUnavailable) -> None:
         silence = self._clock() - self._last_contact

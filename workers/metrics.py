@@ -43,9 +43,13 @@ CHECKPOINT_STALL_SECONDS = Histogram(
     ("family",),
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2, 10),
 )
+CHECKPOINT_FAILURES = Counter(
+    "trainyard_checkpoint_failures_total", "Tries to store a checkpoint that did not succeed.", ("family",)
+)
 CHECKPOINT_BYTES = Counter("trainyard_checkpoint_bytes_total", "Bytes of committed checkpoints.", ("family",))
 EVENTS = Counter("trainyard_events_total", "Messages of trainers, by kind.", ("kind",))
 BUSY_SLOTS = Gauge("trainyard_busy_slots", "Attempts running on this worker.")
+INFO = Gauge("trainyard_worker_info", "1, under the name by which the platform knows this worker.", ("worker",))
 CACHE_LOOKUPS = Counter("trainyard_dataset_cache_lookups_total", "Datasets asked for, by what was found.", ("result",))
 ARCHIVE_SECONDS = Histogram(
     "trainyard_archive_build_seconds",

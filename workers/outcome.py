@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import enum
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.core.states import FailureReason
 from workers.stop import StopReason
-
-DISK_FULL_DELAY_SECONDS = 60.0
 
 
 class Verdict(enum.Enum):
@@ -41,6 +39,8 @@ class Ending:
     is_stalled: bool = False
     is_oom_killed: bool = False
     """The kernel killed a process of this control group for memory while the child ran."""
+    is_over_memory: bool = False
+    """The worker killed the child, whose processes held more memory than one trainer may."""
     stop: StopReason | None = None
     final: Mapping[str, Any] | None = None
     failure: Mapping[str, Any] | None = None
@@ -56,7 +56,7 @@ class Outcome:
     message: str = ""
     is_charged: bool = False
     delay_seconds: float | None = 0.0
-    """None: the usual back-off for this attempt."""
+    """None: what this reason usually waits."""
     final: Mapping[str, Any] = field(default_factory=dict)
     code: int | None = None
     signal: int | None = None
@@ -73,6 +73,15 @@ def failed(reason: FailureReason, message: str) -> Outcome:
     return replace(plain, reason=reason, message=message)
 
 
+def limited(outcome: Outcome, earlier: Sequence[FailureReason | None]) -> Outcome:
+    """Return what an outcome means after these earlier attempts: some failures are worth only so many retries."""
+    limit = _RETRY_LIMITS.get(outcome.reason) if outcome.reason is not None else None
+    if outcome.verdict is not Verdict.REQUEUE or limit is None or earlier.count(outcome.reason) < limit:
+        return outcome
+    times = "once" if limit == 1 else f"{limit} times"
+    return replace(outcome, verdict=Verdict.FAIL, message=f"{outcome.message} It was tried again {times} before.")
+
+
 def _judge(ending: Ending) -> Outcome:
     if ending.stop in (StopReason.LOST, StopReason.NO_CONTACT):
         return Outcome(Verdict.ABANDON)
@@ -85,8 +94,8 @@ def _judge(ending: Ending) -> Outcome:
         message = f"Training reached limits.max_seconds at step {ending.last_step}; the last checkpoint is kept."
         return Outcome(Verdict.FAIL, FailureReason.TIMEOUT, message)
     if ending.failure is not None:
-        return _of_failure(ending.failure)
-    if said == "stopped" or ending.stop is StopReason.DRAIN:
+        return _of_failure(ending.failure, is_oom_killed=ending.is_oom_killed)
+    if said == "stopped" or ending.stop in (StopReason.DRAIN, StopReason.YIELD):
         # Also a child that somebody else signalled: a service manager stops all processes of a unit at once.
         return Outcome(Verdict.REQUEUE)
     return _of_exit(ending)
@@ -101,17 +110,32 @@ _RETRIES: dict[FailureReason, Outcome] = {
     FailureReason.GPU_LOST: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=None),
     FailureReason.STORAGE_UNAVAILABLE: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=None),
     FailureReason.WORKER_LOST: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=0.0),
-    FailureReason.DISK_FULL: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=DISK_FULL_DELAY_SECONDS),
+    FailureReason.DISK_FULL: Outcome(Verdict.REQUEUE, is_charged=False, delay_seconds=None),
 }
 """Failures worth another attempt. The rest repeat themselves: an exact resume meets the same loss, batch and limit."""
 
+_RETRY_LIMITS = {
+    FailureReason.OUT_OF_MEMORY: 3,
+    FailureReason.HOST_OUT_OF_MEMORY: 1,
+    FailureReason.SHARED_MEMORY: 1,
+    FailureReason.STALL: 2,
+}
+"""How often one job is tried again after these; the others only count against max_attempts."""
 
-def _of_failure(failure: Mapping[str, Any]) -> Outcome:
+
+def _of_failure(failure: Mapping[str, Any], *, is_oom_killed: bool) -> Outcome:
     try:
         reason = FailureReason(str(failure.get("reason")))
     except ValueError:
         reason = FailureReason.INTERNAL
-    return failed(reason, str(failure.get("message") or "The trainer failed without saying why."))
+    message = str(failure.get("message") or "The trainer failed without saying why.")
+    if is_oom_killed and failure.get("is_loader"):
+        text = f"The kernel killed a loader process for memory: lower runtime.loader_workers. ({message})"
+        return failed(FailureReason.HOST_OUT_OF_MEMORY, text)
+    if reason is FailureReason.OUT_OF_MEMORY and failure.get("micro_batches"):
+        text = f"{message}; the next attempt trains each batch in {failure['micro_batches']} parts."
+        return Outcome(Verdict.REQUEUE, reason, text)
+    return failed(reason, message)
 
 
 def _of_exit(ending: Ending) -> Outcome:
@@ -124,8 +148,9 @@ def _of_exit(ending: Ending) -> Outcome:
         return failed(FailureReason.WORKER_LOST, f"The process that starts trainers ended {at}; it is started again.")
     if ending.is_stream_broken:
         return failed(FailureReason.CRASH, f"The trainer sent unreadable messages {at}; the log may say why.")
-    if ending.is_oom_killed and ending.signal == signal.SIGKILL:
-        message = f"The kernel killed the trainer {at} for memory: lower data.batch_size or give the worker more."
+    if ending.is_over_memory or (ending.is_oom_killed and ending.signal == signal.SIGKILL):
+        who = "worker" if ending.is_over_memory else "kernel"
+        message = f"The {who} ended the trainer {at} for its memory: lower data.batch_size or give the worker more."
         return failed(FailureReason.HOST_OUT_OF_MEMORY, message)
     if ending.signal == signal.SIGBUS:
         message = f"The trainer got SIGBUS {at}, most often too little shared memory: set runtime.loader_workers to 0."

@@ -40,6 +40,9 @@ class Recorder:
         self._stop = stop
         self._changed = threading.Condition()
         self._waiting: list[Line] = []
+        self._in_doubt: list[Line] = []
+        """Lines whose writing ended without an answer: they may be there, so they are tried again as they are."""
+        self._num_written = 0
         self._process: Write | None = None
         self._is_writing = False
         self._is_closed = False
@@ -82,7 +85,7 @@ class Recorder:
         log.warning("events_dropped", job=self._lease.job_id, count=len(dropped))
 
     def _is_settled(self) -> bool:
-        return not self._waiting and self._process is None and not self._is_writing
+        return not self._waiting and not self._in_doubt and self._process is None and not self._is_writing
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -105,20 +108,24 @@ class Recorder:
             if process is not None:
                 process(session)
             if lines:
-                jobs.append_events(session, self._lease, lines)
+                jobs.append_events(session, self._lease, lines, position=self._num_written)
+        self._num_written += len(lines)
 
     def _next_batch(self) -> tuple[Write | None, list[Line]] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._process or self._is_closed)
+            self._changed.wait_for(lambda: self._waiting or self._in_doubt or self._process or self._is_closed)
             if self._is_closed:
                 return None
-            batch = self._process, self._waiting[:MAX_BATCH]
-            self._process, self._waiting = None, self._waiting[MAX_BATCH:]
+            if self._in_doubt:
+                lines, self._in_doubt = self._in_doubt, []
+            else:
+                lines, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            process, self._process = self._process, None
             self._is_writing = True
-            return batch
+            return process, lines
 
     def _give_back(self, process: Write | None, lines: list[Line]) -> None:
         with self._changed:
-            self._process = process
-            self._waiting[:0] = lines
+            self._process = self._process or process
+            self._in_doubt = lines
             self._changed.wait_for(lambda: self._is_closed, RETRY_SECONDS)

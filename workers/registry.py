@@ -20,7 +20,7 @@ _PACKAGES = ("trainyard", "torch", "torchvision")
 
 
 class Registry:
-    """One thread that writes this worker's row from `start` to `close`."""
+    """One thread that keeps this worker's row from `start` to `close`."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -32,8 +32,15 @@ class Registry:
         self._thread.start()
 
     def close(self) -> None:
+        """Stop, and take this worker off the list: one that ends in order is not a lost one."""
         self._closing.set()
         self._thread.join()
+        identity = self._runtime.identity
+        try:
+            with self._runtime.database.write() as session:
+                workers.leave(session, worker_id=identity.worker_id, boot_id=identity.boot_id, pid=os.getpid())
+        except DatabaseUnavailable as err:
+            log.warning("worker_not_signed_off", error=str(err))
 
     def beat(self) -> None:
         """Write the row once; a database that is away hears of us at the next beat."""

@@ -16,6 +16,7 @@ from services.storage.port import ObjectStore
 from workers import host, metrics
 from workers.cache import DatasetCache
 from workers.devices import Gpu
+from workers.salvage import Salvage
 from workers.stop import Latch
 from workers.warm_link import WarmLink
 
@@ -25,13 +26,23 @@ MIN_FREE_FRACTION = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one attempt, and the device that comes with it."""
+    """Room for one attempt, and the devices that come with it."""
 
-    gpu: Gpu | None = None
+    gpus: tuple[Gpu, ...] = ()
 
     @property
     def device(self) -> str:
-        return "cpu" if self.gpu is None else f"cuda:{self.gpu.index}"
+        return self.gpus[0].device if self.gpus else "cpu"
+
+    def devices(self, count: int) -> list[str]:
+        """Return a device for each process of an attempt; on a CPU they share its threads."""
+        return [gpu.device for gpu in self.gpus[:count]] or ["cpu"] * count
+
+
+def devices_of(queue: str) -> int:
+    """Return how many GPUs a job of a queue needs: N of `train.gpu.xN`, else 1."""
+    _, found, count = queue.strip().rpartition(".x")
+    return int(count) if found and count.isdigit() else 1
 
 
 class Slots:
@@ -99,6 +110,11 @@ class Runtime:
     @property
     def attempts_dir(self) -> Path:
         return self.home / "attempts"
+
+    @property
+    def salvage(self) -> Salvage:
+        """Whole checkpoints that nobody committed, shared by the workers of this host."""
+        return Salvage(self.settings.state_dir / "salvage")
 
     @property
     def threads(self) -> int:

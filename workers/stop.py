@@ -14,9 +14,11 @@ class StopReason(enum.IntEnum):
     """Why a child is asked to stop, the gravest last: it decides when several hold."""
 
     DRAIN = 1
-    NO_CONTACT = 2
-    CANCEL = 3
-    LOST = 4
+    YIELD = 2
+    """The job itself is to leave its worker: somebody paused it, or one of higher priority needs the slot."""
+    NO_CONTACT = 3
+    CANCEL = 4
+    LOST = 5
 
 
 class Stopped(Exception):

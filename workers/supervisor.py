@@ -34,6 +34,7 @@ DUMP_SECONDS = 1.0
 """From asking a stuck child for its stacks to killing it."""
 STALL_STEPS = 20
 TICK_SECONDS = 1.0
+MEMORY_SECONDS = 0.5
 
 
 class StallWatch:
@@ -110,6 +111,7 @@ class Supervisor:
         timings: Timings,
         on_start: Callable[[int], None],
         on_frame: Callable[[Frame], None],
+        memory_limit_bytes: int = 0,
         clock: MonotonicClock = time.monotonic,
     ) -> None:
         self._child = child
@@ -126,6 +128,9 @@ class Supervisor:
         self._is_parent_lost = False
         self._is_stream_broken = False
         self._is_killed = False
+        self._memory_limit = memory_limit_bytes
+        self._memory_looked = clock()
+        self._is_over_memory = False
         self._oom_kills = host.oom_kill_count()
 
     def run(self) -> Ending:
@@ -138,6 +143,7 @@ class Supervisor:
                     act()
                 self._mind_stop()
                 self._mind_stall()
+                self._mind_memory()
                 self._mind_start()
             self._kill()
             self._read_frames()
@@ -155,7 +161,9 @@ class Supervisor:
 
     def _patience(self) -> float:
         is_waiting = self._times.termed is not None or self._times.dumped is not None
-        return min(TICK_SECONDS, self._timings.heartbeat) if not is_waiting else 0.1
+        if is_waiting:
+            return 0.1
+        return min(TICK_SECONDS, self._timings.heartbeat, MEMORY_SECONDS if self._memory_limit else TICK_SECONDS)
 
     def _read_report(self) -> None:
         report = self._child.read_report()
@@ -202,8 +210,8 @@ class Supervisor:
 
     def _grace(self, reason: StopReason) -> float:
         grace = self._timings.term_grace
-        # A drain has time, but needs half of it to upload what the child saved.
-        return max(grace, self._timings.drain_budget / 2) if reason is StopReason.DRAIN else grace
+        # Giving a job back has time, but needs half of it to upload what the child saved.
+        return max(grace, self._timings.drain_budget / 2) if reason <= StopReason.YIELD else grace
 
     def _mind_stall(self) -> None:
         if self._times.dumped is not None:
@@ -213,6 +221,18 @@ class Supervisor:
             log.error("child_stalled", pid=self._child.pid, limit_seconds=self._watch.limit_seconds)
             self._times.dumped = self._clock()
             self._child.send_signal(DUMP_SIGNAL)
+
+    def _mind_memory(self) -> None:
+        """End a trainer that takes more than its share, before the kernel ends somebody of its own choice."""
+        pid, now = self._child.pid, self._clock()
+        if not self._memory_limit or pid is None or now - self._memory_looked < MEMORY_SECONDS:
+            return
+        self._memory_looked = now
+        used = host.resident_bytes(pid)
+        if used > self._memory_limit:
+            log.error("child_over_memory", pid=pid, used_bytes=used, limit_bytes=self._memory_limit)
+            self._is_over_memory = True
+            self._kill()
 
     def _mind_start(self) -> None:
         is_late = self._child.pid is None and self._clock() - self._times.start > START_SECONDS
@@ -232,6 +252,7 @@ class Supervisor:
             is_parent_lost=self._is_parent_lost,
             is_stream_broken=self._is_stream_broken,
             is_stalled=self._times.dumped is not None,
+            is_over_memory=self._is_over_memory,
             is_oom_killed=host.oom_kill_count() > self._oom_kills,
             stop=self._stop.reason,
             final=self._heard.final,

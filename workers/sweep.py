@@ -1,4 +1,4 @@
-"""At a worker's start: ends what earlier workers of this host left running, and removes their spools.
+"""At a worker's start: ends what earlier workers of this host left running, and clears their spools.
 
 A worker holds a lock on its home while it lives, so a home that can be locked belongs to a dead one.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ import structlog
 
 from workers import host, process
 from workers.plan import PROCESS_NAME
+from workers.salvage import Salvage
 
 log = structlog.get_logger(__name__)
 
@@ -44,22 +46,35 @@ def take_home(home: Path) -> IO[bytes]:
     return lock
 
 
-def sweep(homes: Path, own: Path) -> None:
+def sweep(homes: Path, own: Path, salvage: Salvage) -> None:
     """Clean `own`, whose lock the caller holds, and every other home below `homes` whose worker is dead."""
-    for home in sorted(path for path in homes.iterdir() if path.is_dir()):
-        if home == own:
-            _clean(home)
-            continue
+    _clean(own, salvage)
+    for home in _dead_homes(homes, own):
+        _clean(home, salvage)
+        shutil.rmtree(home, ignore_errors=True)
+    salvage.prune()
+
+
+def keep_of_dead(homes: Path, own: Path, salvage: Salvage, *, job_id: str) -> None:
+    """Keep what attempts of one job left in homes of dead workers that nobody has cleaned yet."""
+    for home in _dead_homes(homes, own):
+        for directory in sorted((home / "attempts").glob(f"{job_id}-*")):
+            _end_recorded(directory)
+            salvage.keep(directory)
+
+
+def _dead_homes(homes: Path, own: Path) -> Iterator[Path]:
+    """Yield homes whose workers are dead, each locked until the next is asked for."""
+    for home in sorted(path for path in homes.iterdir() if path.is_dir() and path != own):
         try:
             lock = take_home(home)
-        except HomeTaken:
+        except (HomeTaken, FileNotFoundError):
             continue
         with lock:
-            _clean(home)
-            shutil.rmtree(home, ignore_errors=True)
+            yield home
 
 
-def _clean(home: Path) -> None:
+def _clean(home: Path, salvage: Salvage) -> None:
     attempts = home / "attempts"
     if not attempts.is_dir():
         return
@@ -70,6 +85,8 @@ def _clean(home: Path) -> None:
         log.warning("stray_process_killed", pid=pid)
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
+    for directory in sorted(attempts.iterdir()):
+        salvage.keep(directory)
     shutil.rmtree(attempts, ignore_errors=True)
 
 

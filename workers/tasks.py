@@ -34,7 +34,7 @@ def register(app: Celery, runtime: Runtime) -> None:
 
 
 def run_attempts(runtime: Runtime, *, hint: str) -> None:
-    """Hold a slot and run attempts, the hinted job first, until nothing is due or the worker drains.
+    """Hold a slot and run attempts, each time the job whose turn it is, until nothing is due or the worker drains.
 
     A busy worker leaves at once: it looks for due jobs itself after each attempt, and the controller rings again.
     """
@@ -70,11 +70,12 @@ def _claim(runtime: Runtime, hint: str) -> tuple[Lease, Job] | None:
         return None
     worker_id, ttl_seconds = runtime.identity.worker_id, runtime.settings.timings.lease_ttl
     lease: Lease | None = None
-    with suppress(LeaseHeld, JobNotRunnable, JobNotFound), runtime.database.write() as session:
-        lease = jobs.claim(session, hint, worker_id=worker_id, ttl_seconds=ttl_seconds)
+    with runtime.database.write() as session:
+        lease = jobs.claim_next(session, runtime.train_queues, worker_id=worker_id, ttl_seconds=ttl_seconds)
     if lease is None:
-        with runtime.database.write() as session:
-            lease = jobs.claim_next(session, runtime.train_queues, worker_id=worker_id, ttl_seconds=ttl_seconds)
+        # The queue leaves out a row that somebody is just writing; asking for it by name waits for that.
+        with suppress(LeaseHeld, JobNotRunnable, JobNotFound), runtime.database.write() as session:
+            lease = jobs.claim(session, hint, worker_id=worker_id, ttl_seconds=ttl_seconds)
     if lease is None:
         return None
     with runtime.database.read() as session:

@@ -90,6 +90,8 @@ class Uploader:
         self._lease = lease
         self._stop = stop
         self._family = family
+        # There from the first scrape on: of a counter that begins with a failure, no increase can be told.
+        self._failures = metrics.CHECKPOINT_FAILURES.labels(family)
         self._changed = threading.Condition()
         self._spool = Spool()
         self._is_busy = False
@@ -169,12 +171,14 @@ class Uploader:
             act(upload)
         except (StoreUnavailable, DatabaseUnavailable, IntegrityError) as err:
             log.warning("upload_postponed", job=self._lease.job_id, path=upload.path.name, error=str(err))
+            self._failures.inc(upload.is_checkpoint)
             return False
         except LeaseLost:
             self._stop.request(StopReason.LOST)
         except Exception:
             # One thing that cannot be stored must not keep later checkpoints from being stored.
             log.exception("upload_failed", job=self._lease.job_id, path=upload.path.name)
+            self._failures.inc(upload.is_checkpoint)
         return True
 
     def _put_checkpoint(self, upload: Upload) -> None:

@@ -13,10 +13,10 @@ import sys
 import threading
 from typing import IO
 
-from prometheus_client import start_http_server
-
+from services.agent import readiness
 from services.agent.agent import Agent
 from services.agent.config import Layout, write_config
+from services.core.disk import register_disk
 from services.core.log import configure_logging
 from services.core.settings import Settings
 from services.db.database import Database
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr=settings.host)
+        register_disk(layout.root)
     database = Database(settings.resolved_database_url)
     agent = Agent(
         settings,
@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         agent_id=settings.agent_id or socket.gethostname(),
         is_launching=not options.no_launch,
     )
+    if settings.metrics_port:
+        readiness.serve(settings.host, settings.metrics_port, agent.is_ready)
     agent.run(stop)
     database.dispose()
     lock.close()

@@ -7,8 +7,8 @@ import time
 from datetime import UTC, datetime
 
 import structlog
-from prometheus_client import Counter, Gauge
 
+from services.agent import metrics
 from services.agent.client import Token, TorchServeClient, TorchServeUnavailable
 from services.agent.config import LOOPBACK, Layout
 from services.agent.model_store import ModelStore
@@ -26,9 +26,6 @@ from services.db.deployments import Observed
 from services.storage.port import ObjectStore
 
 log = structlog.get_logger()
-
-STARTS = Counter("trainyard_torchserve_starts_total", "Starts of TorchServe by this agent.")
-READY = Gauge("trainyard_deployments_ready", "Deployments that answer in this TorchServe.")
 
 _PENDING_SECONDS = 0.25
 _SLOW_PENDING_SECONDS = 2.0
@@ -90,6 +87,10 @@ class Agent:
                 self._reporter.report((), None)
             self._client.close()
 
+    def is_ready(self) -> bool:
+        """Tell whether TorchServe answers now; any thread may ask."""
+        return (self._process is None or self._process.is_alive) and self._client.answers()
+
     def _look_safely(self) -> bool:
         """Do one round and return whether all is settled; a fault of ours must not end what TorchServe serves."""
         try:
@@ -104,7 +105,7 @@ class Agent:
             self._process.ensure_running()
             if self._process.incarnation != self._incarnation:
                 self._incarnation = self._process.incarnation
-                STARTS.inc()
+                metrics.STARTS.inc()
                 self._reconciler.begin_again()
         self._wanted = self._read_wanted()
         token: Token | None = None
@@ -115,7 +116,7 @@ class Agent:
         except TorchServeUnavailable as err:
             unknown = tuple(Observed(one.uid, one.sha256, False, str(err)) for one in self._wanted)
             outcome = Outcome(unknown, is_settled=False)
-        READY.set(sum(seen.is_ready for seen in outcome.observed))
+        metrics.READY.set(sum(seen.is_ready for seen in outcome.observed))
         self._reporter.report(outcome.observed, token)
         return outcome
 

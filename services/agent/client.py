@@ -17,6 +17,7 @@ from services.core.errors import Code, EndpointUnavailable, PlatformError
 
 _CONNECT_SECONDS = 2.0
 _MANAGE_SECONDS = 60.0
+_PING_SECONDS = 2.0
 _PAGE_SIZE = 100
 _SHARE_OF_LIFE = 0.5
 # TorchServe answers 400 where others say 401.
@@ -174,6 +175,18 @@ class TorchServeClient:
         document: Mapping[str, Any] = self._check(self._with_fresh_keys(send))
         return document
 
+    def answers(self) -> bool:
+        """Tell whether TorchServe answers its health check, with the token it asks for; one sick model is no matter."""
+
+        def send() -> httpx.Response:
+            token = self.inference_token.value
+            return self._send(self._inference, "GET", "/ping", token=token, timeout=_PING_SECONDS)
+
+        try:
+            return self._with_fresh_keys(send).status_code not in _UNAUTHORISED
+        except TorchServeUnavailable:
+            return False
+
     def _names(self) -> Iterator[str]:
         after: int | None = 0
         while after is not None:
@@ -210,9 +223,11 @@ class TorchServeClient:
             raise TorchServeUnavailable(f"TorchServe does not answer: {type(err).__name__}") from err
 
     def _known_keys(self) -> Keys:
-        if self._keys is None:
-            self._keys = Keys.read(self._key_file)
-        return self._keys
+        # Held in a name of its own: a prober's thread may ask while the agent's rotates.
+        keys = self._keys
+        if keys is None:
+            keys = self._keys = Keys.read(self._key_file)
+        return keys
 
     @staticmethod
     def _check(response: httpx.Response) -> Any:

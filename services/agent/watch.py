@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from services.agent import metrics
 from services.agent.client import Version
 from services.agent.plan import Limits, Seen
 from services.core.clock import MonotonicClock
@@ -78,6 +79,7 @@ class Watch:
             known = memory.pids.get(worker.id, 0)
             if worker.pid and known and worker.pid != known:
                 memory.restarts.append(now)
+                metrics.WORKER_RESTARTS.inc()
             if worker.pid:
                 memory.pids[worker.id] = worker.pid
         memory.restarts = [moment for moment in memory.restarts if moment > now - _RESTART_WINDOW_SECONDS]

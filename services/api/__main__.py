@@ -10,11 +10,13 @@ import structlog
 from prometheus_client import start_http_server
 
 from services.api.compose import Api
+from services.core.disk import register_disk
 from services.core.errors import DatabaseUnavailable
 from services.core.log import configure_logging
 from services.core.settings import Settings
 from services.db.database import Database
 from services.db.schema import wait_for_schema
+from services.rpc.tls import TlsInvalid
 from services.storage.open import open_store
 
 log = structlog.get_logger(__name__)
@@ -33,7 +35,11 @@ def main() -> int:
     except DatabaseUnavailable as err:
         log.error("api_gave_up", reason=str(err))
         return 1
-    asyncio.run(_serve(settings, database))
+    try:
+        asyncio.run(_serve(settings, database))
+    except TlsInvalid as err:
+        log.error("api_gave_up", reason=str(err))
+        return 1
     database.dispose()
     log.info("api_stopped")
     return 0
@@ -44,6 +50,7 @@ async def _serve(settings: Settings, database: Database) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     api = Api(settings, database, open_store(settings))
+    register_disk(settings.state_dir)
     metrics = start_http_server(settings.metrics_port, settings.host) if settings.metrics_port else None
     port = await api.start(settings.host, settings.api_port)
     log.info("api_serving", address=f"{settings.host}:{port}")

@@ -32,7 +32,9 @@ from services.models.manager import ModelManager
 from services.models.servicer import ModelServicer
 from services.recipes.manager import RecipeManager
 from services.recipes.servicer import RecipeServicer
+from services.rpc.limits import ServerLimits
 from services.rpc.server import Server
+from services.rpc.tls import TlsFiles
 from services.storage.port import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -41,6 +43,7 @@ SERVICES = tuple(
     f"trainyard.v1.{name}"
     for name in ("JobService", "DatasetService", "RecipeService", "ModelService", "DeploymentService")
 )
+DATASET_THREADS = 8
 IMPORT_THREADS = 8
 DRAIN_SECONDS = 8.0
 PROBE_SECONDS = 5.0
@@ -51,23 +54,28 @@ class Api:
 
     def __init__(self, settings: Settings, database: Database, store: ObjectStore) -> None:
         target = f"{settings.serving_device}-t{settings.serving_threads}"
+        self._settings = settings
         self._database = database
         self._work = Work(database)
         self._hub = EventHub(database, self._work)
-        self._threads = ThreadPoolExecutor(IMPORT_THREADS, thread_name_prefix="dataset")
+        self._threads = ThreadPoolExecutor(DATASET_THREADS, thread_name_prefix="dataset")
         self._downloads = DownloadManager(self._work, store)
         deployments = DeploymentManager(self._work, target=target)
         self._predictor = Predictor(deployments)
         recipes = RecipeManager.of_catalog()
+        # Imports and fetches take minutes; nothing short may wait behind them.
+        self._imports = ThreadPoolExecutor(IMPORT_THREADS, thread_name_prefix="import")
         uploads = Uploads(settings.state_dir / "uploads", self._threads, limit_bytes=settings.api_upload_limit_bytes)
         datasets = DatasetManager(database, store, settings)
         models = ModelManager(self._work, store, target=target)
 
-        self._server = Server()
+        self._server = Server(_limits(settings), guards=())
         grpc = self._server.grpc
         jobs = JobServicer(JobManager(self._work, recipes, self._hub))
         job_pb2_grpc.add_JobServiceServicer_to_server(jobs, grpc)
-        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(datasets, uploads, self._threads), grpc)
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
+            DatasetServicer(datasets, uploads, threads=self._threads, imports=self._imports), grpc
+        )
         recipe_pb2_grpc.add_RecipeServiceServicer_to_server(RecipeServicer(recipes), grpc)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, self._downloads), grpc)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
@@ -78,7 +86,10 @@ class Api:
 
     async def start(self, host: str, port: int) -> int:
         """Serve, and return the port; 0 picks a free one."""
-        bound = await self._server.start(host, port)
+        tls = TlsFiles.of_settings(
+            self._settings.tls_cert_file, self._settings.tls_key_file, self._settings.tls_client_ca_file
+        )
+        bound = await self._server.start(host, port, tls=tls, health_port=self._settings.health_port)
         self._readiness = asyncio.create_task(self._watch_readiness())
         return bound
 
@@ -94,6 +105,7 @@ class Api:
         await self._predictor.close()
         self._downloads.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._imports.shutdown(wait=False, cancel_futures=True)
         self._work.close()
 
     async def _watch_readiness(self) -> None:
@@ -110,3 +122,9 @@ class Api:
             if is_ready != was_ready:
                 log.info("readiness_changed", is_ready=is_ready)
                 await self._server.set_ready(is_ready)
+
+
+def _limits(settings: Settings) -> ServerLimits:
+    return ServerLimits(
+        calls_per_second=settings.api_calls_per_second, streams_per_caller=settings.api_streams_per_caller
+    )

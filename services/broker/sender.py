@@ -33,6 +33,7 @@ class Sender:
             raise BrokerUnavailable from err
 
     def close(self) -> None:
-        """Close the connections; the sender opens new ones when used again."""
+        """Close the connections of this process to the broker; whoever sends again opens new ones."""
         pool: Any = self._app.pool
-        pool.force_close_all()
+        # The pool is every sender's of this process with the same URL: a closed one would refuse them all.
+        pool.force_close_all(close_pool=False)

@@ -29,8 +29,24 @@ LOOK_SECONDS = 0.1
 Binding = filesystem.exchange_queue_t
 
 
+class SlotsQoS(virtual.QoS):
+    """Lets a worker take no message that it cannot run at once.
+
+    Celery acknowledges before a task runs, so by unacknowledged messages alone a busy worker would take as many
+    again, which wait for it while others are free, and are lost with it. For Redis Celery has a setting.
+    """
+
+    def can_consume(self) -> bool:
+        from celery.worker import state
+
+        has_room = not self.prefetch_count or len(state.reserved_requests) < self.prefetch_count
+        return has_room and bool(super().can_consume())
+
+
 class FilesChannel(filesystem.Channel):
     """One connection's view of the folder: queues as names of files, in the order they were sent."""
+
+    QoS = SlotsQoS
 
     @property
     def _folder(self) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
+from services.client.address import is_local
 from services.client.errors import ApiError, from_rpc
 from services.core.retry import Backoff
 
@@ -22,8 +23,8 @@ _TRIES = 3
 _BACKOFF = Backoff(base_seconds=0.15, cap_seconds=2.0)
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """Open a channel that comes back fast after a restart of the server."""
+def open_channel(address: str, tls: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """Open a channel that comes back fast after a restart of the server; without `tls` it is a plain one."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -34,9 +35,11 @@ def open_channel(address: str) -> grpc.Channel:
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
-    if address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]"):
+    if is_local(address):
         # A proxy of the environment cannot reach this machine's own ports.
         options.append(("grpc.enable_http_proxy", 0))
+    if tls is not None:
+        return grpc.secure_channel(address, tls, options)
     return grpc.insecure_channel(address, options)
 
 
@@ -55,8 +58,10 @@ Page = TypeVar("Page", bound=_Page)
 class Caller:
     """Calls one server: transient failures of repeatable calls are tried again a few times."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        """`metadata` goes with every call."""
         self.address = address
+        self._metadata = metadata
         self._rng = random.Random()
 
     def unary(
@@ -75,7 +80,7 @@ class Caller:
         retry = 0
         while True:
             try:
-                return method(request, timeout=timeout_seconds)
+                return method(request, timeout=timeout_seconds, metadata=self._metadata)
             except grpc.RpcError as err:
                 failure = from_rpc(err, address=self.address)
             retry += 1
@@ -100,13 +105,13 @@ class Caller:
     def send(self, method: grpc.StreamUnaryMultiCallable[Request, Response], messages: Iterator[Request]) -> Response:
         """Send a stream and return the reply; not tried again."""
         try:
-            return method(messages)
+            return method(messages, metadata=self._metadata)
         except grpc.RpcError as err:
             raise from_rpc(err, address=self.address) from err
 
     def stream(self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request) -> Iterator[Response]:
         """Yield the replies of a stream; raises ApiError where it breaks."""
-        call = method(request)
+        call = method(request, metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as err:

@@ -1,4 +1,4 @@
-"""What every command shares: `--json`, `--server`, `--project`, and errors turned into exit codes."""
+"""What every command shares: `--json`, `--server`, `--project`, `--token-file`, and errors turned into exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from services.client.errors import ApiError, TransferFailed
+from services.client.errors import ApiError, CredentialsInvalid, TransferFailed
 from services.client.output import Output
 from services.client.overrides import OverrideInvalid
 from services.client.pack import PathInvalid
@@ -19,7 +19,7 @@ from services.client.sdk import Trainyard
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FAILURES = (ApiError, TransferFailed, PathInvalid, OSError)
+_FAILURES = (ApiError, CredentialsInvalid, TransferFailed, PathInvalid, OSError)
 
 
 class CommandFailed(Exception):
@@ -32,10 +32,11 @@ class Invocation:
 
     out: Output
     server: str | None
-    project: str
+    project: str | None
+    token_file: str | None
 
     def client(self) -> Trainyard:
-        return Trainyard(self.server, project=self.project)
+        return Trainyard(self.server, project=self.project, token_file=self.token_file)
 
 
 def command(function: F) -> F:
@@ -43,10 +44,19 @@ def command(function: F) -> F:
 
     @click.option("--json", "is_json", is_flag=True, help="Write JSON: one document, or one line an event.")
     @click.option("--server", metavar="HOST:PORT", help="The API; default: TRAINYARD_SERVER, else the local platform.")
-    @click.option("--project", default="default", show_default=True, help="The project to work in.")
+    @click.option(
+        "--project", metavar="ID", help="The project to work in; default: TRAINYARD_PROJECT, else the token's."
+    )
+    @click.option(
+        "--token-file",
+        metavar="FILE",
+        help="The token to show; default: TRAINYARD_TOKEN, TRAINYARD_TOKEN_FILE, else local.",
+    )
     @functools.wraps(function)
-    def wrapper(*args: Any, is_json: bool, server: str | None, project: str, **kwargs: Any) -> None:
-        invocation = Invocation(Output(is_json), server, project)
+    def wrapper(
+        *args: Any, is_json: bool, server: str | None, project: str | None, token_file: str | None, **kwargs: Any
+    ) -> None:
+        invocation = Invocation(Output(is_json), server, project, token_file)
         run(invocation.out, lambda: function(invocation, *args, **kwargs))
 
     return wrapper  # type: ignore[return-value]  # click builds the command from it

@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 _UNREACHABLE = "no platform answers at {address}: start one with `trainyard up`, or set TRAINYARD_SERVER to its address"
+_NO_TLS = "no TLS with {address}: {why}; TRAINYARD_TLS_CA names the authority of the server's certificate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,10 @@ class ApiError(Exception):
         return self.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
+class CredentialsInvalid(Exception):
+    """A token or a certificate that was named cannot be used; the message says which and why."""
+
+
 class TransferFailed(Exception):
     """Downloaded bytes are not the stored ones."""
 
@@ -70,5 +75,7 @@ def from_rpc(error: grpc.RpcError, *, address: str) -> ApiError:
         elif detail.Unpack(request):
             request_id = request.request_id
     if code == "UNAVAILABLE" and status is None:
-        reason, message = "UNREACHABLE", _UNREACHABLE.format(address=address)
+        is_handshake = "handshake" in message.lower()
+        reason = "TLS_FAILED" if is_handshake else "UNREACHABLE"
+        message = (_NO_TLS if is_handshake else _UNREACHABLE).format(address=address, why=message)
     return ApiError(code, reason, message, violations=violations, request_id=request_id)

@@ -32,6 +32,7 @@ from trainyard.v1 import (
 
 from services.client.address import resolve_address
 from services.client.channel import Caller, open_channel
+from services.client.credentials import resolve_credentials, resolve_project
 from services.client.names import Namer
 from services.client.transfer import (
     Downloaded,
@@ -69,23 +70,36 @@ class DatasetFields(TypedDict, total=False):
     """What an upload may say beside its file and id."""
 
     family: str
-    format: dataset_pb2.DatasetFormat
+    format: dataset_pb2.DatasetFormat | str
+    val_fraction: float
+    split_seed: int
     request_id: str
 
 
 class Trainyard:
     """A platform and one project in it. Resources are named by id or by full name.
 
+    Without a token of the caller it is that of TRAINYARD_TOKEN, of TRAINYARD_TOKEN_FILE, or the one that
+    `trainyard up` keeps on this machine; without a project it is the token's.
+
     Every method raises `ApiError` with code, reason, message and field violations. Creates are safe
     to repeat: without a request_id of the caller each call has one of its own, so that a lost reply
     never makes a second resource.
     """
 
-    def __init__(self, address: str | None = None, project: str = "default") -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        project: str | None = None,
+        *,
+        token: str | None = None,
+        token_file: str | None = None,
+    ) -> None:
         self.address = resolve_address(address, os.environ)
-        self.name = Namer(project)
-        self._caller = Caller(self.address)
-        self._channel = open_channel(self.address)
+        shown = resolve_credentials(self.address, os.environ, token=token, token_file=token_file)
+        self.name = Namer(resolve_project(project, os.environ, shown))
+        self._caller = Caller(self.address, shown.metadata)
+        self._channel = open_channel(self.address, shown.tls)
         self._jobs = job_pb2_grpc.JobServiceStub(self._channel)
         self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
         self._recipes = recipe_pb2_grpc.RecipeServiceStub(self._channel)

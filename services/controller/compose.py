@@ -43,6 +43,7 @@ class Controller:
             database, self._sender, reaping.is_trusted, redispatch_after_seconds=timings.redispatch_after
         )
         cleanup = Cleanup(database, store)
+        self._figures = Figures(database)
         effects = Effects(database, {DELETE_CHECKPOINT: CheckpointRemover(database, store)})
         retention_seconds = min(RETENTION_SECONDS, timings.collect_interval)
         retention = Retention(database, changed_within_seconds=10 * retention_seconds)
@@ -56,7 +57,7 @@ class Controller:
             archives,
             Loop("effects", effects.tick, interval_seconds=timings.dispatch_interval),
             Loop("reap", reaping.tick, interval_seconds=timings.reap_interval),
-            Loop("figures", Figures(database).tick, interval_seconds=FIGURES_SECONDS),
+            Loop("figures", self._figures.tick, interval_seconds=FIGURES_SECONDS),
             Loop("deployments", cleanup.tick_deployments, interval_seconds=timings.reconcile_interval),
             Loop("retention", retention.tick, interval_seconds=retention_seconds),
             Loop("datasets", cleanup.tick_datasets, interval_seconds=timings.collect_interval * spread),
@@ -85,7 +86,6 @@ class Controller:
     def _lead(self, is_leading: bool) -> None:
         log.info("leadership_changed", is_leading=is_leading)
         metrics.LEADING.set(is_leading)
-        if not is_leading:
-            Figures.clear()
+        self._figures.lead(is_leading)
         for loop in self._loops:
             loop.lead(is_leading)

@@ -14,8 +14,17 @@ JOBS = Gauge("trainyard_jobs", "Jobs by state.", ("state",))
 QUEUED = Gauge("trainyard_queued_jobs", "Jobs that wait, by queue.", ("queue",))
 RUNNING = Gauge("trainyard_running_jobs", "Jobs that run, by queue.", ("queue",))
 QUEUE_AGE = Gauge("trainyard_queue_age_seconds", "Age of the oldest waiting job, by queue.", ("queue",))
+SILENCE = Gauge(
+    "trainyard_job_silence_seconds", "Time since the quietest running job last told anything, by queue.", ("queue",)
+)
 DEPLOYMENTS = Gauge("trainyard_deployments", "Deployments by state.", ("state",))
-WORKERS = Gauge("trainyard_workers", "Workers heard of lately, by state.", ("state",))
+UNREADY_AGE = Gauge(
+    "trainyard_deployment_unready_seconds",
+    "Time since the last change of the oldest deployment that should answer and does not yet; 0: there is none.",
+)
+WORKERS = Gauge(
+    "trainyard_workers", "Workers heard of within the hour, by state; one that ended in order is none.", ("state",)
+)
 SLOTS = Gauge("trainyard_worker_slots", "Slots of live workers, by queue.", ("queue",))
 
-FIGURES = (JOBS, QUEUED, RUNNING, QUEUE_AGE, DEPLOYMENTS, WORKERS, SLOTS)
+FIGURES = (JOBS, QUEUED, RUNNING, QUEUE_AGE, SILENCE, DEPLOYMENTS, WORKERS, SLOTS)

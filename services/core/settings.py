@@ -1,11 +1,13 @@
 """The process environment as one typed object. Only entry points and composition roots read it.
 
-Every field is an environment variable `TRAINYARD_<NAME>`. The defaults are the embedded platform:
+Every field is an environment variable `TRAINYARD_<NAME>`, or a file `trainyard_<name>` in /run/secrets, where
+containers get their secrets (`TRAINYARD_SECRETS_DIR` names another folder). The defaults are the embedded platform:
 SQLite, local files and a broker of files under one state directory.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 def _default_state_dir() -> Path:
     return Path.home() / ".trainyard"
+
+
+def _secrets_dirs() -> list[Path]:
+    # A folder that is not there would be warned of at every start.
+    folder = Path(os.environ.get("TRAINYARD_SECRETS_DIR", "/run/secrets"))
+    return [folder] if folder.is_dir() else []
 
 
 class Timings(BaseModel):
@@ -35,6 +43,7 @@ class Timings(BaseModel):
     )
     retry_base: float = 10.0
     retry_cap: float = 600.0
+    disk_full_delay: float = Field(60.0, description="Until the next attempt of a job that found its disk full.")
     reconcile_interval: float = 10.0
     serving_start_limit: float = Field(120.0, description="A version whose workers take longer is given up on.")
     serving_restart_limit: int = Field(5, description="So is one whose workers ended this often while starting.")
@@ -44,7 +53,9 @@ class Timings(BaseModel):
 class Settings(BaseSettings):
     """Where the parts are and how patient they are."""
 
-    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", env_nested_delimiter="__", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TRAINYARD_", env_nested_delimiter="__", frozen=True, secrets_dir=_secrets_dirs()
+    )
 
     state_dir: Path = Field(default_factory=_default_state_dir, description="Everything the embedded default keeps.")
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite under state_dir.")
@@ -55,11 +66,22 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = SecretStr("")
     s3_secure: bool = True
     s3_region: str = "us-east-1"
+    backup_s3_access_key: SecretStr = Field(SecretStr(""), description="Of backups at s3://; empty: that of objects.")
+    backup_s3_secret_key: SecretStr = SecretStr("")
     broker_url: str = Field("", description="Celery broker URL; empty: files under state_dir.")
 
     host: str = Field("127.0.0.1", description="Address the servers of this process bind to.")
     api_port: int = 7070
     metrics_port: int = Field(0, description="Port of this process's /metrics; 0: none.")
+    health_port: int = Field(0, description="Port where the API answers health checks without TLS; 0: none.")
+    tls_cert_file: Path | None = Field(
+        None, description="Certificate chain of the API in PEM; with its key it turns TLS on."
+    )
+    tls_key_file: Path | None = Field(None, description="Key of `tls_cert_file` in PEM.")
+    tls_client_ca_file: Path | None = Field(None, description="Clients must show a certificate of this authority.")
+    bootstrap_token_file: Path | None = Field(
+        None, description="Holds a token of an administrator that `services.up.migrate` makes valid."
+    )
     api_upload_limit_bytes: int = 20 * 2**30
     api_calls_per_second: float = Field(
         1000.0, gt=0, description="Calls one address or token may make; above it they are refused with a time to wait."
@@ -75,7 +97,15 @@ class Settings(BaseSettings):
     worker_queues: str = Field("train.cpu,serve.build", description="Queues this worker consumes, by comma.")
     worker_slots: int = Field(1, ge=1, description="Attempts at a time: one per GPU, or one on a CPU.")
     worker_threads: int = Field(0, ge=0, description="Intra-op threads per trainer; 0: the cores divided by the slots.")
+    worker_memory_limit_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory of one trainer with its loaders, over which it is ended; 0: the kernel's limit only.",
+    )
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
+    worker_slot_gpus: int = Field(
+        1, ge=1, le=64, description="GPUs of one slot: N for a worker of the queue train.gpu.xN, whose jobs need as many."
+    )
     cache_limit_bytes: int = 50 * 2**30
 
     serving_threads: int = Field(1, ge=1, description="Intra-op threads of one TorchServe worker process.")

@@ -11,17 +11,30 @@ import enum
 
 
 class JobState(enum.StrEnum):
-    """What a client sees of a job. CANCELLING is a running job somebody asked to stop."""
+    """What a client sees of a job. CANCELLING and PAUSING are running jobs somebody asked to stop."""
 
     QUEUED = "queued"
     RUNNING = "running"
     CANCELLING = "cancelling"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+class Desired(enum.StrEnum):
+    """What a running job's worker is asked to do. Only RUN lets it go on."""
+
+    RUN = "run"
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    """Save, and wait until somebody resumes the job."""
+    YIELD = "yield"
+    """Save, and queue again behind a job of higher priority."""
 
 
 class AttemptState(enum.StrEnum):
@@ -44,6 +57,10 @@ class JobEvent(enum.StrEnum):
     SUCCEED = "succeed"
     FAIL = "fail"
     STOP = "stop"
+    PAUSE = "pause"
+    REST = "rest"
+    """A worker gave a job back that somebody asked to pause."""
+    RESUME = "resume"
 
 
 _MOVES: dict[tuple[JobState, JobEvent], JobState] = {
@@ -53,6 +70,15 @@ _MOVES: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.REQUEUE): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.SUCCEED): JobState.SUCCEEDED,
     (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
+    (JobState.QUEUED, JobEvent.PAUSE): JobState.PAUSED,
+    (JobState.RUNNING, JobEvent.PAUSE): JobState.PAUSING,
+    (JobState.PAUSING, JobEvent.REST): JobState.PAUSED,
+    (JobState.PAUSING, JobEvent.RESUME): JobState.RUNNING,
+    (JobState.PAUSING, JobEvent.CANCEL): JobState.CANCELLING,
+    (JobState.PAUSING, JobEvent.SUCCEED): JobState.SUCCEEDED,
+    (JobState.PAUSING, JobEvent.FAIL): JobState.FAILED,
+    (JobState.PAUSED, JobEvent.RESUME): JobState.QUEUED,
+    (JobState.PAUSED, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.CANCELLING, JobEvent.CANCEL): JobState.CANCELLING,
     (JobState.CANCELLING, JobEvent.SUCCEED): JobState.SUCCEEDED,
     (JobState.CANCELLING, JobEvent.FAIL): JobState.FAILED,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.datasets.image import ImageFacts
+from services.datasets.source import Fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +25,53 @@ class CheckedBox:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedMask:
+    """An 8-bit PNG of class indices; `pixels` counts them by class, those to ignore last."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    pixels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """A decodable image and its boxes; `name` is the source's, for messages only."""
+    """A decodable image and its truth; `name` is the source's, for messages only.
+
+    `label` counts from 0, into the dataset's classes or, of faces, identities.
+    """
 
     split: str
     path: Path
     name: str
     facts: ImageFacts
-    boxes: tuple[CheckedBox, ...]
+    boxes: tuple[CheckedBox, ...] = ()
+    label: int | None = None
+    attributes: tuple[int, ...] = ()
+    mask: CheckedMask | None = None
 
-    def boxes_key(self) -> tuple[tuple[float, float, float, float, int], ...]:
-        """Order images of the same bytes, which differ only in their boxes."""
-        return tuple((box.x1, box.y1, box.x2, box.y2, box.label) for box in self.boxes)
+    def truth_key(self) -> tuple[Any, ...]:
+        """Order images of the same bytes, which differ only in their truth."""
+        boxes = tuple((box.x1, box.y1, box.x2, box.y2, box.label) for box in self.boxes)
+        label = -1 if self.label is None else self.label
+        return boxes, label, self.attributes, self.mask.sha256 if self.mask else ""
+
+    @property
+    def member(self) -> str:
+        """The image's name in its shard; the same bytes twice in a split are one member."""
+        return f"{self.split}/{self.facts.sha256}.{self.facts.extension}"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedDataset:
-    """Everything the canonical form needs."""
+    """Everything the canonical form needs; `classes` are the identities where the family is `face`."""
 
     format: str
+    family: str
     classes: tuple[str, ...]
     images: tuple[CheckedImage, ...]
+    attributes: tuple[str, ...] = ()
+    folds: tuple[Fold, ...] = ()
 
     def of_split(self, split: str) -> list[CheckedImage]:
         return [image for image in self.images if image.split == split]

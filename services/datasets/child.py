@@ -23,6 +23,7 @@ from services.datasets.importer import import_folder
 from services.datasets.limits import GIB, ImportLimits
 from services.datasets.problem import invalid
 from services.datasets.report import Report
+from services.datasets.split import SplitRule
 
 REQUEST_FILE = "request.json"
 RESULT_FILE = "result.json"
@@ -39,6 +40,8 @@ class ImportRequest(BaseModel):
 
     archive: Path
     source_format: str | None
+    family: str | None = None
+    rule: SplitRule = SplitRule()
     limits: ImportLimits
     parent_pid: int
 
@@ -96,6 +99,8 @@ def _run(work: Path, request: ImportRequest) -> ImportResult:
             out,
             source_format=request.source_format,
             limits=request.limits,
+            family=request.family,
+            rule=request.rule,
             on_image=_note_in(work / CURRENT_FILE),
         )
     except DatasetInvalid as err:

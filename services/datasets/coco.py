@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeGuard
 
 from services.datasets.limits import ImportLimits
 from services.datasets.problem import ProblemKind, Problems, listing
-from services.datasets.source import SourceBox, SourceDataset, SourceImage
+from services.datasets.source import Reading, SourceBox, SourceDataset, SourceImage
 from services.datasets.tree import Tree, split_of_path
 
 FORMAT = "coco"
@@ -44,8 +44,14 @@ def is_coco_file(path: Path) -> bool:
     return b'"images"' in text or b'"annotations"' in text or b'"categories"' in text
 
 
-def read(tree: Tree, limits: ImportLimits, problems: Problems) -> SourceDataset:
-    """Parse every COCO file of the tree; what is wrong goes to `problems`."""
+def is_like(tree: Tree) -> bool:
+    """Tell whether the tree holds a COCO file."""
+    return bool(tree.images) and any(is_coco_file(tree.path(name)) for name in tree.with_suffix(".json"))
+
+
+def read(reading: Reading) -> SourceDataset:
+    """Parse every COCO file of the tree; what is wrong goes to the problems."""
+    tree, limits, problems = reading.tree, reading.limits, reading.problems
     files = [file for name in _candidates(tree) if (file := _parse(tree, name, limits, problems)) is not None]
     classes = _classes(files, problems)
     index = {category_id: n for n, category_id in enumerate(classes)}
@@ -135,9 +141,9 @@ def _images(tree: Tree, file: _File, index: dict[int, int], problems: Problems) 
             text = f"the file is not in the dataset; add it (looked in {listing([f or '/' for f in folders])})"
             problems.add(ProblemKind.MISSING_IMAGE, f"{where}: {entry['file_name']}", text)
             continue
-        size = {side: entry.get(side) if _is_id(entry.get(side)) else None for side in ("width", "height")}
+        width, height = (entry.get(side) if _is_id(entry.get(side)) else None for side in ("width", "height"))
         split = file.split or split_of_path(name) or ""
-        found.append(SourceImage(where, tree.path(name), name, split, image_boxes, **size))
+        found.append(SourceImage(where, tree.path(name), name, split, image_boxes, width, height))
     for orphans in boxes.values():
         for box in orphans:
             problems.add(

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TypedDict
 
 from trainyard.v1 import dataset_pb2 as pb
 
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
-from services.datasets.canonical import FAMILY
+from services.datasets.split import SplitRule
 from services.datasets.upload import Expected
 from services.db.datasets import DatasetVersion
 from services.jobs.convert import timestamp
 from services.rpc.structs import to_struct
 
-_FORMATS = {
-    pb.DATASET_FORMAT_UNSPECIFIED: None,
-    pb.DATASET_FORMAT_COCO: "coco",
-    pb.DATASET_FORMAT_VOC: "voc",
-    pb.DATASET_FORMAT_YOLO: "yolo",
+_PREFIX = "DATASET_FORMAT_"
+_FORMATS: dict[int, str | None] = {
+    value: name.removeprefix(_PREFIX).lower() if value else None for name, value in pb.DatasetFormat.items()
 }
-_FORMATS_BACK = {word: value for value, word in _FORMATS.items() if word}
+
+
+class HeaderFields(TypedDict):
+    """What every way to create a dataset is told."""
+
+    dataset_id: str
+    family: str | None
+    format: str | None
+    rule: SplitRule
+    display_name: str
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +38,10 @@ class Header:
     """What an upload is to become."""
 
     project: str
-    dataset_id: str
-    family: str
-    source_format: str | None
-    display_name: str
-    request_id: str
+    fields: HeaderFields
     expected: Expected
+    source_url: str
+    """Where the archive is to be fetched from; empty: it arrives in chunks."""
 
 
 def header(request: pb.CreateDatasetRequest | None) -> Header:
@@ -50,13 +57,31 @@ def header(request: pb.CreateDatasetRequest | None) -> Header:
         raise RequestInvalid(violations=[Violation("header.format", "is not known; leave it out to detect it")])
     return Header(
         project=names.parse_project(value.parent, field="header.parent"),
-        dataset_id=names.check_slug(value.dataset_id, field="header.dataset_id"),
-        family=value.family or FAMILY,
-        source_format=_FORMATS[value.format],
-        display_name=value.display_name,
-        request_id=value.request_id,
+        fields=HeaderFields(
+            dataset_id=names.check_slug(value.dataset_id, field="header.dataset_id"),
+            family=value.family or None,
+            format=_FORMATS[value.format],
+            rule=_rule(value),
+            display_name=value.display_name,
+            request_id=value.request_id,
+        ),
         expected=Expected(value.size_bytes, value.sha256),
+        source_url=value.source_url,
     )
+
+
+def _rule(value: pb.CreateDatasetHeader) -> SplitRule:
+    fraction = value.val_fraction or SplitRule().val_fraction
+    if not 0 < fraction < 1:
+        text = f"{value.val_fraction:g} must lie between 0 and 1; 0 means {SplitRule().val_fraction:g}"
+        raise RequestInvalid(violations=[Violation("header.val_fraction", text)])
+    return SplitRule(val_fraction=fraction, seed=value.split_seed)
+
+
+def check_end(request: pb.CreateDatasetRequest | None) -> None:
+    """Refuse messages after a header with an address."""
+    if request is not None:
+        raise RequestInvalid(violations=[Violation("chunk", "must not follow a header with source_url")])
 
 
 async def chunks(requests: AsyncIterator[pb.CreateDatasetRequest]) -> AsyncIterator[bytes]:
@@ -64,6 +89,10 @@ async def chunks(requests: AsyncIterator[pb.CreateDatasetRequest]) -> AsyncItera
     async for request in requests:
         if request.WhichOneof("content") != "chunk":
             raise RequestInvalid(violations=[Violation("chunk", "must be in every message after the header")])
+        if not request.chunk:
+            raise RequestInvalid(
+                violations=[Violation("chunk", "must not be empty; end the stream after the last one")]
+            )
         yield request.chunk
 
 
@@ -80,7 +109,7 @@ def dataset_to_proto(version: DatasetVersion) -> pb.Dataset:
         version=version.version,
         version_id=version.id,
         family=version.family,
-        format=_FORMATS_BACK.get(version.format, pb.DATASET_FORMAT_UNSPECIFIED),
+        format=f"{_PREFIX}{version.format.upper()}",
         classes=version.classes,
         manifest_sha256=version.manifest_sha256,
         size_bytes=version.size_bytes,

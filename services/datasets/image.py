@@ -14,6 +14,7 @@ from services.datasets.limits import MIB, ImportLimits
 
 # Pillow keeps fixing holes in decoders nobody trains from; only these three are ever tried.
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+LOOK_SIZE = (9, 8)
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
@@ -30,6 +31,8 @@ class ImageFacts:
     size_bytes: int
     width: int
     height: int
+    look: bytes
+    """The image as `LOOK_SIZE` grey pixels, to find images that differ only in encoding or size."""
 
 
 def inspect_image(path: Path, limits: ImportLimits) -> ImageFacts:
@@ -42,11 +45,11 @@ def inspect_image(path: Path, limits: ImportLimits) -> ImageFacts:
             f"the file has {size_bytes} bytes, the limit is {limits.max_image_bytes // MIB} MiB; shrink it"
         )
     encoded = path.read_bytes()
-    extension, width, height = _decode(encoded, limits)
-    return ImageFacts(hashlib.sha256(encoded).hexdigest(), extension, size_bytes, width, height)
+    extension, (width, height), look = _decode(encoded, limits)
+    return ImageFacts(hashlib.sha256(encoded).hexdigest(), extension, size_bytes, width, height, look)
 
 
-def _decode(encoded: bytes, limits: ImportLimits) -> tuple[str, int, int]:
+def _decode(encoded: bytes, limits: ImportLimits) -> tuple[str, tuple[int, int], bytes]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -54,7 +57,8 @@ def _decode(encoded: bytes, limits: ImportLimits) -> tuple[str, int, int]:
                 _check_header(image, limits)
                 # verify() passes half a JPEG; only decoding every pixel proves the file whole.
                 image.load()
-                return FORMATS[str(image.format)], image.width, image.height
+                look = image.convert("L").resize(LOOK_SIZE, Image.Resampling.BOX)
+                return FORMATS[str(image.format)], image.size, look.tobytes()
     except UnidentifiedImageError as err:
         raise ImageUnusable("not a JPEG, PNG or WEBP image; convert it") from err
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:

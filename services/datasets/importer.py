@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from services.datasets.canonical import write_canonical
-from services.datasets.detect import READERS, detect_format
+from services.datasets.detect import choose_format
 from services.datasets.limits import ImportLimits
-from services.datasets.problem import Problems, invalid
+from services.datasets.problem import Problems
 from services.datasets.report import Report
+from services.datasets.source import Reading, SourceDataset
+from services.datasets.split import SplitRule
 from services.datasets.tree import Tree
 from services.datasets.validate import validate
+
+_DEFAULT_RULE = SplitRule()
 
 
 def import_folder(
@@ -20,21 +25,24 @@ def import_folder(
     *,
     source_format: str | None,
     limits: ImportLimits,
+    family: str | None = None,
+    rule: SplitRule = _DEFAULT_RULE,
     on_image: Callable[[str], None] | None = None,
 ) -> Report:
     """Check the dataset in `folder` and write its canonical form into the empty directory `out`.
 
+    `family` chooses where a format serves several; `rule` says how a missing val split is made.
     `on_image` is told the name of each image before it is decoded.
 
     Raises:
         DatasetInvalid: with everything found wrong; `out` is then to be thrown away.
     """
     tree = Tree.scan(folder)
-    detected = detect_format(tree) if source_format is None else source_format
-    reader = READERS.get(detected)
-    if reader is None:
-        raise invalid("format", f"{detected!r} is not known; choose one of {', '.join(READERS)} or leave it out")
-    problems = Problems()
-    dataset, report = validate(reader(tree, limits, problems), limits, problems, on_image=on_image)
-    write_canonical(dataset, out, shard_bytes=limits.shard_bytes)
+    chosen, wanted = choose_format(tree, source_format, family)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix="scratch-") as scratch:
+        reading = Reading(tree, wanted, limits, Problems(), Path(scratch))
+        source = chosen.read(reading)
+        assert isinstance(source, SourceDataset)
+        dataset, report = validate(source, reading, rule, on_image=on_image)
+        write_canonical(dataset, out, shard_bytes=limits.shard_bytes)
     return report

@@ -26,6 +26,10 @@ class ImportLimits(BaseModel):
     max_annotation_bytes: int = 512 * MIB
     max_boxes_per_image: int = 10_000
     max_classes: int = 10_000
+    max_identities: int = 1_000_000
+    max_mask_classes: int = 255
+    max_points: int = 50_000_000
+    """Numbers of a table of points, not rows; as float32 they take 200 MB."""
     shard_bytes: int = 256 * MIB
 
     memory_bytes: int = 4 * GIB

@@ -13,18 +13,27 @@ from pathlib import Path
 import structlog
 
 from services.core import names
-from services.core.errors import DatabaseUnavailable, DatasetNotFound, PlatformError, RequestInvalid, Violation
+from services.core.errors import (
+    DatabaseUnavailable,
+    DatasetNotFound,
+    LimitExceeded,
+    PlatformError,
+    RequestInvalid,
+    Violation,
+)
 from services.core.ids import new_id
 from services.core.retry import Backoff
 from services.core.settings import Settings
-from services.datasets.canonical import FAMILY
+from services.datasets.address import Guard
 from services.datasets.child import CANONICAL_DIR
-from services.datasets.detect import READERS
+from services.datasets.detect import request_faults
+from services.datasets.fetch import Fetcher, FetchLimits, digest_of_request
 from services.datasets.limits import ImportLimits
 from services.datasets.report import Report
 from services.datasets.sandbox import run_import
+from services.datasets.split import SplitRule
 from services.datasets.workplace import workplace
-from services.db import datasets
+from services.db import audit, datasets, quotas
 from services.db.database import Database
 from services.db.datasets import DatasetVersion, NewDatasetVersion
 from services.db.paging import Key
@@ -37,8 +46,10 @@ log = structlog.get_logger(__name__)
 
 _INSERT_TRIES = 5
 _INSERT_BACKOFF = Backoff(base_seconds=0.5, cap_seconds=5.0)
+_MAX_FETCHES = 4
 # Each import may use a core and gigabytes of memory.
 _MAX_IMPORTS = 2
+_DEFAULT_RULE = SplitRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,6 @@ class _Import:
     dataset_id: str
     version_id: str
     archive_path: Path
-    source_format: str | None
     display_name: str
 
     @property
@@ -69,12 +79,15 @@ class DatasetManager:
         settings: Settings,
         *,
         limits: ImportLimits | None = None,
+        fetcher: Fetcher | None = None,
         backoff: Backoff = _INSERT_BACKOFF,
     ) -> None:
         self._database = database
         self._store = store
         self._workplaces = settings.state_dir / "imports"
         self._limits = limits or ImportLimits()
+        self._fetcher = fetcher or _fetcher(settings)
+        self._fetching = threading.BoundedSemaphore(_MAX_FETCHES)
         self._backoff = backoff
         self._slots = threading.BoundedSemaphore(_MAX_IMPORTS)
 
@@ -86,37 +99,99 @@ class DatasetManager:
         dataset_id: str,
         archive_path: Path,
         format: str | None = None,  # noqa: A002 - the word of the wire contract
-        family: str = FAMILY,
+        family: str | None = None,
+        rule: SplitRule = _DEFAULT_RULE,
         display_name: str = "",
-        archive_sha256: str | None = None,
+        source_sha256: str | None = None,
     ) -> DatasetVersion:
         """Import an archive as the next version of a dataset; the same request returns the same version.
 
-        Waits for its turn while others import. The archive stays the caller's. `archive_sha256` saves
-        reading it once more where the caller knows the digest.
+        Waits for its turn while others import. The archive stays the caller's. `source_sha256` is the digest
+        of what the request named, by default of the archive. `rule` makes a val split where there is none.
 
         Raises:
             DatasetInvalid: everything wrong with the dataset.
             RequestInvalid: everything wrong with the request.
             IdempotencyConflict: the request_id was used for another request.
+            QuotaExceeded: the project would store more than it may.
         """
         _check_request(dataset_id, format, family)
-        body = [dataset_id, format, family, display_name, archive_sha256 or hash_file(archive_path)[1]]
+        digest = source_sha256 or hash_file(archive_path)[1]
         wanted = _Import(
             project=project,
             request_id=request_id or new_id(),
-            request_sha256=hashlib.sha256(json.dumps(body).encode()).hexdigest(),
+            request_sha256=_body_digest(dataset_id, format, family, rule.model_dump_json(), display_name, digest),
             dataset_id=dataset_id,
             version_id=new_id(),
             archive_path=archive_path,
-            source_format=format,
             display_name=display_name,
         )
-        if (known := self._find(wanted)) is not None:
+        if (known := self._find_request(project, wanted.request_id, wanted.request_sha256)) is not None:
             return known
+        self.check_room(project)
         with self._slots, workplace(self._workplaces) as work:
-            report = run_import(archive_path, work, source_format=format, limits=self._limits)
+            report = run_import(archive_path, work, source_format=format, limits=self._limits, family=family, rule=rule)
             return self._publish(wanted, work / CANONICAL_DIR, report)
+
+    def create_from_url(
+        self,
+        project: str,
+        *,
+        url: str,
+        request_id: str,
+        dataset_id: str,
+        format: str | None = None,  # noqa: A002 - the word of the wire contract
+        family: str | None = None,
+        rule: SplitRule = _DEFAULT_RULE,
+        display_name: str = "",
+        sha256: str = "",
+        abandoned: threading.Event | None = None,
+    ) -> DatasetVersion:
+        """Fetch an archive and import it; the same request returns the same version, whatever the address holds then.
+
+        Setting `abandoned` ends a fetch, not an import.
+
+        Raises:
+            DatasetInvalid: everything wrong with the dataset.
+            RequestInvalid: the request is wrong, or the address may not be fetched.
+            SourceUnavailable: the address does not answer with an archive.
+            LimitExceeded: the archive is too large, or too many are being fetched.
+            QuotaExceeded: the project would store more than it may.
+        """
+        _check_request(dataset_id, format, family)
+        digest = digest_of_request(url, sha256)
+        request_sha256 = _body_digest(dataset_id, format, family, rule.model_dump_json(), display_name, digest)
+        if request_id and (known := self._find_request(project, request_id, request_sha256)):
+            return known
+        self.check_room(project)
+        if not self._fetching.acquire(blocking=False):
+            raise LimitExceeded(f"{_MAX_FETCHES} datasets are being fetched; try again later")
+        with workplace(self._workplaces) as work:
+            try:
+                fetched = self._fetcher.fetch(url, work / "fetched", sha256=sha256, abandoned=abandoned)
+            finally:
+                self._fetching.release()
+            return self.create(
+                project,
+                request_id=request_id,
+                dataset_id=dataset_id,
+                archive_path=fetched.path,
+                format=format,
+                family=family,
+                rule=rule,
+                display_name=display_name,
+                source_sha256=digest,
+            )
+
+    def check_room(self, project: str, request_id: str = "") -> None:
+        """Refuse what would only fail at its end; a repetition of a request that was stored needs no room.
+
+        Raises:
+            QuotaExceeded: the project stores all it may.
+        """
+        with self._database.read() as session:
+            if not datasets.has_request(session, project, request_id):
+                quotas.check_stored(session, project)
 
     def get(self, project: str, dataset_id: str, version: int | None = None) -> DatasetVersion:
         with self._database.read() as session:
@@ -131,13 +206,13 @@ class DatasetManager:
 
     def delete(self, project: str, dataset_id: str) -> None:
         """Hide a dataset at once; the controller removes its objects when nothing reads them any more."""
-        with self._database.write() as session:
+        with audit.writing(self._database) as session:
             datasets.delete(session, project, dataset_id)
 
-    def _find(self, wanted: _Import) -> DatasetVersion | None:
+    def _find_request(self, project: str, request_id: str, request_sha256: str) -> DatasetVersion | None:
         try:
             with self._database.read() as session:
-                return datasets.find_request(session, wanted.project, wanted.request_id, wanted.request_sha256)
+                return datasets.find_request(session, project, request_id, request_sha256)
         except DatasetNotFound:
             return None
 
@@ -167,12 +242,18 @@ class DatasetManager:
         rng = random.Random()
         for attempt in range(1, _INSERT_TRIES):
             try:
-                with self._database.write() as session:
-                    return datasets.insert(session, row)
+                return self._insert_once(row)
             except DatabaseUnavailable:
                 time.sleep(self._backoff.delay_seconds(attempt, rng))
-        with self._database.write() as session:
-            return datasets.insert(session, row)
+        return self._insert_once(row)
+
+    def _insert_once(self, row: NewDatasetVersion) -> tuple[DatasetVersion, bool]:
+        audit.name_resource(names.dataset(row.project, row.dataset_id))
+        with audit.writing(self._database) as session:
+            version, is_new = datasets.insert(session, row)
+            if is_new:
+                quotas.check_stored(session, row.project, added=row.size_bytes)
+            return version, is_new
 
     def _discard(self, prefix: str) -> None:
         try:
@@ -182,17 +263,23 @@ class DatasetManager:
             log.warning("dataset_orphans_left", prefix=prefix, error=str(err))
 
 
-def _check_request(dataset_id: str, source_format: str | None, family: str) -> None:
+def _fetcher(settings: Settings) -> Fetcher:
+    limits = FetchLimits(max_bytes=settings.api_upload_limit_bytes)
+    return Fetcher(Guard.of_setting(settings.dataset_url_hosts), limits)
+
+
+def _check_request(dataset_id: str, source_format: str | None, family: str | None) -> None:
     violations = []
     if not names.SLUG.fullmatch(dataset_id):
         violations.append(Violation("dataset_id", f"{dataset_id!r} is not a valid id: {names.SLUG_RULE}"))
-    if source_format is not None and source_format not in READERS:
-        known = ", ".join(READERS)
-        violations.append(Violation("format", f"{source_format!r} is not known; use one of {known} or none"))
-    if family != FAMILY:
-        violations.append(Violation("family", f"{family!r} cannot be imported; use {FAMILY!r}"))
+    violations += [Violation(field, fault) for field, fault in request_faults(source_format, family)]
     if violations:
         raise RequestInvalid(violations=violations)
+
+
+def _body_digest(*body: str | None) -> str:
+    """Return what makes two requests the same: the same fields in the same order, the source's digest last."""
+    return hashlib.sha256(json.dumps(list(body)).encode()).hexdigest()
 
 
 def _row(wanted: _Import, manifest: Manifest, report: Report) -> NewDatasetVersion:
@@ -202,12 +289,12 @@ def _row(wanted: _Import, manifest: Manifest, report: Report) -> NewDatasetVersi
         dataset_id=wanted.dataset_id,
         request_id=wanted.request_id,
         request_sha256=wanted.request_sha256,
-        family=FAMILY,
+        family=report.family,
         format=report.format,
         classes=report.classes,
-        counts={name: {"images": split.images, "boxes": split.boxes} for name, split in report.splits.items()},
+        counts={name: split.units() for name, split in report.splits.items()},
         manifest_key=layout.manifest(wanted.prefix),
         manifest_sha256=manifest.sha256(),
         size_bytes=manifest.size_bytes,
-        report={**report.model_dump(mode="json"), "display_name": wanted.display_name},
+        report={**report.model_dump(mode="json", exclude_none=True), "display_name": wanted.display_name},
     )

@@ -24,6 +24,9 @@ class ProblemKind(enum.Enum):
     MISSING_IMAGE = "missing images"
     IMAGE = "unusable images"
     BOX = "invalid boxes"
+    MASK = "unusable masks"
+    LABEL = "labelling problems"
+    TABLE = "malformed tables"
     SPLIT = "split problems"
 
 

@@ -23,11 +23,13 @@ from services.datasets.child import (
 from services.datasets.limits import MIB, ImportLimits
 from services.datasets.problem import invalid
 from services.datasets.report import Report
+from services.datasets.split import SplitRule
 
 log = structlog.get_logger(__name__)
 
 _MAX_RESULT_BYTES = 64 * MIB
 _SHOWN_STDERR = 2000
+_DEFAULT_RULE = SplitRule()
 # What the interpreter needs and nothing else: the service's own environment holds credentials.
 _PASSED_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
 
@@ -36,7 +38,15 @@ class ImportCrashed(PlatformError):
     """The import process ended without a result; this is a fault of the platform."""
 
 
-def run_import(archive: Path, work: Path, *, source_format: str | None, limits: ImportLimits) -> Report:
+def run_import(
+    archive: Path,
+    work: Path,
+    *,
+    source_format: str | None,
+    limits: ImportLimits,
+    family: str | None = None,
+    rule: SplitRule = _DEFAULT_RULE,
+) -> Report:
     """Import an archive inside `work`, leaving the canonical form in `work/canonical`.
 
     Blocks until the child ends or its time is up, and leaves no process behind.
@@ -47,7 +57,12 @@ def run_import(archive: Path, work: Path, *, source_format: str | None, limits: 
         ImportCrashed: the importer itself is broken.
     """
     request = ImportRequest(
-        archive=archive.resolve(), source_format=source_format, limits=limits, parent_pid=os.getpid()
+        archive=archive.resolve(),
+        source_format=source_format,
+        family=family,
+        rule=rule,
+        limits=limits,
+        parent_pid=os.getpid(),
     )
     (work / REQUEST_FILE).write_text(request.model_dump_json(), encoding="utf-8")
     seconds = limits.wall_budget_seconds(archive.stat().st_size)

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+from collections import Counter, defaultdict
 from dataclasses import replace
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.datasets.checked import CheckedImage
 from services.datasets.problem import ProblemKind, Problems
 
-_VAL_SHARE = 0.1
+
+class SplitRule(BaseModel):
+    """How much is set aside for evaluation where the source has no val split; another seed picks others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    val_fraction: float = Field(0.1, gt=0, lt=1)
+    seed: int = 0
+
+    def rank(self, key: str) -> bytes:
+        """Return where a key stands in the draw."""
+        return hashlib.sha256(f"{self.seed}:{key}".encode()).digest()
+
+    def draw(self, keys: set[str]) -> set[str]:
+        """Return the share of `keys` to set aside: at least one, never all, none of a single key."""
+        if len(keys) < 2:
+            return set()
+        count = min(len(keys) - 1, max(1, round(len(keys) * self.val_fraction)))
+        return set(sorted(keys, key=self.rank)[:count])
 
 
-def assign_splits(images: list[CheckedImage], problems: Problems) -> tuple[list[CheckedImage], list[str]]:
+def assign_splits(
+    images: list[CheckedImage], problems: Problems, rule: SplitRule, *, family: str
+) -> tuple[list[CheckedImage], list[str]]:
     """Return the images with splits that hold at least train and val, and notes on what was decided.
 
-    Where val is missing, a tenth of train becomes val, picked by content: the same images give the same
-    split, whatever their names and order.
+    Where val is missing, a share of train becomes val, picked by content: the same images give the same
+    split, whatever their names and order. The same bytes never end in both. Every class gives its share;
+    of faces, whole people are set aside.
     """
     found = Counter(image.split for image in images)
     if found[""] and len(found) > 1:
@@ -28,7 +52,7 @@ def assign_splits(images: list[CheckedImage], problems: Problems) -> tuple[list[
         return [], []
     elif "val" in found:
         return images, []
-    return _carve(images, problems)
+    return _carve(images, problems, rule, family=family)
 
 
 def _refuse_strays(images: list[CheckedImage], problems: Problems) -> None:
@@ -38,16 +62,40 @@ def _refuse_strays(images: list[CheckedImage], problems: Problems) -> None:
             problems.add(ProblemKind.SPLIT, image.name, text)
 
 
-def _carve(images: list[CheckedImage], problems: Problems) -> tuple[list[CheckedImage], list[str]]:
-    digests = sorted({image.facts.sha256 for image in images if image.split == "train"})
-    if len(digests) < 2:
-        text = "needs at least two different images, one to train on and one to evaluate on; add more"
-        problems.add(ProblemKind.SPLIT, "dataset", text)
-        return [], []
-    chosen = set(digests[: max(1, round(len(digests) * _VAL_SHARE))])
+def _carve(
+    images: list[CheckedImage], problems: Problems, rule: SplitRule, *, family: str
+) -> tuple[list[CheckedImage], list[str]]:
+    train = [image for image in images if image.split == "train"]
+    is_face = family == "face"
+    chosen = _draw_people(train, rule) if is_face else _draw_images(train, rule)
     moved = [
-        replace(image, split="val") if image.split == "train" and image.facts.sha256 in chosen else image
+        replace(image, split="val") if image.split == "train" and _unit(image, is_face=is_face) in chosen else image
         for image in images
     ]
     count = sum(image.split == "val" for image in moved)
-    return moved, [f"The dataset has no val split: {count} of {len(images)} images were set aside by content hash."]
+    if not 0 < count < len(train):
+        text = "needs at least two different images, one to train on and one to evaluate on; add more"
+        problems.add(ProblemKind.SPLIT, "dataset", text)
+        return [], []
+    what = f"{len(chosen)} people with " if is_face else ""
+    by = "name" if is_face else "content hash"
+    return moved, [f"The dataset has no val split: {what}{count} of {len(images)} images were set aside by {by}."]
+
+
+def _unit(image: CheckedImage, *, is_face: bool) -> str:
+    """Return what is moved as a whole: a person, or all copies of an image."""
+    return str(image.label) if is_face else image.facts.sha256
+
+
+def _draw_people(images: list[CheckedImage], rule: SplitRule) -> set[str]:
+    return rule.draw({str(image.label) for image in images})
+
+
+def _draw_images(images: list[CheckedImage], rule: SplitRule) -> set[str]:
+    """Draw from every class on its own; images without classes are one."""
+    classes: dict[int | None, set[str]] = defaultdict(set)
+    owner: dict[str, int | None] = {}
+    for image in images:
+        digest = image.facts.sha256
+        classes[owner.setdefault(digest, image.label)].add(digest)
+    return set().union(*(rule.draw(digests) for digests in classes.values()))

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 OTHER_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".ppm"})
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -79,7 +79,7 @@ def split_of(word: str) -> str | None:
     """Return train, val or test for names such as `train2017`, `instances_val` or `valid`, else None."""
     stem = word.lower().rstrip("0123456789")
     for part in reversed(stem.replace("-", "_").replace(".", "_").split("_")):
-        if (split := _SPLIT_WORDS.get(part.rstrip("0123456789"))) is not None:
+        if (split := SPLIT_WORDS.get(part.rstrip("0123456789"))) is not None:
             return split
     return None
 

@@ -10,12 +10,16 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
+from services.core.clock import Deadline
 from services.core.errors import DeadlineExceeded, LimitExceeded, RequestInvalid, Violation
 from services.datasets.workplace import workplace
 
+T = TypeVar("T")
+
 CHUNK_PATIENCE_SECONDS = 60.0
+MIN_BYTES_PER_SECOND = 32 * 1024
 FREE_RESERVE_BYTES = 2**30
 MAX_UPLOADS = 16
 
@@ -82,8 +86,12 @@ class Uploads:
         loop = asyncio.get_running_loop()
         digest = hashlib.sha256()
         size_bytes = 0
+        pace = Deadline(CHUNK_PATIENCE_SECONDS + expected.size_bytes / MIN_BYTES_PER_SECOND)
         with path.open("wb") as file:
-            while (chunk := await _next(chunks)) is not None:
+            while (chunk := await next_message(chunks)) is not None:
+                if pace.is_over:
+                    # Else one byte a minute would hold a place of the few there are for ever.
+                    raise DeadlineExceeded(f"it arrived slower than {MIN_BYTES_PER_SECOND} bytes a second")
                 size_bytes += len(chunk)
                 if size_bytes > expected.size_bytes:
                     raise _invalid("size_bytes", f"is {expected.size_bytes}, but more bytes were sent")
@@ -96,10 +104,15 @@ class Uploads:
         return Received(path, sha256)
 
 
-async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
+async def next_message(messages: AsyncIterator[T]) -> T | None:
+    """Return what the sender sends next, None at the end.
+
+    Raises:
+        DeadlineExceeded: nothing comes.
+    """
     try:
         async with asyncio.timeout(CHUNK_PATIENCE_SECONDS):
-            return await anext(chunks, None)
+            return await anext(messages, None)
     except TimeoutError as err:
         raise DeadlineExceeded(f"nothing was sent for {CHUNK_PATIENCE_SECONDS:g} s") from err
 

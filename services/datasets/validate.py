@@ -1,4 +1,4 @@
-"""Holds the parsed dataset against its own files: every image decodes, every box lies inside its image."""
+"""Holds the parsed dataset against its own files: every image decodes, its boxes and its mask fit it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.datasets.checked import CheckedBox, CheckedDataset, CheckedImage
+from services.datasets.checked import CheckedBox, CheckedDataset, CheckedImage, CheckedMask
+from services.datasets.demand import check_demands, order_identities
 from services.datasets.image import ImageFacts, ImageUnusable, inspect_image
 from services.datasets.limits import ImportLimits
+from services.datasets.mask import store_mask
 from services.datasets.problem import ProblemKind, Problems
 from services.datasets.report import Report, Tally, make_report
-from services.datasets.source import SourceBox, SourceDataset, SourceImage
-from services.datasets.split import assign_splits
+from services.datasets.source import MaskUnusable, Reading, SourceBox, SourceDataset, SourceImage
+from services.datasets.split import SplitRule, assign_splits
 
 # Rounding in exporters puts edges a fraction of a pixel outside; more than this is a wrong box.
 _TOLERANCE_PIXELS = 1.0
@@ -26,6 +28,8 @@ class _Check:
 
     limits: ImportLimits
     problems: Problems
+    scratch: Path
+    num_classes: int
     on_image: Callable[[str], None] | None = None
     dropped: Tally = field(default_factory=Tally)
     clipped: Tally = field(default_factory=Tally)
@@ -40,7 +44,22 @@ class _Check:
             self.problems.add(ProblemKind.BOX, source.where, text)
             return None
         boxes = [checked for box in source.boxes if (checked := self._box(box, facts)) is not None]
-        return CheckedImage(source.split, source.path, source.name, facts, tuple(boxes))
+        mask = self._mask(source, facts)
+        if source.mask is not None and mask is None:
+            return None
+        return CheckedImage(
+            source.split, source.path, source.name, facts, tuple(boxes), source.label, source.attributes, mask
+        )
+
+    def _mask(self, source: SourceImage, facts: ImageFacts) -> CheckedMask | None:
+        if source.mask is None:
+            return None
+        try:
+            indices = source.mask.indices(facts.width, facts.height)
+            return store_mask(indices, self.scratch, num_classes=self.num_classes)
+        except MaskUnusable as err:
+            self.problems.add(ProblemKind.MASK, source.mask.where, str(err))
+            return None
 
     def _inspect(self, source: SourceImage) -> ImageFacts | None:
         if source.path not in self._facts:
@@ -84,8 +103,8 @@ class _Check:
 
 def validate(
     source: SourceDataset,
-    limits: ImportLimits,
-    problems: Problems,
+    reading: Reading,
+    rule: SplitRule,
     *,
     on_image: Callable[[str], None] | None = None,
 ) -> tuple[CheckedDataset, Report]:
@@ -94,27 +113,32 @@ def validate(
     Raises:
         DatasetInvalid: with everything wrong in the whole dataset, the importer's problems included.
     """
-    _check_classes(source, limits, problems)
+    problems = reading.problems
+    _check_classes(source, reading.limits, problems)
     if not source.images and not problems.total:
         problems.add(ProblemKind.LAYOUT, "dataset", "lists no image; add images and their annotations")
-    check = _Check(limits, problems, on_image)
+    check = _Check(reading.limits, problems, reading.scratch, len(source.classes), on_image)
     checked = [image for item in source.images if (image := check.image(item)) is not None]
     problems.raise_if_any()
-    images, notes = assign_splits(checked, problems)
-    if images and not any(image.boxes for image in images if image.split == "train"):
-        problems.add(ProblemKind.BOX, "dataset", "no image of the train split has a box; annotate some objects")
+    images, notes = assign_splits(checked, problems, rule, family=source.family)
+    check_demands(source.family, images, source.classes, problems, is_split_stated=not notes)
     problems.raise_if_any()
-    dataset = CheckedDataset(source.format, source.classes, tuple(images))
-    report = make_report(
-        dataset, dropped=check.dropped, clipped=check.clipped, ignored=dict(source.ignored), notes=notes
-    )
+    dataset = _dataset(source, images)
+    report = make_report(dataset, dropped=check.dropped, clipped=check.clipped, ignored=source.ignored, notes=notes)
     return dataset, report
 
 
+def _dataset(source: SourceDataset, images: list[CheckedImage]) -> CheckedDataset:
+    classes = source.classes
+    if source.family == "face":
+        images, classes = order_identities(images, classes)
+    return CheckedDataset(source.format, source.family, classes, tuple(images), source.attributes, source.folds)
+
+
 def _check_classes(source: SourceDataset, limits: ImportLimits, problems: Problems) -> None:
-    if len(source.classes) > limits.max_classes:
-        text = f"{len(source.classes)} classes, the limit is {limits.max_classes}"
-        problems.add(ProblemKind.CLASS, "classes", text)
+    what, limit = ("people", limits.max_identities) if source.family == "face" else ("classes", limits.max_classes)
+    if len(source.classes) > limit:
+        problems.add(ProblemKind.CLASS, what, f"{len(source.classes)} {what}, the limit is {limit}; split the dataset")
     for name in source.classes:
         if len(name) > _MAX_CLASS_NAME or not name.isprintable():
             text = f"{name!r} must be at most {_MAX_CLASS_NAME} printable characters; rename it"

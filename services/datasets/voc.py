@@ -13,9 +13,9 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
 
-from services.datasets.limits import MIB, ImportLimits
+from services.datasets.limits import MIB
 from services.datasets.problem import ProblemKind, Problems
-from services.datasets.source import SPLITS, SourceBox, SourceDataset, SourceImage
+from services.datasets.source import SPLITS, Reading, SourceBox, SourceDataset, SourceImage
 from services.datasets.tree import IMAGE_SUFFIXES, Tree, split_of_path
 
 FORMAT = "voc"
@@ -43,9 +43,14 @@ class _Page:
     objects: tuple[_Object, ...]
 
 
-def read(tree: Tree, limits: ImportLimits, problems: Problems) -> SourceDataset:
-    """Parse every xml of the tree; what is wrong goes to `problems`."""
-    del limits
+def is_like(tree: Tree) -> bool:
+    """Tell whether the tree holds annotations in xml."""
+    return bool(tree.images and tree.with_suffix(".xml"))
+
+
+def read(reading: Reading) -> SourceDataset:
+    """Parse every xml of the tree; what is wrong goes to the problems."""
+    tree, problems = reading.tree, reading.problems
     pages = [page for name in tree.with_suffix(".xml") if (page := _parse(tree, name, problems)) is not None]
     classes = sorted({thing.name for page in pages for thing in page.objects})
     index = {name: n for n, name in enumerate(classes)}

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from services.datasets.limits import MIB, ImportLimits
+from services.datasets.limits import MIB
 from services.datasets.problem import ProblemKind, Problems
-from services.datasets.source import SPLITS, SourceBox, SourceDataset, SourceImage
+from services.datasets.source import SPLITS, Reading, SourceBox, SourceDataset, SourceImage
 from services.datasets.tree import Tree, normal, split_of_path
 
 FORMAT = "yolo"
@@ -38,8 +38,23 @@ def name_file(tree: Tree) -> str | None:
     return min(found, key=lambda name: (name.count("/"), NAME_FILES.index(PurePosixPath(name).name)), default=None)
 
 
-def read(tree: Tree, limits: ImportLimits, problems: Problems) -> SourceDataset:
-    """Parse every label file of the tree; what is wrong goes to `problems`."""
+def is_like(tree: Tree) -> bool:
+    """Tell whether the tree names classes the way YOLO does and has label files."""
+    return bool(tree.images) and name_file(tree) is not None and has_label_files(tree)
+
+
+def has_label_files(tree: Tree) -> bool:
+    """Tell whether any text file lies where YOLO keeps labels: under `labels`, or beside an image of its stem."""
+    stems = {name.rpartition(".")[0] for name in tree.images}
+    return any(
+        "labels" in PurePosixPath(name).parts[:-1] or name.rpartition(".")[0] in stems
+        for name in tree.with_suffix(".txt")
+    )
+
+
+def read(reading: Reading) -> SourceDataset:
+    """Parse every label file of the tree; what is wrong goes to the problems."""
+    tree, problems = reading.tree, reading.problems
     header = _header(tree, problems)
     if header is None:
         return SourceDataset(FORMAT, (), ())
@@ -61,7 +76,6 @@ def read(tree: Tree, limits: ImportLimits, problems: Problems) -> SourceDataset:
             problems.add(
                 ProblemKind.MISSING_IMAGE, name, "no image belongs to this label file; add it or remove the file"
             )
-    del limits
     ignored = {f"images {header.name} puts in no split": len(tree.images) - len(images)}
     return SourceDataset(FORMAT, header.classes, tuple(images), ignored)
 

@@ -15,11 +15,11 @@ def creations(table: str, dialect: str) -> list[str]:
             for verb in ("UPDATE", "DELETE")
         ]
     refuse = f"{table}_refuse"
+    body = f"BEGIN RAISE EXCEPTION ''{message}''; END"
+    trigger = f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} FOR EACH STATEMENT"
     return [
-        f"CREATE OR REPLACE FUNCTION {refuse}() RETURNS trigger LANGUAGE plpgsql "
-        f"AS 'BEGIN RAISE EXCEPTION ''{message}''; END'",
-        f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {refuse}()",
+        f"CREATE OR REPLACE FUNCTION {refuse}() RETURNS trigger LANGUAGE plpgsql AS '{body}'",
+        f"{trigger} EXECUTE FUNCTION {refuse}()",
     ]
 
 

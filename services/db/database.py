@@ -72,12 +72,42 @@ class Database:
         with _faults_translated(), self._reading.connect() as connection:
             yield Session(connection, is_read=True)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """Open a session for reading whose statements all see the same moment; no writer waits for it.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+        """
+        options: dict[str, Any] = {"is_snapshot": True}
+        if self.is_postgres:
+            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with _faults_translated(), self._engine.execution_options(**options).connect() as connection:
+            yield Session(connection, is_read=True)
+
     def migrate(self) -> None:
         """Bring the schema to the newest revision. Safe to run from many processes at once."""
         if not self.is_postgres and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         with _faults_translated(), self._write_turn(), self._engine.connect() as connection:
             migrations.upgrade(connection)
+
+    def migrate_anew(self, revision: str) -> None:
+        """Give a database without rows the schema of `revision`, whatever schema it has.
+
+        Raises:
+            ValueError: this code does not know the revision.
+        """
+        if not migrations.is_known(revision):
+            raise ValueError(f"no revision {revision!r}")
+        if not self.is_postgres and self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        with _faults_translated(), self._write_turn():
+            # Each ends its connection, and with it what it set there.
+            with self._engine.connect() as connection:
+                migrations.downgrade(connection, revision="base")
+            with self._engine.connect() as connection:
+                migrations.upgrade(connection, revision=revision)
 
     def is_at_head(self) -> bool:
         """Return whether the schema is the one this code expects."""
@@ -212,5 +242,8 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    if not connection.get_execution_options().get("is_read"):
+    options = connection.get_execution_options()
+    if options.get("is_snapshot"):
+        connection.exec_driver_sql("BEGIN")
+    elif not options.get("is_read"):
         connection.exec_driver_sql("BEGIN IMMEDIATE")

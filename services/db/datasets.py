@@ -128,6 +128,12 @@ def find_request(session: Session, project: str, request_id: str, request_sha256
     return get_by_id(session, row.id)
 
 
+def has_request(session: Session, project: str, request_id: str) -> bool:
+    """Return whether a request of this id stored a dataset."""
+    same = (_versions.c.project == project) & (_versions.c.request_id == request_id)
+    return session.execute(sa.select(_versions.c.id).where(same)).one_or_none() is not None
+
+
 def get(session: Session, project: str, dataset_id: str, version: int | None = None) -> DatasetVersion:
     """Return one version of a dataset that is not deleted; the newest where none is named.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.errors import LeaseLost
 from services.db import fence
@@ -30,16 +31,21 @@ def append_event(session: Session, lease: Lease, kind: str, payload: Mapping[str
     return append_events(session, lease, [(kind, payload)])
 
 
-def append_events(session: Session, lease: Lease, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
-    """Append events of a running attempt in order and return the number of the last one.
+def append_events(
+    session: Session, lease: Lease, lines: Sequence[tuple[str, Mapping[str, Any]]], *, position: int | None = None
+) -> int:
+    """Append events of a running attempt in order and return the number of the job's newest one.
 
-    The last payload of kind `step` with `step` and `total` also becomes the job's progress. Not
-    idempotent: a call repeated after DatabaseUnavailable may write its lines twice.
+    The last payload of kind `step` with `step` and `total` also becomes the job's progress. `position` is
+    how many lines the attempt wrote before these: with it a call repeated after DatabaseUnavailable, with
+    the very same lines, writes them once.
 
     Raises:
         LeaseLost: the token is no longer the job's.
     """
     announce(session)
+    if position is not None and _lines_written(session, lease) == position + len(lines):
+        return _newest_seq(session, lease)
     values: dict[str, Any] = {"event_seq": t.jobs.c.event_seq + len(lines), "update_time": now()}
     for kind, payload in reversed(lines):
         if kind == "step" and "step" in payload:
@@ -49,9 +55,30 @@ def append_events(session: Session, lease: Lease, lines: Sequence[tuple[str, Map
     last: int | None = session.execute(update).scalar_one_or_none()
     if last is None:
         raise LeaseLost
+    if position is not None:
+        _count_lines(session, lease, position, position + len(lines))
     first = last - len(lines) + 1
     write(session, lease.job_id, [(first + i, lease.token, *line) for i, line in enumerate(lines)])
     return last
+
+
+def _lines_written(session: Session, lease: Lease) -> int | None:
+    found: int | None = session.execute(sa.select(t.attempts.c.num_lines).where(_attempt(lease))).scalar_one_or_none()
+    return found
+
+
+def _count_lines(session: Session, lease: Lease, before: int, after: int) -> None:
+    counted = sa.update(t.attempts).where(_attempt(lease), t.attempts.c.num_lines == before).values(num_lines=after)
+    if session.execute(counted.returning(t.attempts.c.token)).one_or_none() is None:
+        raise ValueError(f"the attempt has not written {before} lines")
+
+
+def _attempt(lease: Lease) -> ColumnElement[bool]:
+    return (t.attempts.c.job_id == lease.job_id) & (t.attempts.c.token == lease.token)
+
+
+def _newest_seq(session: Session, lease: Lease) -> int:
+    return int(session.execute(sa.select(t.jobs.c.event_seq).where(t.jobs.c.id == lease.job_id)).scalar_one())
 
 
 def events_after(session: Session, job_id: str, after_seq: int, limit: int) -> list[Event]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from services.core.states import AttemptState, FailureReason, JobState
+from services.core.states import AttemptState, Desired, FailureReason, JobState
 from services.db import tables as t
 from services.db.records import columns_of
 
@@ -29,6 +29,8 @@ class NewJob:
     model_id: str
     priority: int = 0
     """0 is normal; lower goes first."""
+    is_preemptible: bool = False
+    """A job of higher priority may take its slot; it goes on later from its checkpoint."""
     max_attempts: int = 3
     display_name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -36,7 +38,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as its row stands; `state` shows CANCELLING for a running job somebody asked to stop."""
+    """A job as its row stands; `state` shows CANCELLING or PAUSING for a running job somebody asked to stop."""
 
     id: str
     project: str
@@ -50,6 +52,7 @@ class Job:
     spec: dict[str, Any]
     queue: str
     priority: int
+    is_preemptible: bool
     state: JobState
     attempt: int
     """Charged attempts begun; an attempt given back uncharged is subtracted again."""
@@ -130,7 +133,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """A job whose lease ran out, and the state it went to: QUEUED, FAILED or CANCELLED."""
+    """A job whose lease ran out, and the state it went to: QUEUED, PAUSED, FAILED or CANCELLED."""
 
     job_id: str
     project: str
@@ -152,6 +155,8 @@ class QueueFigures:
     """Age of the oldest waiting job, by queue."""
     running: dict[str, int]
     """Running leases, by queue."""
+    longest_silence_seconds: dict[str, float]
+    """Time since the quietest running job last told anything (an event, a checkpoint, an artifact), by queue."""
 
     @property
     def running_leases(self) -> int:
@@ -159,13 +164,14 @@ class QueueFigures:
 
 
 JOB_COLUMNS = [*columns_of(Job, t.jobs), t.jobs.c.desired]
+_ASKED = {Desired.CANCEL.value: JobState.CANCELLING, Desired.PAUSE.value: JobState.PAUSING}
 
 
 def to_job(row: Row[Any]) -> Job:
     """Read a row of JOB_COLUMNS."""
     values = dict(row._mapping)
-    is_cancelling = values.pop("desired") == "cancel" and values["state"] == "running"
-    values["state"] = JobState.CANCELLING if is_cancelling else JobState(values["state"])
+    desired, state = values.pop("desired"), JobState(values["state"])
+    values["state"] = _ASKED.get(desired, state) if state is JobState.RUNNING else state
     values["failure_reason"] = to_reason(values["failure_reason"])
     return Job(**values, etag=etag(values["event_seq"]))
 

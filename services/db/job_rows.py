@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -20,6 +20,7 @@ from services.db.changes import announce
 from services.db.job_records import JOB_COLUMNS, Job, NewJob, QueueFigures, etag, to_job
 from services.db.paging import Key, newest_first
 from services.db.records import columns_of, values_of
+from services.db.schedule import place_now
 from services.db.session import Session
 from services.db.types import now
 from services.db.upsert import insert_into
@@ -93,32 +94,55 @@ def page(
 
     A job inserted between two pages is newer than both and shifts nothing. No states means all.
     """
-    query = sa.select(*JOB_COLUMNS).where(t.jobs.c.project == project)
-    if wanted := [_is_in(state) for state in states]:
-        query = query.where(sa.or_(*wanted))
+    of_project = t.jobs.c.project == project
+    wanted = [_is_in(state) for state in states]
     if recipe is not None:
-        query = query.where(t.jobs.c.recipe == recipe)
-    query = newest_first(query, t.jobs, page_size=page_size, after=after)
+        of_project &= t.jobs.c.recipe == recipe
+        wanted = wanted or [t.jobs.c.state == state.value for state in _STORED]
+    found = of_project if not wanted else t.jobs.c.id.in_(_newest_of_each(of_project, wanted, page_size, after))
+    query = newest_first(sa.select(*JOB_COLUMNS).where(found), t.jobs, page_size=page_size, after=after)
     return [to_job(row) for row in session.execute(query)]
+
+
+def _newest_of_each(
+    of_project: ColumnElement[bool], wanted: Sequence[ColumnElement[bool]], page_size: int, after: Key | None
+) -> sa.Select[Any]:
+    """Return the query of each state's own page; the page over all is among them.
+
+    An index holds the jobs of one state in order, not those of several: sorting them, or looking for a rare
+    state among all jobs, would read a great part of the table.
+    """
+    pages = [
+        newest_first(sa.select(t.jobs.c.id).where(of_project, is_in), t.jobs, page_size=page_size, after=after)
+        for is_in in wanted
+    ]
+    return sa.select(sa.union_all(*(sa.select(page.subquery()) for page in pages)).subquery().c.id)
 
 
 def queue_figures(session: Session) -> QueueFigures:
     """Count jobs by state, and waiting and running ones by queue."""
-    is_cancelling = t.IS_RUNNING & (t.jobs.c.desired == "cancel")
-    state = sa.case((is_cancelling, "cancelling"), else_=t.jobs.c.state).label("state")
+    asked = {state.value: _is_in(state) for state in (JobState.CANCELLING, JobState.PAUSING)}
+    state = sa.case(*((is_asked, word) for word, is_asked in asked.items()), else_=t.jobs.c.state).label("state")
     by_state = sa.select(state, sa.func.count()).group_by(sa.text("1"))
     waiting = (
         sa.select(t.jobs.c.queue, sa.func.count(), sa.func.min(t.jobs.c.create_time), now())
         .where(t.IS_QUEUED)
         .group_by(t.jobs.c.queue)
     )
-    running = sa.select(t.jobs.c.queue, sa.func.count()).where(t.IS_RUNNING).group_by(t.jobs.c.queue)
+    running = (
+        # Renewing a lease changes no update_time: the worker may live while its trainer is stuck.
+        sa.select(t.jobs.c.queue, sa.func.count(), sa.func.min(t.jobs.c.update_time), now())
+        .where(t.IS_RUNNING)
+        .group_by(t.jobs.c.queue)
+    )
     queues = session.execute(waiting).all()
+    busy = session.execute(running).all()
     return QueueFigures(
         jobs={JobState(name): count for name, count in session.execute(by_state)},
         queued={queue: count for queue, count, _, _ in queues},
         oldest_age_seconds={queue: max(0.0, (at - first).total_seconds()) for queue, _, first, at in queues},
-        running={row[0]: row[1] for row in session.execute(running)},
+        running={queue: count for queue, count, _, _ in busy},
+        longest_silence_seconds={queue: max(0.0, (at - first).total_seconds()) for queue, _, first, at in busy},
     )
 
 
@@ -131,8 +155,9 @@ def _insert(dialect: str) -> ReturningInsert[Any]:
     version = t.dataset_versions.c
     given = [sa.bindparam(column.name, type_=column.type) for column in _GIVEN]
     initial: list[ColumnElement[Any]] = [sa.literal_column(repr(value)) for value in _INITIAL.values()]
+    priority = sa.bindparam("priority", type_=t.jobs.c.priority.type)
     source = (
-        sa.select(*given, *initial, version.dataset_id, now(), now())
+        sa.select(*given, *initial, version.dataset_id, now(), now(), place_now(priority))
         .where(
             version.id == sa.bindparam("dataset_version_id", type_=version.id.type),
             version.project == sa.bindparam("project", type_=version.project.type),
@@ -140,7 +165,7 @@ def _insert(dialect: str) -> ReturningInsert[Any]:
         )
         .with_for_update(read=True, key_share=True, of=t.dataset_versions)
     )
-    names = [*(column.name for column in _GIVEN), *_INITIAL, "dataset_id", "create_time", "update_time"]
+    names = [*(column.name for column in _GIVEN), *_INITIAL, "dataset_id", "create_time", "update_time", "order_time"]
     statement = insert_into(dialect, t.jobs).from_select(names, source)
     statement = statement.on_conflict_do_nothing(index_elements=["project", "request_id"])
     return statement.returning(t.jobs.c.id, *(t.jobs.c[name] for name in _GIVEN_BY_DATABASE))
@@ -167,8 +192,11 @@ def _replayed(session: Session, new: NewJob) -> Job:
 
 
 def _is_in(state: JobState) -> ColumnElement[bool]:
-    if state is JobState.RUNNING:
-        return t.IS_RUNNING & (t.jobs.c.desired == "run")
-    if state is JobState.CANCELLING:
-        return t.IS_RUNNING & (t.jobs.c.desired == "cancel")
+    if state in _DESIRED:
+        return t.IS_RUNNING & t.jobs.c.desired.in_(_DESIRED[state])
     return t.jobs.c.state == state.value
+
+
+_STORED = tuple(state for state in JobState if state not in (JobState.CANCELLING, JobState.PAUSING))
+_DESIRED = {JobState.RUNNING: ("run", "yield"), JobState.CANCELLING: ("cancel",), JobState.PAUSING: ("pause",)}
+"""What a running job is asked to do, by the state it shows."""

@@ -5,13 +5,15 @@ transaction of `Database.write()` for those that change something, `Database.rea
 """
 
 from services.db.checkpoints import Checkpoint, NewCheckpoint, commit_checkpoint
+from services.db.control import cancel, pause, resume
 from services.db.events import append_event, append_events, events_after
 from services.db.job_records import Attempt, Event, Failure, Job, Lease, NewJob, QueueFigures, Reaped
 from services.db.job_rows import get, insert, page, queue_figures
-from services.db.leases import claim, claim_next, list_attempts, open_attempts, record_attempt, renew
+from services.db.leases import claim, claim_next, desired, list_attempts, open_attempts, record_attempt, renew
 from services.db.models import ModelVersion, NewModelVersion
+from services.db.preemption import preempt
 from services.db.schedule import dispatch
-from services.db.transitions import cancel, finish, reap, requeue
+from services.db.transitions import finish, reap, requeue
 
 __all__ = [
     "Attempt",
@@ -32,6 +34,7 @@ __all__ = [
     "claim",
     "claim_next",
     "commit_checkpoint",
+    "desired",
     "dispatch",
     "events_after",
     "finish",
@@ -40,9 +43,12 @@ __all__ = [
     "list_attempts",
     "open_attempts",
     "page",
+    "pause",
+    "preempt",
     "queue_figures",
     "reap",
     "record_attempt",
     "renew",
     "requeue",
+    "resume",
 ]

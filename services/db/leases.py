@@ -9,17 +9,15 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.errors import JobNotFound, JobNotRunnable, LeaseHeld, LeaseLost
-from services.core.states import AttemptState
-from services.db import events, fence
+from services.core.states import AttemptState, Desired
+from services.db import events, fence, quotas, schedule
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.job_records import Attempt, Lease, to_reason
 from services.db.records import columns_of
+from services.db.schedule import IS_CLAIMABLE
 from services.db.session import Session
 from services.db.types import now
-
-_IS_DUE = sa.or_(t.jobs.c.not_before_time.is_(None), t.jobs.c.not_before_time <= now())
-IS_CLAIMABLE: ColumnElement[bool] = sa.and_(t.IS_QUEUED, t.jobs.c.desired == "run", _IS_DUE)
 
 _ATTEMPT_COLUMNS = columns_of(Attempt, t.attempts)
 
@@ -32,9 +30,10 @@ def claim(session: Session, job_id: str, *, worker_id: str, ttl_seconds: float) 
 
     Raises:
         LeaseHeld: the job runs.
-        JobNotRunnable: it is finished, or waits for its retry delay.
+        JobNotRunnable: it is finished or paused, or waits for its retry delay or its project's quota.
         JobNotFound: no such job.
     """
+    quotas.take_turns(session)
     lease = _claim(session, t.jobs.c.id == job_id, worker_id=worker_id, ttl_seconds=ttl_seconds)
     if lease is None:
         state = session.execute(sa.select(t.jobs.c.state).where(t.jobs.c.id == job_id)).scalar_one_or_none()
@@ -47,24 +46,19 @@ def claim(session: Session, job_id: str, *, worker_id: str, ttl_seconds: float) 
 
 
 def claim_next(session: Session, queues: Sequence[str], *, worker_id: str, ttl_seconds: float) -> Lease | None:
-    """Claim the first due job of the first of `queues` that has one; lower priority numbers and older jobs first."""
+    """Claim the job whose turn it is (see `schedule`) in the first of `queues` that has one."""
+    quotas.take_turns(session)
     for queue in queues:
-        first = (
-            sa.select(t.jobs.c.id)
-            .where(t.jobs.c.queue == queue, IS_CLAIMABLE)
-            .order_by(t.jobs.c.priority, t.jobs.c.create_time)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        lease = _claim(session, t.jobs.c.id == first, worker_id=worker_id, ttl_seconds=ttl_seconds)
-        if lease is not None:
-            return lease
+        for project in schedule.projects_in_turn(session, queue):
+            first = schedule.head(queue, project).limit(1).with_for_update(skip_locked=True).scalar_subquery()
+            lease = _claim(session, t.jobs.c.id == first, worker_id=worker_id, ttl_seconds=ttl_seconds)
+            if lease is not None:
+                return lease
     return None
 
 
-def renew(session: Session, lease: Lease, *, ttl_seconds: float) -> bool:
-    """Extend the lease from now, and return whether the job is to be cancelled.
+def renew(session: Session, lease: Lease, *, ttl_seconds: float) -> Desired:
+    """Extend the lease from now, and return what the worker is asked to do.
 
     A lease that ran out may still be renewed: only the reaper takes it away. Safe to repeat.
 
@@ -77,10 +71,22 @@ def renew(session: Session, lease: Lease, *, ttl_seconds: float) -> bool:
         .values(lease_expire_time=now(ttl_seconds))
         .returning(t.jobs.c.desired)
     )
-    desired = session.execute(update).scalar_one_or_none()
-    if desired is None:
+    found = session.execute(update).scalar_one_or_none()
+    if found is None:
         raise LeaseLost
-    return bool(desired == "cancel")
+    return Desired(found)
+
+
+def desired(session: Session, lease: Lease) -> Desired:
+    """Return what the worker is asked to do, without writing anything.
+
+    Raises:
+        LeaseLost: the token is no longer the job's.
+    """
+    found = session.execute(sa.select(t.jobs.c.desired).where(fence.is_held(lease))).scalar_one_or_none()
+    if found is None:
+        raise LeaseLost
+    return Desired(found)
 
 
 def record_attempt(
@@ -133,6 +139,7 @@ def _claim(session: Session, which: ColumnElement[bool], *, worker_id: str, ttl_
         .returning(
             t.jobs.c.id,
             t.jobs.c.project,
+            t.jobs.c.queue,
             t.jobs.c.token,
             t.jobs.c.attempt,
             t.jobs.c.event_seq,
@@ -147,6 +154,7 @@ def _claim(session: Session, which: ColumnElement[bool], *, worker_id: str, ttl_
     session.execute(_OPEN_ATTEMPT, _attempt_values(lease))
     payload = {"worker_id": worker_id, "attempt": row.attempt, "checkpoint_step": row.checkpoint_step}
     events.write(session, row.id, [(row.event_seq, row.token, "claimed", payload)])
+    schedule.take_turn(session, row.queue, row.project)
     return lease
 
 

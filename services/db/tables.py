@@ -23,11 +23,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     literal_column,
 )
 
 from services.db import append_only
-from services.db.types import CleanText, Document, UtcTime, short_id
+from services.db.types import CleanText, Document, UtcTime, epoch, short_id
 
 metadata = MetaData(
     naming_convention={
@@ -137,27 +138,44 @@ jobs = Table(
     _time_or_null("start_time"),
     _time_or_null("end_time"),
     _time("update_time"),
+    # Code from before these columns leaves them out while an upgrade rolls: its jobs come first, and stay put.
+    Column("is_preemptible", Boolean, nullable=False, server_default=false()),
+    Column("order_time", UtcTime(), nullable=False, server_default=epoch()),
     UniqueConstraint("project", "request_id"),
-    CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
-    CheckConstraint("desired IN ('run', 'cancel')", name="desired"),
+    CheckConstraint("state IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')", name="state"),
+    CheckConstraint("desired IN ('run', 'cancel', 'pause', 'yield')", name="desired"),
     CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="lease"),
-    CheckConstraint("(state IN ('queued', 'running')) = (end_time IS NULL)", name="end"),
+    CheckConstraint("(state IN ('queued', 'running', 'paused')) = (end_time IS NULL)", name="end"),
     Index(None, "project", "create_time", "id"),
+    Index(None, "project", "state", "create_time", "id"),
+    Index(None, "project", "recipe", "state", "create_time", "id"),
 )
 
 IS_QUEUED = jobs.c.state == literal_column("'queued'")
 """Spelled as a literal: a planner matches a partial index only by the constant itself, not by a parameter."""
 IS_RUNNING = jobs.c.state == literal_column("'running'")
-IS_LIVE = jobs.c.state.in_([literal_column("'queued'"), literal_column("'running'")])
+IS_LIVE = jobs.c.state.in_([literal_column("'queued'"), literal_column("'running'"), literal_column("'paused'")])
+"""Not ended: what it needs must stay."""
 
 
 def _partial(name: str, condition: Any, *columns: Any) -> Index:
     return Index(name, *columns, postgresql_where=condition, sqlite_where=condition)
 
 
-_partial("ix_jobs_queued", IS_QUEUED, jobs.c.queue, jobs.c.priority, jobs.c.create_time)
+_partial("ix_jobs_waiting", IS_QUEUED, jobs.c.queue, jobs.c.project, jobs.c.order_time)
+_partial("ix_jobs_busy", IS_RUNNING, jobs.c.queue, jobs.c.project)
 _partial("ix_jobs_running", IS_RUNNING, jobs.c.lease_expire_time)
 _partial("ix_jobs_live_dataset", IS_LIVE, jobs.c.dataset_version_id)
+_partial("ix_jobs_live_project", IS_LIVE, jobs.c.project, jobs.c.state)
+
+turns = Table(
+    "turns",
+    metadata,
+    _text("queue"),
+    _text("project"),
+    _time("claim_time"),
+    PrimaryKeyConstraint("queue", "project"),
+)
 
 attempts = Table(
     "attempts",
@@ -178,6 +196,7 @@ attempts = Table(
     Column("signal", Integer),
     _time("start_time"),
     _time_or_null("end_time"),
+    Column("num_lines", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("job_id", "token"),
     CheckConstraint("(state = 'running') = (end_time IS NULL)", name="end"),
 )

@@ -1,4 +1,4 @@
-"""How a job leaves RUNNING or QUEUED. Each move is one UPDATE with its whole precondition, then its event.
+"""How a job leaves its worker. Each move is one UPDATE with its whole precondition, then its event.
 
 The event follows the UPDATE inside the transaction, so the row lock orders events as commits. Every
 move out of RUNNING closes the attempt's row; every terminal move writes exactly one terminal event.
@@ -14,19 +14,25 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.errors import LeaseLost, PreconditionFailed
 from services.core.states import TERMINAL, AttemptState, FailureReason, JobState
-from services.db import events, fence, job_rows, models
+from services.db import events, fence, models
 from services.db import tables as t
 from services.db.changes import announce
-from services.db.job_records import Failure, Job, Lease, Reaped
+from services.db.job_records import Failure, Lease, Reaped
 from services.db.models import NewModelVersion
+from services.db.schedule import place_now
 from services.db.session import Session
 from services.db.types import now
 
 NO_PROGRESS_LIMIT = 5
 """Uncharged returns to the queue in a row, without a new checkpoint, after which the job fails."""
 
+EVENT_LOG_CHARACTERS = 4096
+"""How much of a trainer's last words goes with the event of its end."""
+
 _RELEASED: dict[str, Any] = {"lease_owner": None, "lease_expire_time": None, "update_time": now()}
 _IS_CANCEL_WANTED = t.jobs.c.desired == "cancel"
+_IS_PAUSE_WANTED = t.jobs.c.desired == "pause"
+_IS_STOP_WANTED = t.jobs.c.desired != "run"
 _NO_PROGRESS = Failure(
     FailureReason.WORKER_LOST,
     f"the job went back to the queue {NO_PROGRESS_LIMIT} times without reaching a new checkpoint; "
@@ -88,14 +94,15 @@ def requeue(
     """Give the job back to the queue, not to be claimed before the delay, and return the state it reached.
 
     CANCELLED where somebody asked it to stop; FAILED where a charged attempt was the last one or where
-    uncharged returns reach NO_PROGRESS_LIMIT; else QUEUED. Safe to call again after DatabaseUnavailable.
+    uncharged returns reach NO_PROGRESS_LIMIT; PAUSED where somebody asked for that; else QUEUED. A return
+    that was asked for counts towards no limit. Safe to call again after DatabaseUnavailable.
 
     Raises:
         LeaseLost: the token is no longer the job's.
     """
     announce(session)
     job = t.jobs.c
-    is_used_up = job.attempt >= job.max_attempts if is_charged else job.no_progress + 1 >= NO_PROGRESS_LIMIT
+    is_used_up = job.attempt >= job.max_attempts if is_charged else _is_stuck(_IS_STOP_WANTED)
     last_failure = failure or _NO_PROGRESS
     values = {
         **_returned(is_used_up, last_failure),
@@ -103,7 +110,7 @@ def requeue(
         "event_seq": job.event_seq + 1,
     }
     if not is_charged:
-        values |= _uncharged()
+        values |= _uncharged(_IS_STOP_WANTED)
     update = sa.update(t.jobs).where(fence.is_held(lease)).values(values)
     row = session.execute(update.returning(job.state, job.event_seq, job.token)).one_or_none()
     if row is None:
@@ -111,7 +118,7 @@ def requeue(
     state = JobState(row.state)
     if state is JobState.FAILED:
         failure = last_failure
-    attempt_state = AttemptState.REQUEUED if state is JobState.QUEUED else AttemptState(state.value)
+    attempt_state = AttemptState(state.value) if state in TERMINAL else AttemptState.REQUEUED
     _close_attempt(session, lease, attempt_state, failure)
     payload = _failure_payload(failure)
     if state is JobState.QUEUED:
@@ -119,33 +126,6 @@ def requeue(
     kind = "requeued" if state is JobState.QUEUED else state.value
     events.write(session, lease.job_id, [(row.event_seq, row.token, kind, payload)])
     return state
-
-
-def cancel(session: Session, project: str, job_id: str, reason: str) -> Job:
-    """Cancel a queued job at once, or ask a running one to stop; a second call and a finished job change nothing.
-
-    Raises:
-        JobNotFound: the project has no such job.
-    """
-    announce(session)
-    job = t.jobs.c
-    update = (
-        sa.update(t.jobs)
-        .where(job.id == job_id, job.project == project, t.IS_LIVE, job.desired == "run")
-        .values(
-            desired="cancel",
-            state=sa.case((t.IS_QUEUED, "cancelled"), else_=job.state),
-            end_time=sa.case((t.IS_QUEUED, now()), else_=sa.null()),
-            update_time=now(),
-            event_seq=job.event_seq + 1,
-        )
-        .returning(job.state, job.event_seq, job.token)
-    )
-    row = session.execute(update).one_or_none()
-    if row is not None:
-        kind = "cancelled" if row.state == "cancelled" else "cancel_requested"
-        events.write(session, job_id, [(row.event_seq, row.token, kind, {"reason": reason})])
-    return job_rows.get(session, project, job_id)
 
 
 def reap(session: Session, *, limit: int, retry_delay_seconds: float = 10.0) -> list[Reaped]:
@@ -167,13 +147,13 @@ def reap(session: Session, *, limit: int, retry_delay_seconds: float = 10.0) -> 
     if not leases:
         return []
     announce(session)
-    is_used_up = job.no_progress + 1 >= NO_PROGRESS_LIMIT
-    is_over = sa.or_(_IS_CANCEL_WANTED, is_used_up)
+    is_used_up = _is_stuck(sa.false())
+    is_last = sa.or_(_IS_CANCEL_WANTED, is_used_up, _IS_PAUSE_WANTED)
     values = {
         **_returned(is_used_up, _NO_PROGRESS),
-        **_uncharged(),
+        **_uncharged(sa.false()),
         "not_before_time": now(sa.cast(job.no_progress, sa.Float) * retry_delay_seconds),
-        "event_seq": job.event_seq + sa.case((is_over, 2), else_=1),
+        "event_seq": job.event_seq + sa.case((is_last, 2), else_=1),
     }
     update = sa.update(t.jobs).where(job.id.in_(leases), is_expired).values(values)
     rows = session.execute(update.returning(job.id, job.project, job.queue, job.token, job.state, job.event_seq)).all()
@@ -193,7 +173,7 @@ def _note_loss(session: Session, row: sa.Row[Any], token: int, worker_id: str) -
 
 
 def _returned(is_used_up: ColumnElement[bool], failure: Failure) -> dict[str, Any]:
-    """Values of a job that leaves its worker: cancelled if wanted, failed if used up, else queued."""
+    """Values of a job that leaves its worker: cancelled if wanted, failed if used up, else paused or queued."""
     is_over = sa.or_(_IS_CANCEL_WANTED, is_used_up)
     is_failed = sa.and_(sa.not_(_IS_CANCEL_WANTED), is_used_up)
     failed = {
@@ -203,18 +183,28 @@ def _returned(is_used_up: ColumnElement[bool], failure: Failure) -> dict[str, An
     return {
         **_RELEASED,
         **failed,
-        "state": sa.case((_IS_CANCEL_WANTED, "cancelled"), (is_used_up, "failed"), else_="queued"),
+        "state": sa.case(
+            (_IS_CANCEL_WANTED, "cancelled"), (is_used_up, "failed"), (_IS_PAUSE_WANTED, "paused"), else_="queued"
+        ),
+        "desired": sa.case((_IS_CANCEL_WANTED, "cancel"), else_="run"),
+        # A job that gave way queues behind the one it gave way to, however long ago it was created.
+        "order_time": sa.case((t.jobs.c.desired == "yield", place_now()), else_=t.jobs.c.order_time),
         "end_time": sa.case((is_over, now()), else_=sa.null()),
         "token": t.jobs.c.token + 1,
         "dispatch_time": None,
     }
 
 
-def _uncharged() -> dict[str, Any]:
+def _is_stuck(is_excused: ColumnElement[bool]) -> ColumnElement[bool]:
+    return sa.and_(sa.not_(is_excused), t.jobs.c.no_progress + 1 >= NO_PROGRESS_LIMIT)
+
+
+def _uncharged(is_excused: ColumnElement[bool]) -> dict[str, Any]:
+    """Values of a job whose attempt does not count; without an excuse it counts as one without progress."""
     job = t.jobs.c
     return {
         "attempt": job.attempt - 1,
-        "no_progress": job.no_progress + 1,
+        "no_progress": job.no_progress + sa.case((is_excused, 0), else_=1),
         "uncharged_restarts": job.uncharged_restarts + 1,
     }
 
@@ -232,7 +222,11 @@ def _failure_values(failure: Failure | None) -> dict[str, Any]:
 def _failure_payload(failure: Failure | None) -> dict[str, Any]:
     if failure is None:
         return {}
-    return {"reason": failure.reason.value, "message": failure.message}
+    payload: dict[str, Any] = {"reason": failure.reason.value, "message": failure.message}
+    ended_by = {"exit_code": failure.exit_code, "signal": failure.signal}
+    payload |= {name: value for name, value in ended_by.items() if value is not None}
+    # The job's row keeps all of the last one; of attempts that were tried again this is what stays.
+    return payload | ({"log_tail": failure.log_tail[-EVENT_LOG_CHARACTERS:]} if failure.log_tail else {})
 
 
 def _close_attempt(session: Session, lease: Lease, state: AttemptState, failure: Failure | None) -> None:
@@ -283,4 +277,9 @@ def _state_reached_before(session: Session, lease: Lease) -> JobState:
     # `requeue` raises the token whatever state it reaches, which tells its ends from those of `finish`.
     if not is_raised or outcome not in reached:
         raise LeaseLost
+    is_paused = sa.select(t.jobs.c.id).where(
+        t.jobs.c.id == lease.job_id, t.jobs.c.token == lease.token + 1, t.jobs.c.state == "paused"
+    )
+    if session.execute(is_paused).one_or_none() is not None:
+        return JobState.PAUSED
     return reached[outcome]

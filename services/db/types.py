@@ -129,3 +129,44 @@ def _now_elsewhere(element: now, compiler: SQLCompiler, **kw: Any) -> str:
 def _now_on_postgresql(element: now, compiler: SQLCompiler, **kw: Any) -> str:
     offset = compiler.process(element.clauses, **kw)
     return f"(clock_timestamp() + make_interval(secs => {offset}))" if offset else "clock_timestamp()"
+
+
+class later(FunctionElement[datetime]):  # noqa: N801 - reads as a function, as `now` does
+    """A time so many seconds after another, both expressions of the database."""
+
+    type = UtcTime()
+    inherit_cache = True
+    name = "later"
+
+    def __init__(self, time: ColumnElement[Any], seconds: ColumnElement[Any]) -> None:
+        super().__init__(time, seconds)
+
+
+@compiles(later)
+def _later_elsewhere(element: later, compiler: SQLCompiler, **kw: Any) -> str:
+    time, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({time} + {seconds})"
+
+
+@compiles(later, "postgresql")
+def _later_on_postgresql(element: later, compiler: SQLCompiler, **kw: Any) -> str:
+    time, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({time} + make_interval(secs => {seconds}))"
+
+
+class epoch(FunctionElement[datetime]):  # noqa: N801 - a constant of the database, as `now` is its clock
+    """The first moment of 1970: before every other time."""
+
+    type = UtcTime()
+    inherit_cache = True
+    name = "epoch"
+
+
+@compiles(epoch)
+def _epoch_elsewhere(element: epoch, compiler: SQLCompiler, **kw: Any) -> str:
+    return "0.0"
+
+
+@compiles(epoch, "postgresql")
+def _epoch_on_postgresql(element: epoch, compiler: SQLCompiler, **kw: Any) -> str:
+    return "'1970-01-01 00:00:00+00'::timestamptz"

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from services.core.errors import ServerStopping
+from services.db import audit
+from services.db.audit import AuditLine, Pending
 from services.db.database import Database
 from services.db.session import Session
 
@@ -42,16 +44,17 @@ class Work:
         """Run `function` with a reading session."""
         return await self._loop.run_in_executor(self._readers, self._read, function)
 
-    async def write(self, function: Callable[[Session], T]) -> T:
-        """Run `function` in a transaction and return once it is committed.
+    async def write(self, function: Callable[[Session], T], *, made: Callable[[T], str] | None = None) -> T:
+        """Run `function` in a transaction and return once it is committed, with the audit line of the running call.
 
-        It may run twice, the first time rolled back. A caller that is cancelled does not undo it.
+        It may run twice, the first time rolled back. A caller that is cancelled does not undo it. `made` names
+        the resource that the function made, for the audit log.
 
         Raises:
             ServerStopping: the server drains.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._writer.submit(function, future)
+        self._writer.submit(function, future, _Audited.of_call(made))
         return await future
 
     def close(self) -> None:
@@ -94,6 +97,25 @@ class _Write:
 
     function: Callable[[Session], Any]
     future: AnyFuture
+    audited: _Audited | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Audited:
+    """The audit line of the call that a write belongs to, and what names its result."""
+
+    pending: Pending
+    made: Callable[[Any], str] | None
+
+    @classmethod
+    def of_call(cls, made: Callable[[Any], str] | None) -> _Audited | None:
+        pending = audit.pending.get()
+        return None if pending is None or pending.is_stored else cls(pending, made)
+
+    def line(self, result: Any) -> AuditLine:
+        if self.made is not None:
+            self.pending.line.resource = self.made(result)
+        return self.pending.line
 
 
 class GroupWriter:
@@ -108,7 +130,7 @@ class GroupWriter:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, function: Callable[[Session], Any], future: AnyFuture) -> None:
+    def submit(self, function: Callable[[Session], Any], future: AnyFuture, audited: _Audited | None = None) -> None:
         """Queue `function`; its outcome is delivered after its commit. One cancelled before it began is left out.
 
         Raises:
@@ -116,7 +138,7 @@ class GroupWriter:
         """
         if self._is_closed:
             raise ServerStopping
-        self._waiting.put(_Write(function, future))
+        self._waiting.put(_Write(function, future, audited))
 
     def close(self) -> None:
         """Commit what waits and end the threads."""
@@ -151,8 +173,13 @@ class GroupWriter:
         try:
             with self._database.write() as session:
                 results = [write.function(session) for write in group]
+                audited = [(write.audited, result) for write, result in zip(group, results, strict=True)]
+                audit.write(session, [one.line(result) for one, result in audited if one is not None])
         except BaseException as err:  # noqa: BLE001 - belongs to whoever waits for it
             if len(group) == 1:
                 return [Outcome(group[0].future, error=err)]
             return [outcome for write in group for outcome in self._commit([write])]
+        for write in group:
+            if write.audited is not None:
+                write.audited.pending.is_stored = True
         return [Outcome(write.future, result) for write, result in zip(group, results, strict=True)]

@@ -74,10 +74,19 @@ def heartbeat(session: Session, info: WorkerInfo) -> None:
     session.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
 
 
-def list_workers(session: Session, *, alive_seconds: float = 60.0) -> list[Worker]:
-    """Return every known worker by id; alive are those heard of within `alive_seconds`."""
+def leave(session: Session, *, worker_id: str, boot_id: str, pid: int) -> bool:
+    """Drop a worker that ends in order, and return whether it was there; another process of its name stays."""
+    mine = t.workers.c
+    gone = sa.delete(t.workers).where(mine.id == worker_id, mine.boot_id == boot_id, mine.pid == pid)
+    return session.execute(gone.returning(mine.id)).one_or_none() is not None
+
+
+def list_workers(session: Session, *, alive_seconds: float = 60.0, known_seconds: float | None = None) -> list[Worker]:
+    """Return the workers heard of within `known_seconds`, or ever, by id; alive are those within `alive_seconds`."""
     is_alive = (t.workers.c.heartbeat_time > now(-alive_seconds)).label("is_alive")
     query = sa.select(t.workers, is_alive).order_by(t.workers.c.id)
+    if known_seconds is not None:
+        query = query.where(t.workers.c.heartbeat_time > now(-known_seconds))
     found = []
     for row in session.execute(query):
         values = dict(row._mapping)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from services.core import names
 from services.core.errors import PreconditionFailed
 from services.core.ids import new_id
 from services.db import deployments, models
@@ -56,7 +57,7 @@ class DeploymentManager:
             )
             return deployments.insert(session, new)[0]
 
-        return await self._work.write(write)
+        return await self._work.write(write, made=lambda one: names.deployment(one.project, one.deployment_id))
 
     async def update(self, project: str, deployment_id: str, *, wanted: Wanted | None, workers: int) -> Deployment:
         """Ask for another version or number of workers; None and 0 keep what is.

@@ -142,6 +142,10 @@ def _fill_failure(failure: pb.Failure, payload: Payload) -> None:
     reason = f"FAILURE_REASON_{payload.get('reason', '')}"
     failure.reason = enum_value(pb.FailureReason, reason, default=pb.FAILURE_REASON_INTERNAL)
     failure.message = str(payload.get("message", ""))
+    failure.log_tail = str(payload.get("log_tail") or "")
+    for name in ("exit_code", "signal"):
+        if isinstance(payload.get(name), int):
+            setattr(failure, name, payload[name])
 
 
 def _fill_numbers(target: Any, values: Any) -> None:

@@ -11,18 +11,22 @@ from services.core import names
 from services.core.errors import DatasetNotFound, RequestInvalid, Violation
 from services.core.ids import new_id
 from services.core.states import JobState
-from services.db import artifacts, checkpoints, datasets, jobs
+from services.db import artifacts, checkpoints, datasets, jobs, quotas
 from services.db.artifacts import Artifact
 from services.db.checkpoints import Checkpoint
 from services.db.datasets import DatasetVersion
 from services.db.jobs import Event, Job, NewJob
 from services.db.session import Session
 from services.db.work import Work
-from services.jobs.request import Checked, JobRequest, check
+from services.identity.room import Room
+from services.jobs.request import Checked, JobRequest, check, queue_of
 from services.jobs.watch import EventHub
 from services.recipes.manager import Recipe, RecipeManager
 from services.rpc.paging import Page, PageRequest, by_time
 from workers.families.config import RecipeConfig
+
+# Others may have none: faces have people, and what is generated needs no names.
+_CLASS_FAMILIES = frozenset({"detection", "classification", "segmentation"})
 
 
 class JobManager:
@@ -30,6 +34,7 @@ class JobManager:
 
     def __init__(self, work: Work, recipes: RecipeManager, hub: EventHub) -> None:
         self._work = work
+        self._room = Room(work)
         self._recipes = recipes
         self._hub = hub
 
@@ -39,6 +44,7 @@ class JobManager:
         Raises:
             RequestInvalid: everything wrong with the request.
             IdempotencyConflict: the request_id was used for another request.
+            QuotaExceeded: the project has too many jobs waiting, or no bytes left.
         """
         checked = check(request, self._recipes)
         if checked.violations or checked.recipe is None or checked.config is None:
@@ -46,7 +52,18 @@ class JobManager:
             raise RequestInvalid(violations=[*checked.violations, *found])
         recipe, config, sha256 = checked.recipe, checked.config, request.sha256()
         new = _new_job(request, sha256, config)
-        return await self._work.write(lambda session: _insert(session, request, new, checked, recipe))
+        full = await self._room.refusal(new.project)
+
+        def write(session: Session) -> Job:
+            job, is_new = _insert(session, request, new, checked, recipe)
+            # A repetition of a request that was stored is no further job, and asks for no quota.
+            if is_new and full is not None:
+                raise full
+            if is_new:
+                quotas.check_queued(session, new.project)
+            return job
+
+        return await self._work.write(write, made=lambda job: names.job(job.project, job.id))
 
     async def get(self, project: str, job_id: str) -> Job:
         return await self._work.read(lambda session: jobs.get(session, project, job_id))
@@ -99,20 +116,20 @@ class JobManager:
         return paging.cut(await self._work.read(read), by_time)
 
 
-def _insert(session: Session, request: JobRequest, new: NewJob, checked: Checked, recipe: Recipe) -> Job:
+def _insert(session: Session, request: JobRequest, new: NewJob, checked: Checked, recipe: Recipe) -> tuple[Job, bool]:
     try:
         version = _find_dataset(session, request, checked)
     except DatasetNotFound as err:
         # A repetition must find its job even after the dataset went; the store looks before it refuses.
         try:
-            return jobs.insert(session, new)[0]
+            return jobs.insert(session, new)
         except DatasetNotFound:
             raise RequestInvalid(violations=[_unknown_dataset(session, request, checked)]) from err
     if violations := _suitability(version, recipe):
         raise RequestInvalid(violations=violations)
     dataset = {"name": request.dataset, "version_id": version.id}
     new = replace(new, dataset_version_id=version.id, spec={**new.spec, "dataset": dataset})
-    return jobs.insert(session, new)[0]
+    return jobs.insert(session, new)
 
 
 def _new_job(request: JobRequest, sha256: str, config: RecipeConfig) -> NewJob:
@@ -133,7 +150,7 @@ def _new_job(request: JobRequest, sha256: str, config: RecipeConfig) -> NewJob:
         preset=request.preset,
         dataset_version_id="",
         spec=spec,
-        queue=f"train.{request.resource_class}",
+        queue=queue_of(request),
         model_id=request.model_id,
         priority=request.priority,
         max_attempts=request.max_attempts,
@@ -173,11 +190,11 @@ def _unknown_dataset(session: Session, request: JobRequest, checked: Checked) ->
 
 
 def _suitability(version: DatasetVersion, recipe: Recipe) -> list[Violation]:
-    if version.family != recipe.family:
-        text = f"holds {version.family} data, but {recipe.id} needs {recipe.family}"
+    if version.family not in recipe.dataset_families:
+        text = f"holds {version.family} data, but {recipe.id} needs {' or '.join(recipe.dataset_families)}"
         return [Violation("dataset", text)]
-    if not version.classes:
+    if version.family in _CLASS_FAMILIES and not version.classes:
         return [Violation("dataset", "has no classes to learn")]
-    if not version.counts.get("train", {}).get("images"):
-        return [Violation("dataset", "has no images in its split 'train'")]
+    if not any(version.counts.get("train", {}).values()):
+        return [Violation("dataset", "has nothing in its split 'train'")]
     return []

@@ -15,7 +15,7 @@ from services.recipes.manager import Recipe, RecipeManager
 from workers.families.config import RecipeConfig
 
 RESOURCE_CLASSES = ("cpu", "gpu")
-MAX_PROCESSES = 1
+MAX_PROCESSES = 64
 DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_PRESET = "full"
 _LABEL_KEY = re.compile(r"[a-z0-9](?:[a-z0-9_./-]{0,61}[a-z0-9])?")
@@ -78,8 +78,22 @@ def check(request: JobRequest, recipes: RecipeManager) -> Checked:
     if config is not None and config.runtime.device == "cuda" and request.resource_class != "gpu":
         text = "'cuda' needs a worker with a GPU: set resources.resource_class to GPU, or the device to 'auto'"
         violations.append(Violation("config.runtime.device", text))
+    if config is not None and config.max_processes() < request.processes <= MAX_PROCESSES:
+        violations.append(Violation("resources.processes", _too_many(request, config.max_processes())))
     dataset_id = _check_dataset_name(request, violations)
     return Checked(violations, recipe, config, dataset_id)
+
+
+def _too_many(request: JobRequest, most: int) -> str:
+    if most == 1:
+        return f"must be 1: {request.recipe} trains in one process"
+    return f"are {request.processes}, which cannot share a batch of {most}: raise data.batch_size or ask for fewer"
+
+
+def queue_of(request: JobRequest) -> str:
+    """Return the queue whose workers have what a job needs; on a CPU processes share one worker's cores."""
+    queue = f"train.{request.resource_class}"
+    return f"{queue}.x{request.processes}" if request.resource_class == "gpu" and request.processes > 1 else queue
 
 
 def _check_dataset_name(request: JobRequest, violations: list[Violation]) -> str | None:
@@ -100,7 +114,7 @@ def _check_shape(request: JobRequest) -> list[Violation]:
     if request.resource_class not in RESOURCE_CLASSES:
         found.append(Violation("resources.resource_class", "is no known class; use CPU or GPU"))
     if not 1 <= request.processes <= MAX_PROCESSES:
-        text = f"must be 1, not {request.processes}: a job trains in one process"
+        text = f"must be from 1 to {MAX_PROCESSES}, not {request.processes}"
         found.append(Violation("resources.processes", text))
     if not names.SLUG.fullmatch(request.model_id):
         found.append(Violation("model_id", f"{request.model_id!r} is not a valid id: {names.SLUG_RULE}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from services.core import names
 from services.core.errors import IdempotencyConflict, ModelNotFound
 from services.core.ids import new_id
 from services.core.states import ArchiveState
@@ -77,7 +78,9 @@ class ModelManager:
             archives.ensure(session, version.id, self._target)
             return version
 
-        return await self._work.write(write)
+        return await self._work.write(
+            write, made=lambda version: names.model_version(version.project, version.model_id, version.version)
+        )
 
     async def get(self, project: str, model_id: str, version: int | None) -> VersionDetails:
         """Return a version, the newest where none is named."""

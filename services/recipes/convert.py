@@ -20,6 +20,7 @@ def recipe_to_proto(recipe: Recipe) -> pb.Recipe:
         name=names.recipe(recipe.id),
         recipe_id=recipe.id,
         family=recipe.family,
+        dataset_families=recipe.dataset_families,
         description=recipe.summary,
         presets=presets,
         config_schema_json=recipe.schema_json,
@@ -33,6 +34,7 @@ def summary_to_proto(recipe: Recipe) -> pb.Recipe:
         name=names.recipe(recipe.id),
         recipe_id=recipe.id,
         family=recipe.family,
+        dataset_families=recipe.dataset_families,
         description=recipe.summary,
         presets=presets,
     )

@@ -23,6 +23,7 @@ class Recipe:
     def __init__(self, recipe_id: str, entry: Entry) -> None:
         self.id = recipe_id
         self.family = family_of(recipe_id)
+        self.dataset_families = entry.datasets or (self.family,)
         self.summary = entry.summary
         self._entry = entry
 

@@ -27,7 +27,8 @@ class Errors:
         except PlatformError as err:
             if err.code is Code.INTERNAL:
                 log.exception("rpc_failed", method=call.method, reason=err.reason)
-            elif err.retryable:
+            elif err.retryable and err.code is not Code.RESOURCE_EXHAUSTED:
+                # A line for each refused call of a flood would be a flood of its own; the metrics count them.
                 log.warning("rpc_unavailable", method=call.method, reason=err.reason, error=str(err))
             status = status_of(err, request_id=call.request_id)
         except Exception:

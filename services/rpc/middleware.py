@@ -6,6 +6,7 @@ writes to the context, so that a middleware is the same for all kinds of calls.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from services.core.errors import RequestInvalid
+from services.core.errors import ReaderTooSlow, RequestInvalid
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -33,6 +34,8 @@ class Call:
     is_unary: bool
     """One request and one response."""
     context: Context
+    request: Any
+    """The message, or the stream of them; a middleware may put another in its place."""
     request_id: str = ""
 
 
@@ -46,8 +49,9 @@ class Middleware(Protocol):
 class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Runs every call through the middlewares, the first of them outermost."""
 
-    def __init__(self, middlewares: Sequence[Middleware]) -> None:
+    def __init__(self, middlewares: Sequence[Middleware], *, write_patience_seconds: float = 60.0) -> None:
         self._middlewares = tuple(reversed(middlewares))
+        self._write_patience = write_patience_seconds
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -81,13 +85,15 @@ class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
 
     def _single(self, method: str, behaviour: Any, is_unary: bool) -> Any:
         async def handle(request: Any, context: Context) -> Any:
-            return await self._run(Call(method, is_unary, context), partial(_answer, behaviour, request, context))
+            call = Call(method, is_unary, context, _checked_any(request))
+            return await self._run(call, partial(_answer, behaviour, call))
 
         return handle
 
     def _streaming(self, method: str, behaviour: Any) -> Any:
         async def handle(request: Any, context: Context) -> None:
-            await self._run(Call(method, False, context), partial(_pump, behaviour, request, context))
+            call = Call(method, False, context, _checked_any(request))
+            await self._run(call, partial(_pump, behaviour, call, self._write_patience))
 
         return handle
 
@@ -122,21 +128,33 @@ async def _checked_stream(requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
 
 
 def _checked_any(request: Any) -> Any:
-    return _checked_stream(request) if isinstance(request, AsyncIterable) else _checked(request)
+    return _checked_stream(request) if isinstance(request, AsyncIterable) else request
 
 
-async def _answer(behaviour: Behaviour, request: Any, context: Context) -> Any:
-    return await behaviour(_checked_any(request), context)
+async def _answer(behaviour: Behaviour, call: Call) -> Any:
+    return await behaviour(_checked(call.request), call.context)
 
 
-async def _pump(behaviour: Behaviour, request: Any, context: Context) -> None:
-    responses = behaviour(_checked_any(request), context)
+async def _pump(behaviour: Behaviour, call: Call, patience_seconds: float) -> None:
+    responses = behaviour(_checked(call.request), call.context)
     if inspect.isawaitable(responses):
         await responses
         return
     try:
         async for response in responses:
-            await context.write(response)
+            await _write(call.context, response, patience_seconds)
     finally:
         # A client that went away raises out of `write`; the generator must still run its own `finally`.
         await responses.aclose()
+
+
+async def _write(context: Context, response: Any, patience_seconds: float) -> None:
+    """Send one message; it waits while the reader takes nothing, and that is bounded."""
+    limit = asyncio.timeout(patience_seconds)
+    try:
+        async with limit:
+            await context.write(response)
+    except TimeoutError as err:
+        if limit.expired():
+            raise ReaderTooSlow from err
+        raise

@@ -18,6 +18,7 @@ from services.core.errors import (
     Code,
     DatabaseUnavailable,
     PlatformError,
+    RateExceeded,
     StoreUnavailable,
     Violation,
 )
@@ -36,6 +37,8 @@ CODES: dict[Code, grpc.StatusCode] = {
     Code.FAILED_PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
     Code.ABORTED: grpc.StatusCode.ABORTED,
     Code.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Code.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Code.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Code.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
     Code.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -54,7 +57,7 @@ def status_of(error: PlatformError, *, request_id: str) -> status_pb2.Status:
     if error.violations:
         details.append(_bad_request(error.violations))
     if error.retryable:
-        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_SECONDS)))
+        details.append(error_details_pb2.RetryInfo(retry_delay=_retry_delay(error)))
     return _status(error.code, _public_message(error), details)
 
 
@@ -71,6 +74,12 @@ def _public_message(error: PlatformError) -> str:
     if error.code is Code.INTERNAL or isinstance(error, _OPAQUE):
         return inspect.getdoc(type(error)) or ""
     return _cut(str(error), MAX_MESSAGE_LENGTH)
+
+
+def _retry_delay(error: PlatformError) -> duration_pb2.Duration:
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(round(1000 * (error.retry_seconds if isinstance(error, RateExceeded) else RETRY_SECONDS)))
+    return delay
 
 
 def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequest:

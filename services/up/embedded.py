@@ -12,6 +12,7 @@ from pathlib import Path
 
 from services.core.clock import Deadline
 from services.core.settings import Settings
+from services.identity.bootstrap import LOCAL_FILE
 from services.up import endpoints
 from services.up.display import Display, describe_death, describe_ready
 from services.up.endpoints import Endpoints, PartStatus
@@ -115,7 +116,7 @@ def _migrate(plan: Plan, state_dir: Path) -> None:
     log_path = log_dir(state_dir) / "migrate.log"
     with log_path.open("wb") as log:
         done = subprocess.run(
-            [sys.executable, "-m", "services.up.migrate"],
+            [sys.executable, "-m", "services.up.migrate", "--local-token", str(state_dir / LOCAL_FILE)],
             env=dict(plan.env),
             stdin=subprocess.DEVNULL,
             stdout=log,

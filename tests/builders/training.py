@@ -89,6 +89,7 @@ def attempt(
     recipe: str = "toy/patterns",
     catalog: Mapping[str, Entry] = TOY_CATALOG,
     dataset_dir: Path = Path(),
+    micro_batches: int = 1,
 ) -> Outcome:
     """Train in this process; an error is returned in the outcome."""
     number = len(list(directory.glob("attempt-*"))) + 1
@@ -101,6 +102,7 @@ def attempt(
         config=dict(config),
         dataset_dir=dataset_dir,
         resume_dir=resume_dir,
+        micro_batches=micro_batches,
         cache_dir=directory / "cache",
         spool_dir=spool_dir,
     )

@@ -87,7 +87,7 @@ _SERVICE_MONITOR = _object(
     endpoints=_list(_object("port interval", port=_TEXT, interval=_SECONDS)),
     jobLabel=_TEXT,
 )
-_RULE = _object(
+_ALERT = _object(
     "alert expr labels annotations",
     optional="for",
     alert={"type": "string", "pattern": "^Trainyard[A-Za-z]+$"},
@@ -96,6 +96,8 @@ _RULE = _object(
     annotations=_object("summary", summary=_TEXT),
     **{"for": _SECONDS},
 )
+_RECORD = _object("record expr", record={"type": "string", "pattern": "^trainyard:[a-z_]+:[a-z0-9_]+$"}, expr=_TEXT)
+_RULE: Schema = {"if": {"required": ["alert"]}, "then": _ALERT, "else": _RECORD}
 _PROMETHEUS_RULE = _object("groups", groups=_list(_object("name rules", name=_TEXT, rules=_list(_RULE))))
 _LISTENER = _object(
     "name protocol port tls allowedRoutes",

@@ -101,6 +101,7 @@ class Checkpointing:
             "window": self._log.window.to_json(),
             "history": self._log.history.curves,
             "trained_seconds": self._trained_seconds(),
+            "metric": self._evaluation.metric_at(self._training.state.step),
             "metrics": self._evaluation.metrics if self._evaluation.step == self._training.state.step else {},
         }
         return train_state.capture(self._training.state, extra=self._identity | extra)
@@ -126,4 +127,6 @@ def environment(training: Training) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": device_name(training.placement.device),
         "threads": torch.get_num_threads(),
+        # Left out by those made before there could be more than one.
+        "processes": None if training.parallel.crew.is_alone else training.parallel.crew.size,
     }

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import nn
+
+_IS_HELD = ContextVar("is_held", default=False)
 
 
 def average_of(module: nn.Module) -> nn.Module:
@@ -16,8 +21,20 @@ def average_of(module: nn.Module) -> nn.Module:
 @torch.no_grad()
 def update(average: nn.Module, module: nn.Module, *, decay: float) -> None:
     """Move an average towards the module's weights, and take over its buffers, such as running means."""
+    if _IS_HELD.get():
+        return
     averaged: list[torch.Tensor] = list(average.parameters())
     current: list[torch.Tensor] = list(module.parameters())
     torch._foreach_lerp_(averaged, current, 1.0 - decay)
     for kept, buffer in zip(average.buffers(), module.buffers(), strict=True):
         kept.copy_(buffer)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Keep every average as it is: an update made of parts of a batch counts once."""
+    token = _IS_HELD.set(True)
+    try:
+        yield
+    finally:
+        _IS_HELD.reset(token)

@@ -27,7 +27,7 @@ class Evaluation:
     def evaluate(self) -> None:
         step = self._training.state.step
         with self._log.pause(), self._training.aside("evaluating"):
-            metrics = self._training.recipe.evaluate(self._training.state, self._training.placement)
+            metrics = self._training.recipe.evaluate(self._training.state, self._training.own_placement)
         self.metrics, self.step = {name: float(value) for name, value in metrics.items()}, step
         self._log.add_figures(self.metrics)
         self._training.frames.write(FrameKind.EVAL, step=step, metrics=self.metrics)
@@ -54,7 +54,7 @@ class Sampling:
     def sample(self) -> None:
         step = self._training.state.step
         with self._log.pause(), self._training.aside("evaluating", "samples"):
-            pictures = self._training.recipe.sample(self._training.state, self._training.placement)
+            pictures = self._training.recipe.sample(self._training.state, self._training.own_placement)
         for picture in pictures:
             name = f"{picture.name}-{step:010d}.png"
             self._artifacts.save(name, picture.png, kind="samples", content_type="image/png", step=step)

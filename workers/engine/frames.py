@@ -46,7 +46,7 @@ class FrameKind(enum.StrEnum):
     FINAL = "final"
     """reason (completed, stopped, timeout), step, metrics, bundle_dir"""
     FAILURE = "failure"
-    """reason (a FailureReason), message, traceback, step"""
+    """reason (a FailureReason), message, traceback, step, micro_batches (for the next attempt, or null), is_loader"""
 
 
 class FrameInvalid(ValueError):

@@ -17,6 +17,16 @@ from workers.engine.stop import StopSignal
 from workers.engine.training import Training
 
 
+class Follower:
+    """The hooks of a process that trains along: what there is to decide, save and tell, the leader does."""
+
+    def should_stop(self) -> StopReason | None:
+        return None
+
+    def after_step(self, scalars: Mapping[str, Tensor]) -> None:
+        pass
+
+
 class Hooks:
     """The hooks of one attempt."""
 

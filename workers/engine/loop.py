@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from workers.engine import microbatch
 from workers.engine.training import Training
 
 
@@ -29,12 +30,18 @@ class LoopHooks(Protocol):
 
 def train(training: Training, batches: Iterator[Any], hooks: LoopHooks) -> StopReason:
     """Advance the state to its last step, or stop early; it can be checkpointed at every return."""
-    recipe, state, placement = training.recipe, training.state, training.placement
+    state, parallel = training.state, training.parallel
     while state.step < training.total_steps:
-        if (reason := hooks.should_stop()) is not None:
+        if (reason := _agreed(training, hooks.should_stop())) is not None:
             return reason
-        batch = recipe.to_device(next(batches), placement)
-        scalars = recipe.train_step(state, batch, placement)
+        parallel.begin_step(state.step)
+        scalars = parallel.mean(microbatch.step(training, next(batches)))
         state.step += 1
         hooks.after_step(scalars)
     return StopReason.COMPLETED
+
+
+def _agreed(training: Training, reason: StopReason | None) -> StopReason | None:
+    """Return the leader's reason, so that all processes stop before the same step."""
+    reasons = (None, *StopReason)
+    return reasons[training.parallel.crew.agree(reasons.index(reason))]

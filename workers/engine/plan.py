@@ -29,6 +29,8 @@ class TrainPlan(_Plan):
     attempt: int = Field(ge=1)
     token: int = Field(ge=0)
     resume_dir: Path | None = Field(None, description="A verified checkpoint to go on from.")
+    micro_batches: int = Field(1, ge=1, description="Parts each batch is trained in: more after a lack of memory.")
+    loader_workers: int | None = Field(None, ge=0, description="Loader processes instead of the config's; same bits.")
     cache_dir: Path = Field(description="Survives attempts: decisions of the precision probe.")
     spool_dir: Path = Field(description="Where checkpoints, artifacts and the bundle of this attempt are left.")
 

@@ -6,22 +6,25 @@ Errors leave as exceptions that carry `step`; the process's entry turns them int
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from services.core.errors import RequestInvalid, Violation
-from workers.engine import curves, loop, placement, rng
+from workers.engine import curves, loop, microbatch, placement, rng
 from workers.engine import state as train_state
 from workers.engine.bundle import write_bundle
 from workers.engine.checkpointing import environment
+from workers.engine.crew import ALONE, Crew
 from workers.engine.data import open_batches
-from workers.engine.errors import CheckpointMismatch
+from workers.engine.errors import CheckpointMismatch, ConfigUnbuildable, is_out_of_memory
 from workers.engine.frames import FrameKind, FrameWriter
-from workers.engine.hooks import Hooks
+from workers.engine.hooks import Follower, Hooks
+from workers.engine.parallel import Parallel
+from workers.engine.parts import part_of
 from workers.engine.placement import Decision
 from workers.engine.plan import PackagePlan, TrainPlan
 from workers.engine.probe import ProbeCache, cache_key, cached_probe, probe
@@ -46,6 +49,7 @@ class _Setup:
     source: BatchSource[Any]
     device: torch.device
     stored: train_state.Stored | None
+    parallel: Parallel
 
     @property
     def config(self) -> RecipeConfig:
@@ -59,8 +63,11 @@ def train(
     stop: StopSignal,
     *,
     catalog: Mapping[str, Entry] = CATALOG,
+    crew: Crew = ALONE,
 ) -> None:
     """Carry one attempt to its end, to a request to stop, or to its time limit; ends with a final frame.
+
+    Every process of a crew calls this; all but the leader write nothing, and return when training is over.
 
     Raises:
         NonFiniteLoss: the loss or a weight is no longer finite; the last good checkpoint stays.
@@ -72,12 +79,17 @@ def train(
     runtime = recipe.config.runtime
     device = placement.device_of(runtime, plan.device)
     with process_settings(threads=plan.threads, deterministic=runtime.deterministic):
-        setup = _Setup(plan, frames, recipe, recipe.train_batches(), device, _read_checkpoint(plan, recipe))
+        source = recipe.train_batches()
+        parallel = Parallel(crew, batch_size=source.batch_size, seed=runtime.seed)
+        setup = _Setup(plan, frames, recipe, source, device, _read_checkpoint(plan, recipe), parallel)
         decision = _decide(setup, stop)
         frames.write(FrameKind.PRECISION, **decision.to_json())
         training = _build(setup, decision)
         with _errors_carry_step(training.state):
-            _run(training, stop, setup.stored)
+            if crew.is_leader:
+                _run(training, stop, setup.stored)
+            else:
+                _follow(training)
 
 
 def package_checkpoint(
@@ -126,37 +138,46 @@ def _decide(setup: _Setup, stop: StopSignal) -> Decision:
     if setup.config.limits.max_steps < PROBE_PAYS_STEPS:
         return placement.default(runtime)
 
+    crew, source = setup.parallel.crew, part_of(setup.source, setup.parallel)
+
     def run() -> Decision:
         _announce(setup.frames, "probing")
-        return probe(setup.recipe, setup.source, device=setup.device, is_compiled=runtime.compile, stop=stop)
+        return probe(setup.recipe, source, device=setup.device, is_compiled=runtime.compile, stop=stop)
 
-    key = cache_key(setup.plan.recipe, setup.config, batch_size=setup.source.batch_size, device=setup.device)
-    return cached_probe(ProbeCache(setup.plan.cache_dir), key, run)
+    def find() -> Decision:
+        key = cache_key(setup.plan.recipe, setup.config, batch_size=source.batch_size, device=setup.device)
+        return cached_probe(ProbeCache(setup.plan.cache_dir), key, run)
+
+    if crew.is_alone:
+        return find()
+    # Times differ from process to process, and the way to compute must not.
+    told = crew.tell(asdict(find()) if crew.is_leader else None)
+    return Decision.from_json(told, source=told["source"])
 
 
 def _build(setup: _Setup, decision: Decision) -> Training:
     _announce(setup.frames, "building")
     where = decision.placement(setup.device, is_compiled=setup.config.runtime.compile)
     rng.seed_all(setup.config.runtime.seed)
-    state = setup.recipe.build(where)
-    training = Training(setup.plan, setup.recipe, setup.source, decision, where, state, setup.frames)
+    with _buildable():
+        state = setup.recipe.build(where)
+    if not setup.parallel.crew.is_alone:
+        where = replace(where, mean_count=setup.parallel.mean_count)
+    training = Training(setup.plan, setup.recipe, setup.source, decision, where, state, setup.frames, setup.parallel)
+    if (text := microbatch.warn_of_parts(training)) is not None:
+        setup.frames.write(FrameKind.LOG, level="warning", text=text)
     if setup.stored is not None:
         train_state.restore(state, setup.stored)
         _warn_of_changes(training, setup.stored.document["environment"])
+    setup.parallel.join(state)
     return training
 
 
 def _run(training: Training, stop: StopSignal, stored: train_state.Stored | None) -> None:
     state, frames = training.state, training.frames
     hooks = Hooks(training, stop, resumed=stored.document if stored is not None else None)
-    batches = open_batches(
-        training.source,
-        first_step=state.step,
-        total_steps=training.total_steps,
-        num_workers=training.config.runtime.loader_workers,
-    )
     try:
-        with batches as iterator:
+        with _batches(training) as iterator:
             if stored is not None:
                 train_state.restore_rng(stored)
             _announce(frames, "training")
@@ -168,6 +189,20 @@ def _run(training: Training, stop: StopSignal, stored: train_state.Stored | None
     if reason is loop.StopReason.COMPLETED:
         bundle_dir = str(_export(training, hooks))
     _finish(frames, reason=reason.value, state=state, metrics=hooks.evaluation.metrics, bundle_dir=bundle_dir)
+
+
+def _follow(training: Training) -> None:
+    with _batches(training) as iterator:
+        loop.train(training, iterator, Follower())
+
+
+def _batches(training: Training) -> AbstractContextManager[Iterator[Any]]:
+    return open_batches(
+        part_of(training.source, training.parallel),
+        first_step=training.state.step,
+        total_steps=training.total_steps,
+        num_workers=_loader_workers(training),
+    )
 
 
 def _export(training: Training, hooks: Hooks) -> Path:
@@ -210,6 +245,23 @@ def _finish(
 
 def _announce(frames: FrameWriter, phase: str) -> None:
     frames.write(FrameKind.PHASE, phase=phase, detail="")
+
+
+def _loader_workers(training: Training) -> int:
+    fewer = training.plan.loader_workers
+    return training.config.runtime.loader_workers if fewer is None else fewer
+
+
+@contextmanager
+def _buildable() -> Iterator[None]:
+    """Tell a config that makes no network from a bug: it fails the same way each time, so nobody should retry it."""
+    try:
+        yield
+    except (AssertionError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as err:
+        if is_out_of_memory(err) or "CUDA error" in str(err):
+            raise
+        text = f"the networks cannot be built from this config: {type(err).__name__}: {err}; change the model's fields"
+        raise ConfigUnbuildable(text) from err
 
 
 @contextmanager

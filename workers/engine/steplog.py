@@ -30,7 +30,7 @@ class StepLog:
         self._static_bytes = memory.static_estimate_bytes(training.state)
         self._is_first = True
         self._told_at = training.clock()
-        name = f"events.out.tfevents.{training.plan.attempt:05d}.{training.plan.job_id}"
+        name = f"events.out.tfevents.{training.plan.token:05d}.{training.plan.job_id}"
         self._events = EventFile(training.plan.spool_dir / "tensorboard" / name)
 
     def after_step(self, scalars: Mapping[str, Tensor]) -> None:
@@ -61,7 +61,9 @@ class StepLog:
         return self._timer.pause()
 
     def save_events(self) -> None:
-        """Leave the event file as it is now as an artifact."""
+        """Leave the event file as it is now as an artifact, unless the last one holds all of it."""
+        if self._events.is_saved:
+            return
         self._artifacts.save(
             self._events.path.name,
             self._events.snapshot(),

@@ -13,6 +13,7 @@ from torch import nn
 from services.core.clock import MonotonicClock
 from workers.engine import rng
 from workers.engine.frames import FrameKind, FrameWriter
+from workers.engine.parallel import Parallel
 from workers.engine.placement import Decision
 from workers.engine.plan import TrainPlan
 from workers.families.base import BatchSource, Placement, Recipe, TrainState
@@ -30,6 +31,7 @@ class Training:
     placement: Placement
     state: TrainState
     frames: FrameWriter
+    parallel: Parallel = Parallel.alone()  # noqa: RUF009 - it has no state
     clock: MonotonicClock = time.monotonic
 
     @property
@@ -40,6 +42,11 @@ class Training:
     @property
     def total_steps(self) -> int:
         return self.config.limits.max_steps
+
+    @property
+    def own_placement(self) -> Placement:
+        """The placement for whatever this process does alone: evaluations and samples count for themselves."""
+        return self.decision.placement(self.placement.device, is_compiled=self.placement.compile)
 
     @property
     def is_last_step(self) -> bool:

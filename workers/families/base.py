@@ -34,6 +34,8 @@ class Placement:
     """None computes in fp32; otherwise the recipe's forwards run under autocast to this type."""
     memory_format: torch.memory_format
     compile: bool = False
+    mean_count: Callable[[Tensor], Tensor] = field(default=lambda count: count, compare=False, repr=False)
+    """Turns what a step counted in its batch into this process's even part of what all processes counted in theirs."""
 
     def autocast(self) -> torch.autocast:
         """Return the context for forwards; losses that need fp32 leave it."""
@@ -140,6 +142,12 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
         """Do one whole update and return detached scalars on the device, keys such as `train/loss`.
 
         Scalars are finite as long as training is sound: one that is not ends the job as NON_FINITE_LOSS.
+
+        Where the config's `max_processes` is more than 1, several processes may share each batch, and a step sees its
+        rows only. The engine then averages gradients, scalars and batch norms over the whole batch; for the update
+        to be that of one process, losses and scalars are means over samples, one divided by a count of anything else
+        divides by `placement.mean_count(count)`, every process trains the same parameters in the same order, and
+        `TrainState.tensors` hold nothing that depends on the rows. Only draws of dropout and the like differ.
         """
 
     @abstractmethod

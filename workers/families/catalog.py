@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where the parts of one recipe live, as `module:attribute`, and which dataset family it reads."""
+    """Where the parts of one recipe live, as `module:attribute`, and which dataset families it reads."""
 
     config: str
     recipe: str
     handler: str
     summary: str
+    datasets: tuple[str, ...] = ()
+    """Empty: only datasets of the recipe's own family."""
 
     def load_config(self) -> type[RecipeConfig]:
         config: type[RecipeConfig] = _load(self.config)
@@ -43,6 +45,7 @@ def _load(path: str) -> Any:
 
 
 _DETECTION = "workers.families.detection"
+_SEGMENTATION = "workers.families.segmentation"
 
 CATALOG: dict[str, Entry] = {
     "detection/yolo_v1": Entry(
@@ -56,6 +59,18 @@ CATALOG: dict[str, Entry] = {
         recipe=f"{_DETECTION}.ssd:Ssd",
         handler=f"{_DETECTION}.handler:DetectionHandler",
         summary="SSD: default boxes on several feature maps (Liu et al. 2016).",
+    ),
+    "segmentation/fcn": Entry(
+        config=f"{_SEGMENTATION}.config:FcnConfig",
+        recipe=f"{_SEGMENTATION}.fcn:Fcn",
+        handler=f"{_SEGMENTATION}.handler:SegmentationHandler",
+        summary="FCN: a classifier made convolutional, with skips (Long et al. 2015).",
+    ),
+    "segmentation/torchvision": Entry(
+        config=f"{_SEGMENTATION}.config:ReadyConfig",
+        recipe=f"{_SEGMENTATION}.ready:Ready",
+        handler=f"{_SEGMENTATION}.handler:SegmentationHandler",
+        summary="FCN, DeepLab v3 and LR-ASPP on ResNet and MobileNet bodies, as torchvision builds them.",
     ),
 }
 

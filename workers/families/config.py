@@ -77,6 +77,12 @@ class RecipeConfig(Section):
         """
         return cls.model_validate(_known(cls, stored))
 
+    def max_processes(self) -> int:
+        """Return how many processes may share each batch: its size where the step keeps to the rule of
+        `Recipe.train_step`, else 1.
+        """
+        return 1
+
     @classmethod
     def preset_names(cls) -> tuple[str, ...]:
         return ("full", *(name for name in cls.PRESETS if name != "full"))

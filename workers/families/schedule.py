@@ -6,6 +6,8 @@ import math
 
 from workers.families.sections import Schedule
 
+_POWERS = {"linear": 1.0, "poly": 0.9}
+
 
 def learning_rate(step: int, *, peak: float, schedule: Schedule, max_steps: int) -> float:
     """Return the rate of the update that follows `step` finished ones."""
@@ -13,7 +15,9 @@ def learning_rate(step: int, *, peak: float, schedule: Schedule, max_steps: int)
     warmup_steps = min(schedule.warmup_steps, max_steps // 5)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
     if schedule.name == "cosine":
-        progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)
-        return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return peak * 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule.name in _POWERS:
+        return float(peak * (1 - progress) ** _POWERS[schedule.name])
     return peak * math.prod(factor for start, factor in schedule.milestones if step >= start)

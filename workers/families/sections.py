@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from workers.families.config import RecipeConfig, Section
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Warp(Section):
+    """Random changes of training images; every draw depends on the seed and the step alone."""
+
+    scale: tuple[float, float] = Field((0.8, 1.2), description="Range of the zoom factor.")
+    aspect: float = Field(
+        1.0, ge=1, le=3, description="Largest stretch of the width against the height, and its inverse."
+    )
+    translate: float = Field(0.2, ge=0, lt=1, description="Largest shift, as a fraction of the side.")
+    flip: Fraction = Field(0.5, description="Chance of a mirror image; 0 where left and right mean something.")
+    exposure: float = Field(1.5, ge=1, le=4, description="Largest factor of brightness, and its inverse.")
+    saturation: float = Field(1.5, ge=1, le=4, description="Largest factor of colour saturation, and its inverse.")
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> Self:
+        low, high = self.scale
+        if not 0.1 <= low <= high <= 10:
+            raise ValueError("augment.scale must be [low, high] with 0.1 <= low <= high <= 10; [1, 1] turns zoom off")
+        return self
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Return whether any draw changes the geometry."""
+        return self.scale != (1.0, 1.0) or self.aspect > 1 or self.translate > 0 or self.flip > 0
 
 
 class Optim(Section):
@@ -23,7 +50,9 @@ class Optim(Section):
 class Schedule(Section):
     """The learning rate as a function of the step; `limits.max_steps` is its end."""
 
-    name: Literal["constant", "milestones", "cosine"] = Field("milestones", description="Shape after the warm-up.")
+    name: Literal["constant", "milestones", "cosine", "poly", "linear"] = Field(
+        "milestones", description="Shape after the warm-up; poly is (1 - progress) to the power 0.9."
+    )
     warmup_steps: int = Field(
         0, ge=0, description="Steps of linear growth from zero to the peak, at most a fifth of the training."
     )

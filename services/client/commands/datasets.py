@@ -5,28 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import click
 from rich.console import Console
 from trainyard.v1 import dataset_pb2
+from trainyard.v1.dataset_pb2 import DatasetFormat
 
 from services.client.command import Invocation, command, local_command
 from services.client.names import short
 from services.client.output import Output, human_bytes, human_time
 from services.client.pack import ARCHIVE_SUFFIXES, PathInvalid, as_archive
 from services.client.plain import as_dict
+from services.client.sdk import DatasetFields
 from services.client.transfer_view import transfer_bar
 from services.core.names import SLUG
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FORMATS = {
-    "auto": dataset_pb2.DATASET_FORMAT_UNSPECIFIED,
-    "coco": dataset_pb2.DATASET_FORMAT_COCO,
-    "voc": dataset_pb2.DATASET_FORMAT_VOC,
-    "yolo": dataset_pb2.DATASET_FORMAT_YOLO,
-}
+_PREFIX = "DATASET_FORMAT_"
+_AUTO = f"{_PREFIX}UNSPECIFIED"
+_FORMATS = {"auto" if name == _AUTO else name.removeprefix(_PREFIX).lower(): name for name in DatasetFormat.keys()}
 
 
 @click.group()
@@ -40,10 +39,15 @@ def datasets() -> None:
     "--name", "dataset_id", help="Id of the dataset; default: from the file name. An old one gets a new version."
 )
 @click.option("--format", "format_name", type=click.Choice(list(_FORMATS)), default="auto", show_default=True)
-@click.option("--family", default="detection", show_default=True, help="Family of recipes that shall train on it.")
+@click.option("--family", default="", help="What shall train on it, where a layout serves several; default: the usual.")
+@click.option("--val-fraction", default=0.0, help="Share set aside where the data has no val split; default: 0.1.")
+@click.option("--split-seed", default=0, show_default=True, help="Another seed sets other images aside.")
 @command
-def import_(invocation: Invocation, *, path: Path, dataset_id: str | None, format_name: str, family: str) -> None:
+def import_(
+    invocation: Invocation, *, path: Path, dataset_id: str | None, format_name: str, **fields: Unpack[DatasetFields]
+) -> None:
     """Upload a folder or an archive (zip, tar, tar.gz) as a dataset, checked and made ready to train on."""
+    fields["format"] = _FORMATS[format_name]
     console = Console(stderr=True)
     with (
         transfer_bar(console, "packing") as on_pack,
@@ -55,11 +59,12 @@ def import_(invocation: Invocation, *, path: Path, dataset_id: str | None, forma
             archive,
             dataset_id=dataset_id or _default_id(path),
             on_progress=on_send,
-            family=family,
-            format=_FORMATS[format_name],
+            **fields,
         )
+        recipe = next((each for each in client.list_recipes() if dataset.family in each.dataset_families), None)
     _show(invocation.out, dataset)
-    invocation.out.say(f"next: trainyard jobs submit detection/yolo_v1 --dataset {short(dataset.name)} --watch")
+    if recipe is not None:
+        invocation.out.say(f"next: trainyard jobs submit {recipe.recipe_id} --dataset {short(dataset.name)} --watch")
 
 
 @datasets.command("list")
@@ -173,15 +178,15 @@ def _show(out: Output, dataset: dataset_pb2.Dataset) -> None:
             ("dataset", short(dataset.name)),
             ("version", str(dataset.version)),
             ("family", dataset.family),
-            ("format", dataset_pb2.DatasetFormat.Name(dataset.format).removeprefix("DATASET_FORMAT_").lower()),
-            ("classes", ", ".join(dataset.classes)),
+            ("format", DatasetFormat.Name(dataset.format).removeprefix(_PREFIX).lower()),
+            *([("classes", ", ".join(dataset.classes))] if dataset.classes else []),
             *((f"split {name}", _counts(split)) for name, split in sorted(dataset.splits.items())),
             ("size", human_bytes(dataset.size_bytes)),
             ("created", human_time(dataset.create_time)),
         ]
     )
-    for warning in as_dict(dataset)["report"].get("warnings", []) if dataset.HasField("report") else []:
-        out.say(f"warning: {warning}")
+    for note in as_dict(dataset)["report"].get("notes", []) if dataset.HasField("report") else []:
+        out.say(f"note: {note}")
 
 
 def _counts(split: dataset_pb2.SplitCounts) -> str:

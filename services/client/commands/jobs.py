@@ -46,6 +46,7 @@ def jobs() -> None:
 @click.option("--preset", default="", help="Preset to start from; default: full.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override, such as optim.lr=0.01.")
 @click.option("--resources", type=click.Choice(list(_CLASSES)), default="auto", show_default=True)
+@click.option("--processes", default=1, show_default=True, help="Processes that share each batch, one per GPU.")
 @click.option("--model", "model_id", default="", help="Model that the result becomes a version of.")
 @click.option("--title", default="", help="A title for people.")
 @click.option("--priority", default=0, help="Lower runs first.")
@@ -183,7 +184,9 @@ def artifacts(invocation: Invocation, *, job: str, folder: Path | None) -> None:
 
 def _fields(options: dict[str, str | int]) -> JobFields:
     return JobFields(
-        resources=job_pb2.Resources(resource_class=_CLASSES[str(options["resources"])]),
+        resources=job_pb2.Resources(
+            resource_class=_CLASSES[str(options["resources"])], processes=int(options["processes"])
+        ),
         display_name=str(options["title"]),
         model_id=str(options["model_id"]),
         priority=int(options["priority"]),
@@ -237,8 +240,9 @@ def _log(out: Output, event: job_pb2.JobEvent) -> None:
         out.record({"event": as_dict(event)})
         return
     out.say(f"{human_time(event.create_time)}  {describe.event(event)}")
-    if event.WhichOneof("payload") == "failure" and event.failure.log_tail:
-        out.say(event.failure.log_tail.rstrip())
+    ended = {"failure": event.failure, "requeued": event.requeued.failure}.get(event.WhichOneof("payload") or "")
+    if ended is not None and ended.log_tail:
+        out.say(ended.log_tail.rstrip())
 
 
 def _show(out: Output, job: job_pb2.Job) -> None:

@@ -52,6 +52,7 @@ def _show(out: Output, recipe: recipe_pb2.Recipe, preset: str) -> None:
     if preset not in configs:
         raise CommandFailed(f"{recipe.recipe_id} has no preset {preset!r}; use one of {', '.join(configs)}")
     out.say(f"{recipe.recipe_id}: {recipe.description}")
+    out.say(f"trains on: {' or '.join(recipe.dataset_families)} datasets")
     out.say(f"presets: {', '.join(configs)}; change a value with --set KEY=VALUE\n")
     schema = json.loads(recipe.config_schema_json)
     rows = list(_settings(schema, schema, configs[preset] or {}, ""))

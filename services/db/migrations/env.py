@@ -1,4 +1,4 @@
-"""Run revisions on the connection and inside the transaction of `migrations.upgrade`."""
+"""Run revisions on the connection of `migrations.upgrade`: inside its transaction, or one a revision where it has none."""
 
 from alembic import context
 
@@ -8,6 +8,8 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     transactional_ddl=True,
+    transaction_per_migration=True,
     render_as_batch=True,
 )
-context.run_migrations()
+with context.begin_transaction():
+    context.run_migrations()

@@ -248,11 +248,19 @@ def _schema(connection: sa.Connection) -> set[tuple[str, ...]]:
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'",
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conname ~ '^(pk|fk|uq|ck)_'",
         """SELECT table_name || '.' || column_name,
-                  concat_ws(' ', data_type, character_maximum_length, collation_name, is_nullable)
+                  concat_ws(' ', data_type, character_maximum_length, collation_name, is_nullable, column_default)
            FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'""",
     )
     return {tuple(row) for query in queries for row in connection.execute(sa.text(query))}
 
 
 def _sorted_clauses(sql: str) -> str:
-    return "\n".join(sorted(line.strip().rstrip(",") for line in sql.splitlines()))
+    """Return a table's columns and constraints in an order of their own: a column added later comes last in SQLite."""
+    clauses, depth = [""], 0
+    for character in " ".join(sql.split()):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 1:
+            clauses.append("")
+        elif not (character in "()" and depth <= (character == "(")):
+            clauses[-1] += character
+    return "\n".join(sorted(clause.strip() for clause in clauses))

@@ -21,7 +21,7 @@ from services.core.errors import (
     LeaseLost,
     PreconditionFailed,
 )
-from services.core.states import AttemptState, FailureReason, JobState
+from services.core.states import AttemptState, Desired, FailureReason, JobState
 from services.db import artifacts, checkpoints, jobs, models
 from services.db import tables as t
 from services.db.database import Database
@@ -231,7 +231,7 @@ def test_expired_lease_is_still_good_until_it_is_reaped(database: Database) -> N
     lease = claimed(database, job, ttl_seconds=EXPIRED)
 
     with database.write() as session:
-        assert jobs.renew(session, lease, ttl_seconds=60) is False
+        assert jobs.renew(session, lease, ttl_seconds=60) is Desired.RUN
 
     assert reaped(database) == []
 
@@ -503,7 +503,7 @@ def test_running_job_learns_of_its_cancel_with_the_next_heartbeat(database: Data
         assert jobs.cancel(session, "default", job.id, "stop").state is JobState.CANCELLING
 
     with database.write() as session:
-        assert jobs.renew(session, lease, ttl_seconds=60) is True
+        assert jobs.renew(session, lease, ttl_seconds=60) is Desired.CANCEL
     with database.write() as session:
         jobs.finish(session, lease, state=JobState.CANCELLED)
 

@@ -22,18 +22,18 @@ class Refusal:
 
     @property
     def reason(self) -> str:
-        return self._detail(error_details_pb2.ErrorInfo).reason
+        return self.detail(error_details_pb2.ErrorInfo).reason
 
     @property
     def request_id(self) -> str:
-        return self._detail(error_details_pb2.RequestInfo).request_id
+        return self.detail(error_details_pb2.RequestInfo).request_id
 
     @property
     def violations(self) -> dict[str, str]:
-        found = self._detail(error_details_pb2.BadRequest).field_violations
+        found = self.detail(error_details_pb2.BadRequest).field_violations
         return {violation.field: violation.description for violation in found}
 
-    def _detail(self, kind: Any) -> Any:
+    def detail(self, kind: Any) -> Any:
         assert self._status is not None
         message = kind()
         for detail in self._status.details:

@@ -98,10 +98,11 @@ class Yard:
         with self.database.write() as session:
             return datasets.insert(session, stored)[0]
 
-    def submit(self, *, config: dict[str, Any] | None = None, **changes: Any) -> Job:
+    def submit(self, *, config: dict[str, Any] | None = None, processes: int = 1, **changes: Any) -> Job:
         """Store a job and ring for it."""
         config = tiny_config() if config is None else config
-        new = builders.new_job(self.dataset.id, recipe=RECIPE, spec={"recipe": RECIPE, "config": config}, **changes)
+        spec = {"recipe": RECIPE, "config": config, "resources": {"class": "cpu", "processes": processes}}
+        new = builders.new_job(self.dataset.id, **{"recipe": RECIPE, "spec": spec} | changes)
         with self.database.write() as session:
             job = jobs.insert(session, new)[0]
         self.ring(job.id)

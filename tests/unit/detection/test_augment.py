@@ -5,6 +5,7 @@ import colorsys
 import pytest
 import torch
 
+from workers.families import warp
 from workers.families.detection import augment
 from workers.families.detection.config import Augment
 from workers.families.images import MEAN, STD, normalise
@@ -13,8 +14,8 @@ SIZE = 64
 STILL = Augment(scale=(1, 1), translate=0, flip=0, exposure=1, saturation=1)
 
 
-def draw(config: Augment, *, count: int = 1, seed: int = 0) -> augment.Draw:
-    return augment.draw(count, config, torch.Generator().manual_seed(seed))
+def draw(config: Augment, *, count: int = 1, seed: int = 0) -> warp.Draw:
+    return warp.draw(count, config, torch.Generator().manual_seed(seed))
 
 
 def one_colour(red: int, green: int, blue: int) -> torch.Tensor:
@@ -35,7 +36,7 @@ def test_boxes_stay_on_their_objects(seed: int):
     drawn = draw(config, count=16, seed=seed)
 
     moved, labels = augment.move_boxes(boxes, torch.ones(16, 1, dtype=torch.int64), drawn, size=SIZE, min_visible=0.2)
-    rendered = to_rgb(augment.render(images, drawn, STILL.model_copy(update={"translate": 0.1})))
+    rendered = to_rgb(warp.render(images, drawn, STILL.model_copy(update={"translate": 0.1})))
 
     for image, box, label in zip(rendered, moved[:, 0], labels[:, 0], strict=True):
         if label:
@@ -45,7 +46,7 @@ def test_boxes_stay_on_their_objects(seed: int):
 
 
 def test_a_box_that_leaves_the_frame_is_dropped():
-    drawn = augment.Draw(zoom=torch.ones(1, 2), shift=torch.tensor([[0.5, 0.0]]), colour=torch.ones(1, 2))
+    drawn = warp.Draw(zoom=torch.ones(1, 2), shift=torch.tensor([[0.5, 0.0]]), colour=torch.ones(1, 2))
     boxes = torch.tensor([[[50.0, 10.0, 60.0, 30.0], [0.0, 10.0, 20.0, 30.0]]])
 
     moved, labels = augment.move_boxes(boxes, torch.tensor([[3, 2]]), drawn, size=SIZE, min_visible=0.25)
@@ -55,7 +56,7 @@ def test_a_box_that_leaves_the_frame_is_dropped():
 
 
 def test_what_is_cut_is_cut_at_the_frame():
-    drawn = augment.Draw(zoom=torch.ones(1, 2), shift=torch.tensor([[0.5, 0.0]]), colour=torch.ones(1, 2))
+    drawn = warp.Draw(zoom=torch.ones(1, 2), shift=torch.tensor([[0.5, 0.0]]), colour=torch.ones(1, 2))
 
     moved, labels = augment.move_boxes(
         torch.tensor([[[40.0, 10.0, 60.0, 30.0]]]), torch.tensor([[3]]), drawn, size=SIZE, min_visible=0.25
@@ -68,21 +69,21 @@ def test_what_is_cut_is_cut_at_the_frame():
 def test_nothing_drawn_changes_nothing():
     images = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
 
-    torch.testing.assert_close(augment.render(images, draw(STILL, count=2), STILL), normalise(images))
+    torch.testing.assert_close(warp.render(images, draw(STILL, count=2), STILL), normalise(images))
 
 
 def test_a_zoom_of_one_through_the_sampler_changes_nothing():
     images = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
-    drawn = augment.Draw(zoom=torch.ones(2, 2), shift=torch.zeros(2, 2), colour=torch.ones(2, 2))
+    drawn = warp.Draw(zoom=torch.ones(2, 2), shift=torch.zeros(2, 2), colour=torch.ones(2, 2))
 
-    torch.testing.assert_close(augment.render(images, drawn, Augment()), normalise(images), atol=1e-3, rtol=0)
+    torch.testing.assert_close(warp.render(images, drawn, Augment()), normalise(images), atol=1e-3, rtol=0)
 
 
 def test_saturation_and_exposure_are_those_of_hsv():
-    drawn = augment.Draw(zoom=torch.ones(1, 2), shift=torch.zeros(1, 2), colour=torch.tensor([[1.2, 0.5]]))
+    drawn = warp.Draw(zoom=torch.ones(1, 2), shift=torch.zeros(1, 2), colour=torch.tensor([[1.2, 0.5]]))
     config = STILL.model_copy(update={"exposure": 1.5, "saturation": 1.5})
 
-    changed = to_rgb(augment.render(one_colour(180, 120, 60), drawn, config))
+    changed = to_rgb(warp.render(one_colour(180, 120, 60), drawn, config))
 
     hue, saturation, value = colorsys.rgb_to_hsv(180 / 255, 120 / 255, 60 / 255)
     expected = colorsys.hsv_to_rgb(hue, saturation * 0.5, value * 1.2)
@@ -90,9 +91,9 @@ def test_saturation_and_exposure_are_those_of_hsv():
 
 
 def test_what_comes_in_from_outside_is_nearly_zero():
-    drawn = augment.Draw(zoom=torch.ones(1, 2), shift=torch.tensor([[1.0, 0.0]]), colour=torch.ones(1, 2))
+    drawn = warp.Draw(zoom=torch.ones(1, 2), shift=torch.tensor([[1.0, 0.0]]), colour=torch.ones(1, 2))
 
-    rendered = augment.render(torch.full((1, 3, SIZE, SIZE), 255, dtype=torch.uint8), drawn, Augment())
+    rendered = warp.render(torch.full((1, 3, SIZE, SIZE), 255, dtype=torch.uint8), drawn, Augment())
 
     assert rendered[..., : SIZE // 2 - 1].abs().max() < 0.01
 

@@ -10,8 +10,8 @@ from PIL import Image
 from workers.families.detection.data import Record
 from workers.families.detection.draw import Box, draw_boxes
 from workers.families.detection.evaluate import coco_figures, voc_11_point
-from workers.families.detection.images import fit
 from workers.families.detection.postprocess import Detections, Thresholds, select
+from workers.families.letterbox import fit
 from workers.families.pictures import sheet
 
 

@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 
 from workers.families.base import Instance, InstanceInvalid, ServingSpec
 from workers.families.detection.handler import DetectionHandler
-from workers.families.detection.images import FILL, fit, letterbox, read_square
 from workers.families.images import ImageInvalid, decode
+from workers.families.letterbox import FILL, fit, letterbox, read_square
 
 SIZE = 64
 CLASSES = ["disc", "box"]

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from types import ModuleType
 
 import pytest
-from prometheus_client.metrics import MetricWrapperBase
 
-from services.agent import agent
 from services.controller import figures
-from services.controller import metrics as controller_metrics
 from services.core.states import DeploymentState, FailureReason
 from services.rpc import metrics as rpc_metrics
 from tests.stack.manifests import Overlay, load
-from workers import metrics as worker_metrics
-from workers.engine.frames import FrameKind
+from tests.stack.metric_names import known_series
+from workers.outcome import Verdict
 
-MODULES: tuple[ModuleType, ...] = (agent, controller_metrics, rpc_metrics, worker_metrics)
 VALUES: dict[tuple[str, str], set[str]] = {
-    ("trainyard_events_total", "kind"): {kind.value for kind in FrameKind},
+    ("trainyard_attempts_total", "outcome"): {verdict.value for verdict in Verdict},
     ("trainyard_attempts_total", "reason"): {reason.value for reason in FailureReason},
     ("trainyard_workers", "state"): set(figures.WORKER_STATES),
     ("trainyard_deployments", "state"): {state.value for state in DeploymentState},
@@ -35,7 +30,7 @@ def monitored(request: pytest.FixtureRequest) -> Overlay:
 
 
 def test_alerts_ask_for_what_the_code_has(monitored: Overlay) -> None:
-    known = _samples()
+    known = known_series()
 
     for alert, expression in _alerts(monitored).items():
         for metric, matchers in SELECTOR.findall(expression):
@@ -46,7 +41,7 @@ def test_alerts_ask_for_what_the_code_has(monitored: Overlay) -> None:
 
 
 def test_there_are_alerts_for_stuck_jobs_lost_workers_and_old_queues(monitored: Overlay) -> None:
-    assert {"TrainyardJobsStuck", "TrainyardWorkerLost", "TrainyardQueueOld"} <= _alerts(monitored).keys()
+    assert {"TrainyardJobStuck", "TrainyardWorkerLost", "TrainyardQueueOld"} <= _alerts(monitored).keys()
 
 
 def test_everything_that_has_metrics_is_scraped(monitored: Overlay) -> None:
@@ -74,16 +69,5 @@ def test_the_alert_of_silence_knows_every_job(monitored: Overlay) -> None:
 
 def _alerts(overlay: Overlay) -> dict[str, str]:
     (rules,) = overlay.of("PrometheusRule").values()
-    return {rule["alert"]: rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]}
-
-
-def _samples() -> dict[str, set[str]]:
-    """Return the labels of every series that the platform's processes expose."""
-    known = {}
-    for module in MODULES:
-        for one in vars(module).values():
-            if isinstance(one, MetricWrapperBase):
-                (metric,) = one.describe()
-                suffixes = {"counter": ("_total",), "gauge": ("",)}.get(metric.type, ("_bucket", "_sum", "_count"))
-                known |= {metric.name + suffix: set(one._labelnames) for suffix in suffixes}
-    return known
+    found = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
+    return {rule["alert"]: rule["expr"] for rule in found if "alert" in rule}

@@ -15,7 +15,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from services.agent import agent, guard, torchserve
+from services.agent import guard, torchserve
+from services.agent import metrics as agent_metrics
 from services.api import compose as api_compose
 from services.controller import metrics as controller_metrics
 from services.core.settings import Settings, Timings
@@ -29,7 +30,7 @@ METRICS: dict[str, ModuleType] = {
     "controller": controller_metrics,
     "worker": worker_metrics,
     "worker-gpu": worker_metrics,
-    "torchserve": agent,
+    "torchserve": agent_metrics,
 }
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from services.agent import metrics
 from services.agent.client import Version, Worker
 from services.agent.plan import Limits
 from services.agent.watch import Watch
@@ -33,10 +34,13 @@ def version(*pids: int, is_default: bool = True) -> Version:
 
 
 def test_a_worker_with_another_pid_has_been_restarted(watch):
+    before = metrics.WORKER_RESTARTS._value.get()
+
     for pids in ((10, 20), (10, 20), (0, 20), (11, 20), (11, 21)):
         (seen,) = watch.look({"m": [version(*pids)]})["m"]
 
     assert seen.restarts == 2
+    assert metrics.WORKER_RESTARTS._value.get() == before + 2
     assert seen.sha256 == "sha"
 
 

@@ -19,7 +19,7 @@ class World:
         self.now = 0.0
         self.is_away = False
         self.is_lost = False
-        self.is_cancelled = False
+        self.reason: StopReason | None = None
         self.renewals: list[float] = []
         self.stop = StopRequest(Latch())
         self.asked = threading.Event()
@@ -27,23 +27,23 @@ class World:
     def clock(self) -> float:
         return self.now
 
-    def renew(self) -> bool:
+    def renew(self) -> StopReason | None:
         self.asked.set()
         if self.is_lost:
             raise LeaseLost
         if self.is_away:
             raise DatabaseUnavailable
         self.renewals.append(self.now)
-        return self.is_cancelled
+        return self.reason
 
-    def look(self) -> bool:
+    def look(self) -> StopReason | None:
         self.asked.set()
         if self.is_away:
             raise DatabaseUnavailable
-        return self.is_cancelled
+        return self.reason
 
     def keeper(self, timings: Timings = TIMINGS) -> LeaseKeeper:
-        return LeaseKeeper(self.renew, is_cancelled=self.look, stop=self.stop, timings=timings, clock=self.clock)
+        return LeaseKeeper(self.renew, look=self.look, stop=self.stop, timings=timings, clock=self.clock)
 
 
 @pytest.fixture
@@ -60,14 +60,15 @@ def test_the_lease_is_renewed_once_a_heartbeat(world: World) -> None:
     assert world.renewals == [5.0, 10.5]
 
 
-def test_a_cancellation_is_seen_between_two_heartbeats(world: World) -> None:
+@pytest.mark.parametrize("reason", [StopReason.CANCEL, StopReason.YIELD])
+def test_a_reason_to_stop_is_seen_between_two_heartbeats(world: World, reason: StopReason) -> None:
     keeper = world.keeper()
-    world.is_cancelled = True
+    world.reason = reason
 
     world.now = 1.0
     keeper.tick()
 
-    assert world.stop.reason is StopReason.CANCEL
+    assert world.stop.reason is reason
     assert world.renewals == []
 
 

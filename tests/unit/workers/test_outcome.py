@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from services.core.states import FailureReason
-from workers.outcome import DISK_FULL_DELAY_SECONDS, Ending, Verdict, decide
+from workers.outcome import Ending, Outcome, Verdict, decide, limited
 from workers.stop import StopReason
 
 COMPLETED = {"reason": "completed", "step": 10, "bundle_dir": "/spool/bundle", "metrics": {}}
@@ -163,10 +163,48 @@ def test_a_failure_says_at_which_step_and_how_the_process_ended() -> None:
     assert outcome.signal == signal.SIGSEGV
 
 
-def test_a_full_disk_waits_for_somebody_to_make_room() -> None:
-    outcome = decide(Ending(code=1, failure={"reason": "DISK_FULL", "message": "m"}))
+def test_a_lack_of_memory_is_tried_again_in_parts_without_a_charge() -> None:
+    outcome = decide(Ending(code=1, failure={"reason": "OUT_OF_MEMORY", "message": "m", "micro_batches": 4}))
 
-    assert outcome.delay_seconds == DISK_FULL_DELAY_SECONDS
+    assert (outcome.verdict, outcome.is_charged) == (Verdict.REQUEUE, False)
+    assert "4 parts" in outcome.message
+
+
+def test_a_lack_of_memory_that_parts_do_not_help_ends_the_job() -> None:
+    outcome = decide(Ending(code=1, failure={"reason": "OUT_OF_MEMORY", "message": "m", "micro_batches": None}))
+
+    assert outcome.verdict is Verdict.FAIL
+
+
+def test_a_loader_the_kernel_killed_for_memory_is_no_crash() -> None:
+    died = {"reason": "CRASH", "message": "A loader process was killed: Killed", "is_loader": True}
+
+    assert decide(Ending(code=1, failure=died, is_oom_killed=True)).reason is FailureReason.HOST_OUT_OF_MEMORY
+    assert decide(Ending(code=1, failure=died)).reason is FailureReason.CRASH
+
+
+def test_a_trainer_over_its_memory_is_told_from_one_that_somebody_killed() -> None:
+    outcome = decide(Ending(signal=signal.SIGKILL, is_over_memory=True, last_step=7))
+
+    assert outcome.reason is FailureReason.HOST_OUT_OF_MEMORY
+    assert "step 7" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "times", "verdict"),
+    [
+        pytest.param(FailureReason.HOST_OUT_OF_MEMORY, 0, Verdict.REQUEUE, id="memory may have been short for others"),
+        pytest.param(FailureReason.HOST_OUT_OF_MEMORY, 1, Verdict.FAIL, id="twice short is too little"),
+        pytest.param(FailureReason.STALL, 1, Verdict.REQUEUE, id="a second stall"),
+        pytest.param(FailureReason.STALL, 2, Verdict.FAIL, id="a third one is a bug"),
+        pytest.param(FailureReason.CRASH, 9, Verdict.REQUEUE, id="crashes count against max_attempts"),
+    ],
+)
+def test_some_failures_are_worth_only_so_many_retries(reason: FailureReason, times: int, verdict: Verdict) -> None:
+    outcome = limited(Outcome(Verdict.REQUEUE, reason, "m"), [None, *[reason] * times])
+
+    assert outcome.verdict is verdict
+    assert ("tried again" in outcome.message) == (verdict is Verdict.FAIL)
 
 
 def test_a_crash_waits_for_the_usual_back_off() -> None:

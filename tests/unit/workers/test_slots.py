@@ -22,7 +22,7 @@ def test_a_slot_is_free_again_after_its_attempt() -> None:
 
 
 def test_the_slot_of_a_faulty_device_is_never_taken_again() -> None:
-    slots = Slots([Slot(Gpu(index=3, uuid="GPU-3", name="H", memory_bytes=1))])
+    slots = Slots([Slot((Gpu(index=3, uuid="GPU-3", name="H", memory_bytes=1),))])
 
     with slots.take() as slot:
         assert slot is not None

@@ -10,9 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from workers.families.config import Limits, Section
-from workers.families.sections import Optim, Schedule, SupervisedConfig
+from workers.families.sections import Fraction, Optim, Schedule, SupervisedConfig, Warp
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[int, Field(ge=4, le=4096)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1.5)]
 
@@ -27,25 +26,10 @@ class Data(Section):
     )
 
 
-class Augment(Section):
-    """Random changes of training images; every draw depends on the seed and the step alone."""
+class Augment(Warp):
+    """Random changes of training images and their boxes."""
 
-    scale: tuple[float, float] = Field((0.8, 1.2), description="Range of the zoom factor.")
-    aspect: float = Field(
-        1.0, ge=1, le=3, description="Largest stretch of the width against the height, and its inverse."
-    )
-    translate: float = Field(0.2, ge=0, lt=1, description="Largest shift, as a fraction of the side.")
-    flip: Fraction = Field(0.5, description="Chance of a mirror image; 0 where left and right mean something.")
-    exposure: float = Field(1.5, ge=1, le=4, description="Largest factor of brightness, and its inverse.")
-    saturation: float = Field(1.5, ge=1, le=4, description="Largest factor of colour saturation, and its inverse.")
     min_visible: Fraction = Field(0.25, description="A box that keeps less of its area inside the frame is dropped.")
-
-    @model_validator(mode="after")
-    def _scale_is_a_range(self) -> Self:
-        low, high = self.scale
-        if not 0.1 <= low <= high <= 10:
-            raise ValueError("augment.scale must be [low, high] with 0.1 <= low <= high <= 10; [1, 1] turns zoom off")
-        return self
 
 
 class Eval(Section):
@@ -67,6 +51,9 @@ class DetectionConfig(SupervisedConfig):
     data: Data = Data()
     augment: Augment = Augment()
     eval: Eval = Eval()
+
+    def max_processes(self) -> int:
+        return self.data.batch_size
 
 
 class SmallBody(Section):

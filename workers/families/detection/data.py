@@ -19,11 +19,12 @@ from torch import Tensor
 
 from services.core.errors import DatasetInvalid
 from workers.engine.data import ShuffledBatches, step_generator
+from workers.families import warp
 from workers.families.base import Placement
 from workers.families.detection import augment
 from workers.families.detection.config import Augment, Data
-from workers.families.detection.images import Fit, fit, read_square
 from workers.families.images import ImageInvalid
+from workers.families.letterbox import Fit, fit, read_square
 
 # Padded shapes of rich datasets vary in these strides, so that kernels meet few of them.
 _TRUTHS_STRIDE = 8
@@ -174,14 +175,14 @@ class Batch:
     images: Tensor
     boxes: Tensor
     labels: Tensor
-    drawn: augment.Draw | None
+    drawn: warp.Draw | None
 
     def to(self, placement: Placement, config: Augment) -> Batch:
         """Move to the device and apply there what was drawn."""
         device = placement.device
         images = self.images.to(device, non_blocking=True)
         if self.drawn is not None:
-            images = augment.render(images, self.drawn.to(device), config)
+            images = warp.render(images, self.drawn.to(device), config)
         return Batch(
             images=images.to(memory_format=placement.memory_format),
             boxes=self.boxes.to(device, non_blocking=True),
@@ -209,13 +210,19 @@ class TrainBatches:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step: the same for the same data, config, seed and step."""
+        return self.rows(step, slice(None))
+
+    def rows(self, step: int, rows: slice) -> Batch:
+        """Return some rows of the batch of a step; no image of the others is read."""
         indices = np.asarray(self._order.indices(step))
-        rows = torch.from_numpy(indices)
-        boxes, labels = _trim(self._boxes[rows], self._labels[rows])
-        drawn = augment.draw(len(indices), self._augmentation, step_generator(self._seed, step))
+        places = torch.from_numpy(indices)
+        boxes, labels = _trim(self._boxes[places], self._labels[places])
+        drawn = warp.draw(len(indices), self._augmentation, step_generator(self._seed, step))
         size, min_visible = self._data.image_size, self._augmentation.min_visible
         boxes, labels = augment.move_boxes(boxes, labels, drawn, size=size, min_visible=min_visible)
-        return Batch(images=self._images.gather(indices), boxes=boxes, labels=labels, drawn=drawn)
+        return Batch(
+            images=self._images.gather(indices[rows]), boxes=boxes[rows], labels=labels[rows], drawn=drawn.rows(rows)
+        )
 
 
 def _pad(images: SquareImages) -> tuple[Tensor, Tensor]:

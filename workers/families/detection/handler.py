@@ -15,10 +15,10 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from workers.families.base import Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
-from workers.families.detection.images import Fit, read_square
 from workers.families.detection.postprocess import Detections, Thresholds, select
 from workers.families.images import ImageInvalid, normalise
 from workers.families.instances import count, fraction, image_bytes, refuse_unknown
+from workers.families.letterbox import Fit, read_square
 
 _MAX_DETECTIONS = 1000
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from workers.families.detection.images import Fit
+from workers.families.letterbox import Fit
 
 # Suppression is quadratic: a threshold near zero must not feed it every box of the network.
 _MAX_CANDIDATES = 1000

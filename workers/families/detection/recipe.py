@@ -15,10 +15,10 @@ from workers.families.detection.data import Batch, Record, SquareImages, TrainBa
 from workers.families.detection.draw import Box, draw_boxes
 from workers.families.detection.evaluate import Predict, detect, evaluate
 from workers.families.detection.handler import DetectionHandler
-from workers.families.detection.images import FILL
 from workers.families.detection.network import DetectionNetwork, ServedNetwork
 from workers.families.detection.postprocess import Detections, Thresholds
 from workers.families.images import MEAN, STD, decode
+from workers.families.letterbox import FILL
 from workers.families.pictures import sheet
 from workers.families.supervised import SupervisedRecipe, in_eval_mode, spread
 
@@ -40,7 +40,7 @@ class DetectionRecipe(SupervisedRecipe[DetectionConfigT, Batch], Generic[Detecti
         """Build the network with fresh weights."""
 
     @abstractmethod
-    def losses_of(self, network: nn.Module, raw: Any, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, network: nn.Module, raw: Any, batch: Batch, placement: Placement) -> dict[str, Tensor]:
         """Return the weighted parts of the loss in fp32; their sum is minimised."""
 
     def train_batches(self) -> TrainBatches:
@@ -60,7 +60,7 @@ class DetectionRecipe(SupervisedRecipe[DetectionConfigT, Batch], Generic[Detecti
     def losses(self, network: nn.Module, batch: Batch, placement: Placement) -> dict[str, Tensor]:
         with placement.autocast():
             raw = network(batch.images)
-        return self.losses_of(network, raw, batch)
+        return self.losses_of(network, raw, batch, placement)
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
         with in_eval_mode(_network(state)) as network:

@@ -6,6 +6,8 @@ our own, batched over images of one size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,7 @@ from torchvision.models import vgg16
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG, SSDHead
 from torchvision.ops import box_iou
 
+from workers.families.base import Placement
 from workers.families.detection import anchors, boxes
 from workers.families.detection.assign import assign_best, assign_bipartite
 from workers.families.detection.blocks import SmallNetwork
@@ -93,8 +96,15 @@ def assign_targets(places: Tensor, truth: Tensor, labels: Tensor, *, config: Ssd
     return label, truth.gather(1, index[..., None].expand(-1, -1, 4))
 
 
-def ssd_loss(raw: tuple[Tensor, Tensor], label: Tensor, offsets: Tensor, *, config: SsdLoss) -> dict[str, Tensor]:
-    """Return class and box parts, both over the number of positive anchors of the batch.
+def ssd_loss(
+    raw: tuple[Tensor, Tensor],
+    label: Tensor,
+    offsets: Tensor,
+    *,
+    config: SsdLoss,
+    mean_count: Callable[[Tensor], Tensor] = lambda count: count,
+) -> dict[str, Tensor]:
+    """Return class and box parts, both over the number of positive anchors of the batch, as `mean_count` gives it.
 
     Of the negatives only the hardest count, `negative_ratio` for each positive of the same image.
     `offsets` (N, A, 4) matter where `label` is above zero.
@@ -109,7 +119,9 @@ def ssd_loss(raw: tuple[Tensor, Tensor], label: Tensor, offsets: Tensor, *, conf
     classes = (class_loss * is_positive).sum() + (hardest * is_counted).sum()
     distance = functional.smooth_l1_loss(predicted, offsets, reduction="none").sum(-1)
     located = torch.where(is_positive, distance, 0).sum()
-    count = num_positive.sum().clamp(min=1)
+    count = mean_count(num_positive.sum())
+    # Without positives both sums are zero, and so are the losses.
+    count = torch.where(count > 0, count, 1)
     return {"class": classes / count, "box": config.box_weight * located / count}
 
 
@@ -122,11 +134,13 @@ class Ssd(DetectionRecipe[SsdConfig]):
     def build_network(cls, config: SsdConfig, num_classes: int) -> SsdNetwork:
         return SsdNetwork(config, num_classes)
 
-    def losses_of(self, network: nn.Module, raw: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def losses_of(
+        self, network: nn.Module, raw: tuple[Tensor, Tensor], batch: Batch, placement: Placement
+    ) -> dict[str, Tensor]:
         assert isinstance(network, SsdNetwork)
         with torch.no_grad():
             label, truth = assign_targets(network.anchors, batch.boxes, batch.labels, config=self.config.loss)
             # A background anchor gets itself as truth: its offsets are zero instead of the log of nothing.
             truth = torch.where((label > 0)[..., None], truth, network.anchors)
             offsets = boxes.encode(truth, network.anchors)
-        return ssd_loss(raw, label, offsets, config=self.config.loss)
+        return ssd_loss(raw, label, offsets, config=self.config.loss, mean_count=placement.mean_count)

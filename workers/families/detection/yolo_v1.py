@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from workers.families.base import Placement
 from workers.families.detection.blocks import LEAKY_SLOPE, SmallNetwork, conv_block
 from workers.families.detection.config import YoloV1Config, YoloV1Model
 from workers.families.detection.data import Batch
@@ -103,12 +104,13 @@ class YoloV1(DetectionRecipe[YoloV1Config]):
     """Trains and serves YOLO v1."""
 
     metric = "eval/ap50"
+    is_batch_divisible = True
 
     @classmethod
     def build_network(cls, config: YoloV1Config, num_classes: int) -> YoloV1Network:
         return YoloV1Network(config, num_classes)
 
-    def losses_of(self, network: nn.Module, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, network: nn.Module, raw: Tensor, batch: Batch, _: Placement) -> dict[str, Tensor]:
         model = self.config.model
         cells = to_cells(batch.boxes, batch.labels, grid=model.grid, size=self.config.data.image_size)
         return yolo_loss(raw, cells, boxes_per_cell=model.boxes_per_cell, weights=self.config.loss)

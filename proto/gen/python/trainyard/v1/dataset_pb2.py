@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrainyard/v1/dataset.proto\x12\x0ctrainyard.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x03\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x12\n\nversion_id\x18\x04 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x05 \x01(\t\x12+\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x1b.trainyard.v1.DatasetFormat\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\x31\n\x06splits\x18\x08 \x03(\x0b\x32!.trainyard.v1.Dataset.SplitsEntry\x12\x17\n\x0fmanifest_sha256\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\'\n\x06report\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aH\n\x0bSplitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.trainyard.v1.SplitCounts:\x02\x38\x01\"s\n\x0bSplitCounts\x12\x35\n\x06\x63ounts\x18\x01 \x03(\x0b\x32%.trainyard.v1.SplitCounts.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xc4\x01\n\x13\x43reateDatasetHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12+\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1b.trainyard.v1.DatasetFormat\x12\x14\n\x0c\x64isplay_name\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12\x0e\n\x06sha256\x18\x08 \x01(\t\"g\n\x14\x43reateDatasetRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.trainyard.v1.CreateDatasetHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"?\n\x15\x43reateDatasetResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Dataset\"2\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\"<\n\x12GetDatasetResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Dataset\"\\\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.trainyard.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse*y\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44\x41TASET_FORMAT_COCO\x10\x01\x12\x16\n\x12\x44\x41TASET_FORMAT_VOC\x10\x02\x12\x17\n\x13\x44\x41TASET_FORMAT_YOLO\x10\x03\x32\xee\x02\n\x0e\x44\x61tasetService\x12Z\n\rCreateDataset\x12\".trainyard.v1.CreateDatasetRequest\x1a#.trainyard.v1.CreateDatasetResponse(\x01\x12O\n\nGetDataset\x12\x1f.trainyard.v1.GetDatasetRequest\x1a .trainyard.v1.GetDatasetResponse\x12U\n\x0cListDatasets\x12!.trainyard.v1.ListDatasetsRequest\x1a\".trainyard.v1.ListDatasetsResponse\x12X\n\rDeleteDataset\x12\".trainyard.v1.DeleteDatasetRequest\x1a#.trainyard.v1.DeleteDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrainyard/v1/dataset.proto\x12\x0ctrainyard.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x03\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x12\n\nversion_id\x18\x04 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x05 \x01(\t\x12+\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x1b.trainyard.v1.DatasetFormat\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\x31\n\x06splits\x18\x08 \x03(\x0b\x32!.trainyard.v1.Dataset.SplitsEntry\x12\x17\n\x0fmanifest_sha256\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\'\n\x06report\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aH\n\x0bSplitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.trainyard.v1.SplitCounts:\x02\x38\x01\"s\n\x0bSplitCounts\x12\x35\n\x06\x63ounts\x18\x01 \x03(\x0b\x32%.trainyard.v1.SplitCounts.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x82\x02\n\x13\x43reateDatasetHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12+\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1b.trainyard.v1.DatasetFormat\x12\x14\n\x0c\x64isplay_name\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12\x12\n\nsource_url\x18\t \x01(\t\x12\x14\n\x0cval_fraction\x18\n \x01(\x01\x12\x12\n\nsplit_seed\x18\x0b \x01(\x03\"g\n\x14\x43reateDatasetRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.trainyard.v1.CreateDatasetHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"?\n\x15\x43reateDatasetResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Dataset\"2\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\"<\n\x12GetDatasetResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Dataset\"\\\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.trainyard.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse*\xc6\x02\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44\x41TASET_FORMAT_COCO\x10\x01\x12\x16\n\x12\x44\x41TASET_FORMAT_VOC\x10\x02\x12\x17\n\x13\x44\x41TASET_FORMAT_YOLO\x10\x03\x12\x1f\n\x1b\x44\x41TASET_FORMAT_IMAGE_FOLDER\x10\x04\x12\x1d\n\x19\x44\x41TASET_FORMAT_MASK_PAIRS\x10\x05\x12#\n\x1f\x44\x41TASET_FORMAT_IDENTITY_FOLDERS\x10\x06\x12\x16\n\x12\x44\x41TASET_FORMAT_LFW\x10\x07\x12\x19\n\x15\x44\x41TASET_FORMAT_CELEBA\x10\x08\x12\x18\n\x14\x44\x41TASET_FORMAT_MNIST\x10\t\x12\x19\n\x15\x44\x41TASET_FORMAT_POINTS\x10\n2\xee\x02\n\x0e\x44\x61tasetService\x12Z\n\rCreateDataset\x12\".trainyard.v1.CreateDatasetRequest\x1a#.trainyard.v1.CreateDatasetResponse(\x01\x12O\n\nGetDataset\x12\x1f.trainyard.v1.GetDatasetRequest\x1a .trainyard.v1.GetDatasetResponse\x12U\n\x0cListDatasets\x12!.trainyard.v1.ListDatasetsRequest\x1a\".trainyard.v1.ListDatasetsResponse\x12X\n\rDeleteDataset\x12\".trainyard.v1.DeleteDatasetRequest\x1a#.trainyard.v1.DeleteDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASET_SPLITSENTRY']._serialized_options = b'8\001'
   _globals['_SPLITCOUNTS_COUNTSENTRY']._loaded_options = None
   _globals['_SPLITCOUNTS_COUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_DATASETFORMAT']._serialized_start=1377
-  _globals['_DATASETFORMAT']._serialized_end=1498
+  _globals['_DATASETFORMAT']._serialized_start=1440
+  _globals['_DATASETFORMAT']._serialized_end=1766
   _globals['_DATASET']._serialized_start=108
   _globals['_DATASET']._serialized_end=528
   _globals['_DATASET_SPLITSENTRY']._serialized_start=456
@@ -48,23 +48,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPLITCOUNTS_COUNTSENTRY']._serialized_start=600
   _globals['_SPLITCOUNTS_COUNTSENTRY']._serialized_end=645
   _globals['_CREATEDATASETHEADER']._serialized_start=648
-  _globals['_CREATEDATASETHEADER']._serialized_end=844
-  _globals['_CREATEDATASETREQUEST']._serialized_start=846
-  _globals['_CREATEDATASETREQUEST']._serialized_end=949
-  _globals['_CREATEDATASETRESPONSE']._serialized_start=951
-  _globals['_CREATEDATASETRESPONSE']._serialized_end=1014
-  _globals['_GETDATASETREQUEST']._serialized_start=1016
-  _globals['_GETDATASETREQUEST']._serialized_end=1066
-  _globals['_GETDATASETRESPONSE']._serialized_start=1068
-  _globals['_GETDATASETRESPONSE']._serialized_end=1128
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1130
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1222
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1224
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1312
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1314
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1350
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=1352
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=1375
-  _globals['_DATASETSERVICE']._serialized_start=1501
-  _globals['_DATASETSERVICE']._serialized_end=1867
+  _globals['_CREATEDATASETHEADER']._serialized_end=906
+  _globals['_CREATEDATASETREQUEST']._serialized_start=908
+  _globals['_CREATEDATASETREQUEST']._serialized_end=1011
+  _globals['_CREATEDATASETRESPONSE']._serialized_start=1013
+  _globals['_CREATEDATASETRESPONSE']._serialized_end=1076
+  _globals['_GETDATASETREQUEST']._serialized_start=1078
+  _globals['_GETDATASETREQUEST']._serialized_end=1128
+  _globals['_GETDATASETRESPONSE']._serialized_start=1130
+  _globals['_GETDATASETRESPONSE']._serialized_end=1190
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1192
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1284
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1286
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1374
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1376
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1412
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=1414
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=1437
+  _globals['_DATASETSERVICE']._serialized_start=1769
+  _globals['_DATASETSERVICE']._serialized_end=2135
 # @@protoc_insertion_point(module_scope)

@@ -17,10 +17,24 @@ class DatasetFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATASET_FORMAT_COCO: _ClassVar[DatasetFormat]
     DATASET_FORMAT_VOC: _ClassVar[DatasetFormat]
     DATASET_FORMAT_YOLO: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_IMAGE_FOLDER: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_MASK_PAIRS: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_IDENTITY_FOLDERS: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_LFW: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_CELEBA: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_MNIST: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_POINTS: _ClassVar[DatasetFormat]
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat
 DATASET_FORMAT_COCO: DatasetFormat
 DATASET_FORMAT_VOC: DatasetFormat
 DATASET_FORMAT_YOLO: DatasetFormat
+DATASET_FORMAT_IMAGE_FOLDER: DatasetFormat
+DATASET_FORMAT_MASK_PAIRS: DatasetFormat
+DATASET_FORMAT_IDENTITY_FOLDERS: DatasetFormat
+DATASET_FORMAT_LFW: DatasetFormat
+DATASET_FORMAT_CELEBA: DatasetFormat
+DATASET_FORMAT_MNIST: DatasetFormat
+DATASET_FORMAT_POINTS: DatasetFormat
 
 class Dataset(_message.Message):
     __slots__ = ("name", "display_name", "version", "version_id", "family", "format", "classes", "splits", "manifest_sha256", "size_bytes", "report", "create_time")
@@ -71,7 +85,7 @@ class SplitCounts(_message.Message):
     def __init__(self, counts: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class CreateDatasetHeader(_message.Message):
-    __slots__ = ("parent", "dataset_id", "family", "format", "display_name", "request_id", "size_bytes", "sha256")
+    __slots__ = ("parent", "dataset_id", "family", "format", "display_name", "request_id", "size_bytes", "sha256", "source_url", "val_fraction", "split_seed")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     DATASET_ID_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +94,9 @@ class CreateDatasetHeader(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_URL_FIELD_NUMBER: _ClassVar[int]
+    VAL_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_SEED_FIELD_NUMBER: _ClassVar[int]
     parent: str
     dataset_id: str
     family: str
@@ -88,7 +105,10 @@ class CreateDatasetHeader(_message.Message):
     request_id: str
     size_bytes: int
     sha256: str
-    def __init__(self, parent: _Optional[str] = ..., dataset_id: _Optional[str] = ..., family: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., display_name: _Optional[str] = ..., request_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    source_url: str
+    val_fraction: float
+    split_seed: int
+    def __init__(self, parent: _Optional[str] = ..., dataset_id: _Optional[str] = ..., family: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., display_name: _Optional[str] = ..., request_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., source_url: _Optional[str] = ..., val_fraction: _Optional[float] = ..., split_seed: _Optional[int] = ...) -> None: ...
 
 class CreateDatasetRequest(_message.Message):
     __slots__ = ("header", "chunk")

@@ -63,8 +63,8 @@ class DatasetServiceServicer:
 
     def CreateDataset(self, request_iterator, context):
         """Uploads an archive (zip, tar, tar.gz) and imports it as the next version of a dataset. The first
-        message is the header, all others are chunks. Every mistake found in the archive is reported at
-        once. Repeating a call with the same request_id returns the same version.
+        message is the header, all others are chunks; where the header holds an address, the server fetches
+        the archive and no chunk follows. Every mistake found in the archive is reported at once. Repeating a call with the same request_id returns the same version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,8 +35,8 @@ class DatasetServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DatasetServiceAsyncStub: ...
     CreateDataset: _grpc.StreamUnaryMultiCallable[_dataset_pb2.CreateDatasetRequest, _dataset_pb2.CreateDatasetResponse]
     """Uploads an archive (zip, tar, tar.gz) and imports it as the next version of a dataset. The first
-    message is the header, all others are chunks. Every mistake found in the archive is reported at
-    once. Repeating a call with the same request_id returns the same version.
+    message is the header, all others are chunks; where the header holds an address, the server fetches
+    the archive and no chunk follows. Every mistake found in the archive is reported at once. Repeating a call with the same request_id returns the same version.
     """
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetDatasetRequest, _dataset_pb2.GetDatasetResponse]
     """Returns one version of a dataset, the newest where none is named."""
@@ -54,8 +54,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDataset: _aio.StreamUnaryMultiCallable[_dataset_pb2.CreateDatasetRequest, _dataset_pb2.CreateDatasetResponse]  # type: ignore[assignment]
     """Uploads an archive (zip, tar, tar.gz) and imports it as the next version of a dataset. The first
-    message is the header, all others are chunks. Every mistake found in the archive is reported at
-    once. Repeating a call with the same request_id returns the same version.
+    message is the header, all others are chunks; where the header holds an address, the server fetches
+    the archive and no chunk follows. Every mistake found in the archive is reported at once. Repeating a call with the same request_id returns the same version.
     """
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetDatasetRequest, _dataset_pb2.GetDatasetResponse]  # type: ignore[assignment]
     """Returns one version of a dataset, the newest where none is named."""
@@ -76,8 +76,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.CreateDatasetResponse, _abc.Awaitable[_dataset_pb2.CreateDatasetResponse]]:
         """Uploads an archive (zip, tar, tar.gz) and imports it as the next version of a dataset. The first
-        message is the header, all others are chunks. Every mistake found in the archive is reported at
-        once. Repeating a call with the same request_id returns the same version.
+        message is the header, all others are chunks; where the header holds an address, the server fetches
+        the archive and no chunk follows. Every mistake found in the archive is reported at once. Repeating a call with the same request_id returns the same version.
         """
 
     @_abc_1.abstractmethod

@@ -22,6 +22,8 @@ class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_STATE_SUCCEEDED: _ClassVar[JobState]
     JOB_STATE_FAILED: _ClassVar[JobState]
     JOB_STATE_CANCELLED: _ClassVar[JobState]
+    JOB_STATE_PAUSING: _ClassVar[JobState]
+    JOB_STATE_PAUSED: _ClassVar[JobState]
 
 class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -72,6 +74,8 @@ JOB_STATE_CANCELLING: JobState
 JOB_STATE_SUCCEEDED: JobState
 JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
+JOB_STATE_PAUSING: JobState
+JOB_STATE_PAUSED: JobState
 FAILURE_REASON_UNSPECIFIED: FailureReason
 FAILURE_REASON_SPEC_INVALID: FailureReason
 FAILURE_REASON_INVALID_DATASET: FailureReason
@@ -113,7 +117,7 @@ class Resources(_message.Message):
     def __init__(self, resource_class: _Optional[_Union[ResourceClass, str]] = ..., processes: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("name", "display_name", "labels", "recipe", "preset", "config", "dataset", "dataset_version_id", "resources", "model_id", "priority", "max_attempts", "state", "attempt", "progress", "checkpoint_step", "model_version", "failure", "event_seq", "create_time", "start_time", "end_time", "update_time", "etag")
+    __slots__ = ("name", "display_name", "labels", "recipe", "preset", "config", "dataset", "dataset_version_id", "resources", "model_id", "priority", "max_attempts", "state", "attempt", "progress", "checkpoint_step", "model_version", "failure", "event_seq", "create_time", "start_time", "end_time", "update_time", "etag", "is_preemptible")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +149,7 @@ class Job(_message.Message):
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    IS_PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     labels: _containers.ScalarMap[str, str]
@@ -169,7 +174,8 @@ class Job(_message.Message):
     end_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     etag: str
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., dataset_version_id: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., attempt: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., checkpoint_step: _Optional[int] = ..., model_version: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., event_seq: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
+    is_preemptible: bool
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., dataset_version_id: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., attempt: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., checkpoint_step: _Optional[int] = ..., model_version: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., event_seq: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., is_preemptible: _Optional[bool] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "total_steps")
@@ -396,7 +402,7 @@ class ModelStored(_message.Message):
     def __init__(self, model_version: _Optional[str] = ...) -> None: ...
 
 class CreateJobRequest(_message.Message):
-    __slots__ = ("parent", "recipe", "preset", "config", "dataset", "resources", "display_name", "labels", "model_id", "priority", "max_attempts", "request_id", "dataset_version")
+    __slots__ = ("parent", "recipe", "preset", "config", "dataset", "resources", "display_name", "labels", "model_id", "priority", "max_attempts", "request_id", "dataset_version", "is_preemptible")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -417,6 +423,7 @@ class CreateJobRequest(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
+    IS_PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
     parent: str
     recipe: str
     preset: str
@@ -430,7 +437,8 @@ class CreateJobRequest(_message.Message):
     max_attempts: int
     request_id: str
     dataset_version: int
-    def __init__(self, parent: _Optional[str] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., request_id: _Optional[str] = ..., dataset_version: _Optional[int] = ...) -> None: ...
+    is_preemptible: bool
+    def __init__(self, parent: _Optional[str] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., request_id: _Optional[str] = ..., dataset_version: _Optional[int] = ..., is_preemptible: _Optional[bool] = ...) -> None: ...
 
 class CreateJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -495,6 +503,32 @@ class CancelJobRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CancelJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class PauseJobRequest(_message.Message):
+    __slots__ = ("name", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PauseJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class ResumeJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ResumeJobResponse(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: Job

@@ -61,6 +61,16 @@ class JobServiceStub:
                 request_serializer=trainyard_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=trainyard_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/trainyard.v1.JobService/PauseJob',
+                request_serializer=trainyard_dot_v1_dot_job__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=trainyard_dot_v1_dot_job__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/trainyard.v1.JobService/ResumeJob',
+                request_serializer=trainyard_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=trainyard_dot_v1_dot_job__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/trainyard.v1.JobService/ListCheckpoints',
                 request_serializer=trainyard_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
@@ -118,6 +128,25 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Keeps a job from going on until ResumeJob. A waiting job is paused at once; a running one saves a
+        checkpoint and gives its worker back, so poll GetJob until the state is PAUSED. Its attempt is not
+        counted. A job that is paused or pausing is returned as it is; one that ended, or is being
+        cancelled, is refused with FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Lets a paused job go on: it queues as if it were new, and starts from its checkpoint. A pause that
+        the worker has not obeyed yet is taken back. A job that waits or runs is returned as it is; one that
+        ended, or is being cancelled, is refused with FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCheckpoints(self, request, context):
         """Lists the committed checkpoints of a job, newest first.
         """
@@ -159,6 +188,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=trainyard_dot_v1_dot_job__pb2.CancelJobRequest.FromString,
                     response_serializer=trainyard_dot_v1_dot_job__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=trainyard_dot_v1_dot_job__pb2.PauseJobRequest.FromString,
+                    response_serializer=trainyard_dot_v1_dot_job__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=trainyard_dot_v1_dot_job__pb2.ResumeJobRequest.FromString,
+                    response_serializer=trainyard_dot_v1_dot_job__pb2.ResumeJobResponse.SerializeToString,
             ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
@@ -308,6 +347,60 @@ class JobService:
             '/trainyard.v1.JobService/CancelJob',
             trainyard_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
             trainyard_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainyard.v1.JobService/PauseJob',
+            trainyard_dot_v1_dot_job__pb2.PauseJobRequest.SerializeToString,
+            trainyard_dot_v1_dot_job__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainyard.v1.JobService/ResumeJob',
+            trainyard_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
+            trainyard_dot_v1_dot_job__pb2.ResumeJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

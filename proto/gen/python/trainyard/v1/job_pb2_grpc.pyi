@@ -53,6 +53,17 @@ class JobServiceStub:
     """Asks a job to stop. Best effort: poll GetJob until the state is terminal. A job that finishes
     first keeps its result; a job that already ended is returned as it is.
     """
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.PauseJobResponse]
+    """Keeps a job from going on until ResumeJob. A waiting job is paused at once; a running one saves a
+    checkpoint and gives its worker back, so poll GetJob until the state is PAUSED. Its attempt is not
+    counted. A job that is paused or pausing is returned as it is; one that ended, or is being
+    cancelled, is refused with FAILED_PRECONDITION.
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.ResumeJobResponse]
+    """Lets a paused job go on: it queues as if it were new, and starts from its checkpoint. A pause that
+    the worker has not obeyed yet is taken back. A job that waits or runs is returned as it is; one that
+    ended, or is being cancelled, is refused with FAILED_PRECONDITION.
+    """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
     """Lists the committed checkpoints of a job, newest first."""
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListArtifactsRequest, _job_pb2.ListArtifactsResponse]
@@ -82,6 +93,17 @@ class JobServiceAsyncStub(JobServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks a job to stop. Best effort: poll GetJob until the state is terminal. A job that finishes
     first keeps its result; a job that already ended is returned as it is.
+    """
+    PauseJob: _aio.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.PauseJobResponse]  # type: ignore[assignment]
+    """Keeps a job from going on until ResumeJob. A waiting job is paused at once; a running one saves a
+    checkpoint and gives its worker back, so poll GetJob until the state is PAUSED. Its attempt is not
+    counted. A job that is paused or pausing is returned as it is; one that ended, or is being
+    cancelled, is refused with FAILED_PRECONDITION.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    """Lets a paused job go on: it queues as if it were new, and starts from its checkpoint. A pause that
+    the worker has not obeyed yet is taken back. A job that waits or runs is returned as it is; one that
+    ended, or is being cancelled, is refused with FAILED_PRECONDITION.
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the committed checkpoints of a job, newest first."""
@@ -139,6 +161,29 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_pb2.CancelJobResponse, _abc.Awaitable[_job_pb2.CancelJobResponse]]:
         """Asks a job to stop. Best effort: poll GetJob until the state is terminal. A job that finishes
         first keeps its result; a job that already ended is returned as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _job_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.PauseJobResponse, _abc.Awaitable[_job_pb2.PauseJobResponse]]:
+        """Keeps a job from going on until ResumeJob. A waiting job is paused at once; a running one saves a
+        checkpoint and gives its worker back, so poll GetJob until the state is PAUSED. Its attempt is not
+        counted. A job that is paused or pausing is returned as it is; one that ended, or is being
+        cancelled, is refused with FAILED_PRECONDITION.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _job_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.ResumeJobResponse, _abc.Awaitable[_job_pb2.ResumeJobResponse]]:
+        """Lets a paused job go on: it queues as if it were new, and starts from its checkpoint. A pause that
+        the worker has not obeyed yet is taken back. A job that waits or runs is returned as it is; one that
+        ended, or is being cancelled, is refused with FAILED_PRECONDITION.
         """
 
     @_abc_1.abstractmethod

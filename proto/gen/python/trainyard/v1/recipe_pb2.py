@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trainyard/v1/recipe.proto\x12\x0ctrainyard.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x91\x01\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\trecipe_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12%\n\x07presets\x18\x05 \x03(\x0b\x32\x14.trainyard.v1.Preset\x12\x1a\n\x12\x63onfig_schema_json\x18\x06 \x01(\t\"?\n\x06Preset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"K\n\x12ListRecipesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\"U\n\x13ListRecipesResponse\x12%\n\x07recipes\x18\x01 \x03(\x0b\x32\x14.trainyard.v1.Recipe\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetRecipeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11GetRecipeResponse\x12$\n\x06recipe\x18\x01 \x01(\x0b\x32\x14.trainyard.v1.Recipe2\xb1\x01\n\rRecipeService\x12R\n\x0bListRecipes\x12 .trainyard.v1.ListRecipesRequest\x1a!.trainyard.v1.ListRecipesResponse\x12L\n\tGetRecipe\x12\x1e.trainyard.v1.GetRecipeRequest\x1a\x1f.trainyard.v1.GetRecipeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trainyard/v1/recipe.proto\x12\x0ctrainyard.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xab\x01\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\trecipe_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12%\n\x07presets\x18\x05 \x03(\x0b\x32\x14.trainyard.v1.Preset\x12\x1a\n\x12\x63onfig_schema_json\x18\x06 \x01(\t\x12\x18\n\x10\x64\x61taset_families\x18\x07 \x03(\t\"?\n\x06Preset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"K\n\x12ListRecipesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\"U\n\x13ListRecipesResponse\x12%\n\x07recipes\x18\x01 \x03(\x0b\x32\x14.trainyard.v1.Recipe\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetRecipeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11GetRecipeResponse\x12$\n\x06recipe\x18\x01 \x01(\x0b\x32\x14.trainyard.v1.Recipe2\xb1\x01\n\rRecipeService\x12R\n\x0bListRecipes\x12 .trainyard.v1.ListRecipesRequest\x1a!.trainyard.v1.ListRecipesResponse\x12L\n\tGetRecipe\x12\x1e.trainyard.v1.GetRecipeRequest\x1a\x1f.trainyard.v1.GetRecipeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trainyard.v1.recipe_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECIPE']._serialized_start=74
-  _globals['_RECIPE']._serialized_end=219
-  _globals['_PRESET']._serialized_start=221
-  _globals['_PRESET']._serialized_end=284
-  _globals['_LISTRECIPESREQUEST']._serialized_start=286
-  _globals['_LISTRECIPESREQUEST']._serialized_end=361
-  _globals['_LISTRECIPESRESPONSE']._serialized_start=363
-  _globals['_LISTRECIPESRESPONSE']._serialized_end=448
-  _globals['_GETRECIPEREQUEST']._serialized_start=450
-  _globals['_GETRECIPEREQUEST']._serialized_end=482
-  _globals['_GETRECIPERESPONSE']._serialized_start=484
-  _globals['_GETRECIPERESPONSE']._serialized_end=541
-  _globals['_RECIPESERVICE']._serialized_start=544
-  _globals['_RECIPESERVICE']._serialized_end=721
+  _globals['_RECIPE']._serialized_end=245
+  _globals['_PRESET']._serialized_start=247
+  _globals['_PRESET']._serialized_end=310
+  _globals['_LISTRECIPESREQUEST']._serialized_start=312
+  _globals['_LISTRECIPESREQUEST']._serialized_end=387
+  _globals['_LISTRECIPESRESPONSE']._serialized_start=389
+  _globals['_LISTRECIPESRESPONSE']._serialized_end=474
+  _globals['_GETRECIPEREQUEST']._serialized_start=476
+  _globals['_GETRECIPEREQUEST']._serialized_end=508
+  _globals['_GETRECIPERESPONSE']._serialized_start=510
+  _globals['_GETRECIPERESPONSE']._serialized_end=567
+  _globals['_RECIPESERVICE']._serialized_start=570
+  _globals['_RECIPESERVICE']._serialized_end=747
 # @@protoc_insertion_point(module_scope)

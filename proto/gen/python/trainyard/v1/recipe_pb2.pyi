@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Recipe(_message.Message):
-    __slots__ = ("name", "recipe_id", "family", "description", "presets", "config_schema_json")
+    __slots__ = ("name", "recipe_id", "family", "description", "presets", "config_schema_json", "dataset_families")
     NAME_FIELD_NUMBER: _ClassVar[int]
     RECIPE_ID_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     PRESETS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_SCHEMA_JSON_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FAMILIES_FIELD_NUMBER: _ClassVar[int]
     name: str
     recipe_id: str
     family: str
     description: str
     presets: _containers.RepeatedCompositeFieldContainer[Preset]
     config_schema_json: str
-    def __init__(self, name: _Optional[str] = ..., recipe_id: _Optional[str] = ..., family: _Optional[str] = ..., description: _Optional[str] = ..., presets: _Optional[_Iterable[_Union[Preset, _Mapping]]] = ..., config_schema_json: _Optional[str] = ...) -> None: ...
+    dataset_families: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., recipe_id: _Optional[str] = ..., family: _Optional[str] = ..., description: _Optional[str] = ..., presets: _Optional[_Iterable[_Union[Preset, _Mapping]]] = ..., config_schema_json: _Optional[str] = ..., dataset_families: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Preset(_message.Message):
     __slots__ = ("name", "config")

@@ -1,4 +1,4 @@
-"""From encoded bytes to the square tensor a detector sees, and back to the pixels of the sent image.
+"""From encoded bytes to the square tensor a network sees, and back to the pixels of the sent image.
 
 Training, evaluation and serving all fit with these functions and no others.
 """

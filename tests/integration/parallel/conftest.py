@@ -1,0 +1,69 @@
+"""One real worker that trains jobs in one and in several processes, and what they left in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from torch import Tensor
+
+from services.core.states import JobState
+from services.db.job_records import Job
+from services.storage.manifest import download_directory
+from tests.integration.workers.yard import Yard, canonical_scenes, open_yard, until
+from workers.engine.tensorfile import read_tensors
+
+
+@dataclass
+class Trials:
+    """A yard, and shorthands for what tests of several processes look at."""
+
+    yard: Yard
+    folder: Path
+
+    def run(self, *, processes: int, config: dict[str, Any], recipe: str = "detection/yolo_v1") -> Job:
+        job = self.submit(processes=processes, config=config, recipe=recipe)
+        return self.finished(job.id)
+
+    def submit(self, *, processes: int, config: dict[str, Any], recipe: str = "detection/yolo_v1") -> Job:
+        spec = {"recipe": recipe, "config": config, "resources": {"class": "cpu", "processes": processes}}
+        return self.yard.submit(recipe=recipe, spec=spec)
+
+    def finished(self, job_id: str) -> Job:
+        done = self.yard.until_state(job_id, JobState.SUCCEEDED, JobState.FAILED)
+        assert done.state is JobState.SUCCEEDED, f"{done.failure_message}\n{done.failure_log}"
+        return done
+
+    def weights(self, job_id: str) -> dict[str, Tensor]:
+        """Return networks and optimizers of the newest checkpoint."""
+        newest = self.yard.checkpoints(job_id)[-1]
+        directory = self.folder / newest.id
+        download_directory(self.yard.store, newest.prefix, directory, newest.manifest_sha256)
+        files = (directory / name for name in ("model.safetensors", "optim.safetensors"))
+        return {f"{file.name}:{name}": tensor for file in files for name, tensor in read_tensors(file).items()}
+
+    def losses(self, job_id: str) -> dict[int, float]:
+        steps = (event.payload for event in self.yard.events(job_id) if event.kind == "step")
+        return {step["step"]: step["scalars"]["train/loss"] for step in steps}
+
+    def launcher(self, job_id: str) -> psutil.Process:
+        until(lambda: self.yard.child_pid(job_id), what="the launcher's pid", show=self.yard.log_text)
+        return psutil.Process(self.yard.child_pid(job_id) or 0)
+
+    def trainers(self, job_id: str, count: int) -> list[psutil.Process]:
+        """Return the processes of a running job by rank."""
+        launcher = self.launcher(job_id)
+        until(lambda: len(launcher.children()) == count, what="all trainers", show=self.yard.log_text)
+        return sorted(launcher.children(), key=lambda process: process.create_time())
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
+    folder = tmp_path_factory.mktemp("parallel")
+    with open_yard(folder / "yard", canonical_scenes(folder)) as yard:
+        yard.start_worker(TRAINYARD_WORKER_THREADS="2")
+        yield Trials(yard, folder)

@@ -1,0 +1,136 @@
+"""Configs of the segmentation recipes. Torch-free: the API server validates with these.
+
+The number of classes is not here: it comes from the dataset, background included.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from workers.families.config import Limits, Section
+from workers.families.sections import Optim, Schedule, SupervisedConfig, Warp
+
+Width = Annotated[int, Field(ge=4, le=4096)]
+STRIDE = 32
+"""Input pixels that one cell of the coarsest map spans, for every network here."""
+
+
+class Data(Section):
+    """What one batch is made of."""
+
+    image_size: int = Field(480, ge=32, le=2048, description="Side in pixels of the square every image is fitted into.")
+    batch_size: int = Field(16, ge=1, le=1024, description="Images in one step.")
+    cache_mib: int = Field(
+        2048, ge=0, description="Memory for decoded images and masks; those that do not fit are decoded at every use."
+    )
+
+    @model_validator(mode="after")
+    def _size_divides(self) -> Self:
+        if self.image_size % STRIDE:
+            near = max(STRIDE, round(self.image_size / STRIDE) * STRIDE)
+            raise ValueError(f"data.image_size must be a multiple of {STRIDE}; use {near}")
+        return self
+
+
+class Eval(Section):
+    """How held-out images are scored, at their own size."""
+
+    batch_size: int = Field(16, ge=1, le=1024, description="Images in one forward of the evaluation.")
+    num_samples: int = Field(6, ge=1, le=64, description="Held-out images in a sample picture.")
+
+
+class SegmentationConfig(SupervisedConfig):
+    """What the segmentation recipes share."""
+
+    data: Data = Data()
+    optim: Optim = Optim(lr=0.01, weight_decay=1e-4)
+    schedule: Schedule = Schedule(name="poly")
+    augment: Warp = Warp(scale=(0.5, 2.0), translate=0.25, exposure=1.4, saturation=1.4)
+    eval: Eval = Eval()
+    limits: Limits = Limits(
+        max_steps=60_000, checkpoint_every_steps=1000, evaluate_every_steps=2000, sample_every_steps=2000
+    )
+
+
+class FcnModel(Section):
+    """The network: a VGG body turned into convolutions, scored at one to three resolutions."""
+
+    variant: Literal["32s", "16s", "8s"] = Field(
+        "8s", description="Stride of the finest map that is scored: 32s has no skip, 16s adds pool4, 8s pool3 as well."
+    )
+    body: Literal["vgg16", "small"] = Field("vgg16", description="vgg16: the paper's; small: five stages of `stages`.")
+    stages: tuple[tuple[Width, Annotated[int, Field(ge=1, le=8)]], ...] = Field(
+        ((16, 1), (24, 1), (32, 1), (48, 1), (64, 1)),
+        min_length=5,
+        max_length=5,
+        description="Channels and convolutions of each stage of the small body.",
+    )
+    hidden: int = Field(4096, ge=8, le=8192, description="Channels of the two layers after the body (fc6, fc7).")
+    style: Literal["modern", "caffe"] = Field(
+        "modern", description="caffe: padding 100 and crops, to load original weights; modern: no wasted border."
+    )
+    batch_norm: bool = Field(False, description="Normalise every convolution of the body; the paper did not.")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Dropout of whole maps after each hidden layer.")
+
+
+class FcnConfig(SegmentationConfig):
+    """FCN: a classifier made convolutional, with skips (Long et al. 2015)."""
+
+    model: FcnModel = FcnModel()
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {
+            "data": {"image_size": 64, "batch_size": 16},
+            "model": {"body": "small", "hidden": 64, "batch_norm": True, "dropout": 0.0},
+            "optim": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.01},
+            "schedule": {"name": "cosine", "warmup_steps": 20},
+            "augment": {"scale": (0.9, 1.1), "translate": 0.1, "exposure": 1.2, "saturation": 1.2},
+            "eval": {"batch_size": 50},
+            "limits": {
+                "max_steps": 240,
+                "checkpoint_every_steps": 80,
+                "evaluate_every_steps": 120,
+                "sample_every_steps": 120,
+            },
+        },
+    }
+
+
+class ReadyModel(Section):
+    """A network of torchvision."""
+
+    name: Literal[
+        "fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large",
+        "lraspp_mobilenet_v3_large",
+    ] = Field("deeplabv3_resnet50", description="Which network.")  # fmt: skip
+    pretrained: Literal["none", "backbone", "all"] = Field(
+        "none", description="backbone: ImageNet weights of the body; all: also the head's, except its last layer."
+    )
+    aux_weight: float = Field(
+        0.5, ge=0, le=1, description="Weight of the auxiliary head's loss; 0 leaves that head out. LR-ASPP has none."
+    )
+
+
+class ReadyConfig(SegmentationConfig):
+    """FCN, DeepLab v3 and LR-ASPP on bodies of torchvision."""
+
+    model: ReadyModel = ReadyModel()
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {
+            "data": {"image_size": 64, "batch_size": 8},
+            "model": {"name": "lraspp_mobilenet_v3_large"},
+            "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.01},
+            "schedule": {"name": "cosine", "warmup_steps": 20},
+            "augment": {"scale": (0.9, 1.1), "translate": 0.1, "exposure": 1.2, "saturation": 1.2},
+            "eval": {"batch_size": 50},
+            "limits": {
+                "max_steps": 300,
+                "checkpoint_every_steps": 100,
+                "evaluate_every_steps": 150,
+                "sample_every_steps": 150,
+            },
+        },
+    }

@@ -1,0 +1,125 @@
+"""FCN: a classifier made convolutional, with skips from finer maps (Long, Shelhamer, Darrell 2015, arXiv:1411.4038).
+
+`modern` pads the input to a multiple of 32 and crops once at the end; `caffe` keeps the reference's
+padding of 100 and its crops, so that original weights fit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workers.families.base import ServingSpec
+from workers.families.segmentation.config import STRIDE, FcnConfig, FcnModel
+from workers.families.segmentation.recipe import SegmentationRecipe
+
+# Section 4.1: VGG-16's stages as (channels, convolutions).
+_VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+_HIDDEN_KERNEL = 7
+_CAFFE_PADDING = 100
+# Where the reference cuts its maps: pool4 and pool3 when they are added, and the last map by variant.
+_CAFFE_POOL4, _CAFFE_POOL3 = 5, 9
+_CAFFE_LAST = {"32s": 19, "16s": 27, "8s": 31}
+
+
+class FcnNetwork(nn.Module):
+    """Normalised images (N, 3, H, W) of any size in, scores (N, C, H, W) out."""
+
+    def __init__(self, model: FcnModel, num_classes: int) -> None:
+        super().__init__()
+        self.is_caffe = model.style == "caffe"
+        self.variant = model.variant
+        stages = _VGG16 if model.body == "vgg16" else model.stages
+        self.stages = nn.ModuleList(_stages(stages, model))
+        padding = 0 if self.is_caffe else _HIDDEN_KERNEL // 2
+        self.hidden = nn.Sequential(
+            nn.Conv2d(stages[-1][0], model.hidden, _HIDDEN_KERNEL, padding=padding),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(model.dropout),
+            nn.Conv2d(model.hidden, model.hidden, 1),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(model.dropout),
+        )
+        self.score = nn.Conv2d(model.hidden, num_classes, 1)
+        num_skips = {"32s": 0, "16s": 1, "8s": 2}[model.variant]
+        self.skips = nn.ModuleList(nn.Conv2d(stages[3 - n][0], num_classes, 1) for n in range(num_skips))
+        self.doubles = nn.ModuleList(self._upsampling(num_classes, 2) for _ in range(num_skips))
+        self.last = self._upsampling(num_classes, STRIDE >> num_skips)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        maps = self._maps(images)
+        scores = self.score(self.hidden(maps[-1]))
+        for n, (skip, double) in enumerate(zip(self.skips, self.doubles, strict=True)):
+            finer, scores = skip(maps[3 - n]), double(scores)
+            offset = (_CAFFE_POOL4, _CAFFE_POOL3)[n] if self.is_caffe else 0
+            scores = scores + _crop(finer, offset, scores.shape[-2], scores.shape[-1])
+        scores = _crop(self.last(scores), _CAFFE_LAST[self.variant] if self.is_caffe else 0, height, width)
+        return scores.float()
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        if self.is_caffe:
+            images = functional.pad(images, (_CAFFE_PADDING,) * 4)
+        else:
+            images = functional.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
+        maps = [images]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps[1:]
+
+    def _upsampling(self, channels: int, factor: int) -> nn.ConvTranspose2d:
+        padding = 0 if self.is_caffe else factor // 2
+        return nn.ConvTranspose2d(channels, channels, 2 * factor, stride=factor, padding=padding, bias=False)
+
+
+def bilinear_kernel(size: int) -> Tensor:
+    """Return the (size, size) kernel with which a transposed convolution interpolates linearly."""
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 else factor - 0.5
+    line = 1 - (torch.arange(size) - centre).abs() / factor
+    return torch.outer(line, line)
+
+
+def _stages(stages: tuple[tuple[int, int], ...], model: FcnModel) -> list[nn.Module]:
+    built: list[nn.Module] = []
+    channels = 3
+    for width, count in stages:
+        layers: list[nn.Module] = []
+        for _ in range(count):
+            layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not model.batch_norm))
+            layers += [nn.BatchNorm2d(width)] if model.batch_norm else []
+            layers.append(nn.ReLU(inplace=True))
+            channels = width
+        built.append(nn.Sequential(*layers, nn.MaxPool2d(2, ceil_mode=True)))
+    return built
+
+
+def _initialise(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            with torch.no_grad():
+                module.weight.zero_()
+                diagonal = torch.arange(module.in_channels)
+                module.weight[diagonal, diagonal] = bilinear_kernel(module.kernel_size[0])
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _crop(maps: Tensor, offset: int, height: int, width: int) -> Tensor:
+    return maps[..., offset : offset + height, offset : offset + width]
+
+
+class Fcn(SegmentationRecipe[FcnConfig]):
+    """Trains and serves an FCN."""
+
+    def new_network(self) -> FcnNetwork:
+        return FcnNetwork(self.config.model, self.num_classes)
+
+    @classmethod
+    def load_serving_module(cls, config: FcnConfig, spec: ServingSpec) -> FcnNetwork:
+        return FcnNetwork(config.model, len(spec.constants["classes"]))
