@@ -6,7 +6,7 @@ RUN := $(ENV)
 SOURCES := services workers proto tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock rules proofs bench kill-test clean
+.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock rules proofs bench kill-test images test-compose clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,12 @@ bench: $(RUN) ## Measure latency, stalls and throughput (writes out/bench.json)
 
 kill-test: $(RUN) ## Kill a worker at 20 random steps and compare the final weights (writes out/kill.json)
 	$(BIN)/python -m tests.chaos.kill_worker --out out
+
+images: ## Build the images of compose.yaml and of the Kubernetes manifests (TRAINYARD_TAG names them)
+	deploy/images.sh
+
+test-compose: $(RUN) ## Build every image without a registry, start compose.yaml, test it, remove it (writes out/compose.json)
+	$(BIN)/python -m tests.compose --out out
 
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 lock: ## Resolve pyproject.toml into requirements/ again

@@ -69,13 +69,12 @@ class Attempt:
         self._stop = StopRequest(runtime.drain)
         self._recorder = Recorder(runtime.database, lease, self._stop)
         self._uploader = Uploader(runtime.store, runtime.database, lease, self._stop, family=self._family)
-        self._keeper = LeaseKeeper(
-            self._renew, look=self._look, stop=self._stop, timings=runtime.settings.timings
-        )
+        self._keeper = LeaseKeeper(self._renew, look=self._look, stop=self._stop, timings=runtime.settings.timings)
 
     def run(self) -> None:
         """Run the attempt to its end; whatever happens, no process, thread or file of it is left."""
-        log.info("attempt_started", **self._names(), recipe=self._job.recipe, device=self._device)
+        names = {"recipe": self._job.recipe, "device": self._device, "slot": self._slot.device}
+        log.info("attempt_started", **self._names(), **names)
         with self._tended():
             outcome = limited(self._diagnosed(self._train()), self._earlier)
             self._verdict = verdict = Conclusion(

@@ -19,11 +19,16 @@ from services.core.settings import Settings
 from services.datasets.manager import DatasetManager
 from services.datasets.servicer import DatasetServicer
 from services.datasets.upload import Uploads
+from services.db import tokens
 from services.db.database import Database
 from services.db.work import Work
 from services.deployments.manager import DeploymentManager
 from services.deployments.predict import Predictor
 from services.deployments.servicer import DeploymentServicer
+from services.identity.authenticator import Authenticator
+from services.identity.guard import Guard
+from services.identity.sessions import Sessions
+from services.identity.trail import Trail
 from services.jobs.manager import JobManager
 from services.jobs.servicer import JobServicer
 from services.jobs.watch import EventHub
@@ -69,7 +74,11 @@ class Api:
         datasets = DatasetManager(database, store, settings)
         models = ModelManager(self._work, store, target=target)
 
-        self._server = Server(_limits(settings), guards=())
+        authenticator = Authenticator(lambda token_id: self._work.read(lambda session: tokens.find(session, token_id)))
+        self._sessions = Sessions(authenticator)
+        self._trail = Trail(self._work)
+        guard = Guard(authenticator, self._sessions, self._trail)
+        self._server = Server(_limits(settings), guards=(guard,))
         grpc = self._server.grpc
         jobs = JobServicer(JobManager(self._work, recipes, self._hub))
         job_pb2_grpc.add_JobServiceServicer_to_server(jobs, grpc)
@@ -102,6 +111,8 @@ class Api:
         await asyncio.sleep(0)
         self._hub.close()
         await drained
+        self._sessions.close()
+        await self._trail.close()
         await self._predictor.close()
         self._downloads.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

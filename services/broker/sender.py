@@ -6,12 +6,15 @@ from typing import Any
 
 from celery import Celery
 from kombu.exceptions import ChannelError, KombuError
+from kombu.pools import ProducerPool
 
 from services.core.errors import BrokerUnavailable
 
 RUN_ATTEMPT = "train.run_attempt"
 BUILD_ARCHIVE = "serve.build_archive"
 BUILD_QUEUE = "serve.build"
+CONNECTIONS = 10
+"""How many threads may send at a time; more wait for one another."""
 
 
 class Sender:
@@ -19,6 +22,9 @@ class Sender:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        # Its own: Celery's is every sender's of this process with the same URL, so that closing one would end all.
+        self._connections: Any = app.connection_for_write().Pool(CONNECTIONS)
+        self._producers: Any = ProducerPool(self._connections, limit=CONNECTIONS)
 
     def send(self, task: str, queue: str, argument: str) -> None:
         """Send one message and return; nothing tells whether it will be delivered.
@@ -27,13 +33,15 @@ class Sender:
             BrokerUnavailable: the broker did not take the message.
         """
         try:
-            # By queue alone: Celery then uses the anonymous exchange, which needs no binding to be there.
-            self._app.send_task(task, args=[argument], queue=queue, retry=False, ignore_result=True)
+            with self._producers.acquire(block=True) as producer:
+                # By queue alone: Celery then uses the anonymous exchange, which needs no binding to be there.
+                self._app.send_task(
+                    task, args=[argument], queue=queue, retry=False, ignore_result=True, producer=producer
+                )
         except (KombuError, ChannelError, OSError) as err:
             raise BrokerUnavailable from err
 
     def close(self) -> None:
-        """Close the connections of this process to the broker; whoever sends again opens new ones."""
-        pool: Any = self._app.pool
-        # The pool is every sender's of this process with the same URL: a closed one would refuse them all.
-        pool.force_close_all(close_pool=False)
+        """Close the connections, for good."""
+        self._producers.force_close_all()
+        self._connections.force_close_all()

@@ -21,6 +21,7 @@ from PIL import Image
 from trainyard.v1 import dataset_pb2, deployment_pb2, job_pb2
 
 from services.client.agreement import Agreement, agree, served_ap50
+from services.client.credentials import DEFAULT_PROJECT, LOCAL_TOKEN
 from services.client.draw import draw_detections
 from services.client.live import Watcher
 from services.client.pack import as_archive
@@ -87,7 +88,8 @@ def _platform(state_dir: Path, stages: Stages) -> Iterator[Trainyard]:
     with stages.stage("start", "starting the platform"):
         endpoints = embedded.start_in_background(settings, environ, timeout_seconds=120)
     try:
-        with Trainyard(endpoints.address) as yard:
+        token_file = str(state_dir / LOCAL_TOKEN)
+        with Trainyard(endpoints.address, DEFAULT_PROJECT, token_file=token_file) as yard:
             yield yard
     finally:
         with stages.stage("stop", "stopping the platform"):

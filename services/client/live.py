@@ -20,6 +20,8 @@ _COLOURS = {
     job_pb2.JOB_STATE_QUEUED: "yellow",
     job_pb2.JOB_STATE_RUNNING: "cyan",
     job_pb2.JOB_STATE_CANCELLING: "yellow",
+    job_pb2.JOB_STATE_PAUSING: "yellow",
+    job_pb2.JOB_STATE_PAUSED: "magenta",
     job_pb2.JOB_STATE_SUCCEEDED: "green",
     job_pb2.JOB_STATE_FAILED: "red",
     job_pb2.JOB_STATE_CANCELLED: "yellow",

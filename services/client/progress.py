@@ -75,12 +75,15 @@ def reduce(progress: JobProgress, event: job_pb2.JobEvent) -> JobProgress:
 
 
 def _after_state_change(progress: JobProgress, change: job_pb2.StateChange) -> JobProgress:
+    if change.state == job_pb2.JOB_STATE_RUNNING and progress.state == job_pb2.JOB_STATE_PAUSING:
+        # Somebody took the pause back before the worker obeyed.
+        return replace(progress, state=change.state)
     if change.state == job_pb2.JOB_STATE_RUNNING:
         # Another attempt starts at the last checkpoint, perhaps on another machine: old speed says nothing.
         begun = _at_rest(progress)
         step = progress.checkpoint_step or 0
         return replace(begun, state=change.state, attempt=change.attempt or progress.attempt, step=step)
-    if change.state == job_pb2.JOB_STATE_CANCELLING:
+    if change.state in (job_pb2.JOB_STATE_CANCELLING, job_pb2.JOB_STATE_PAUSING):
         return replace(progress, state=change.state)
     return replace(_at_rest(progress), state=change.state)
 

@@ -61,6 +61,7 @@ class JobFields(TypedDict, total=False):
     labels: Mapping[str, str]
     model_id: str
     priority: int
+    is_preemptible: bool
     max_attempts: int
     dataset_version: int
     request_id: str
@@ -203,6 +204,15 @@ class Trainyard:
         """Ask a job to stop; a job that ended already is returned as it is."""
         request = job_pb2.CancelJobRequest(name=self.name.job(job), reason=reason)
         return self._caller.unary(self._jobs.CancelJob, request).job
+
+    def pause_job(self, job: str, *, reason: str = "") -> job_pb2.Job:
+        """Keep a job from going on until it is resumed; a running one saves a checkpoint first."""
+        request = job_pb2.PauseJobRequest(name=self.name.job(job), reason=reason)
+        return self._caller.unary(self._jobs.PauseJob, request).job
+
+    def resume_job(self, job: str) -> job_pb2.Job:
+        """Let a paused job queue again, to go on from its checkpoint."""
+        return self._caller.unary(self._jobs.ResumeJob, job_pb2.ResumeJobRequest(name=self.name.job(job))).job
 
     def watch(
         self,

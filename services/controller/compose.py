@@ -40,7 +40,10 @@ class Controller:
         self._election_seconds = min(2.0, timings.dispatch_interval)
         reaping = Reaping(database, timings)
         dispatcher = Dispatcher(
-            database, self._sender, reaping.is_trusted, redispatch_after_seconds=timings.redispatch_after
+            database,
+            self._sender,
+            redispatch_after_seconds=timings.redispatch_after,
+            preempt_after_seconds=timings.preempt_after,
         )
         cleanup = Cleanup(database, store)
         self._figures = Figures(database)

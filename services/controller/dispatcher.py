@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
-from services.broker.sender import BUILD_ARCHIVE, BUILD_QUEUE, RUN_ATTEMPT, Sender
+from services.broker.sender import BUILD_ARCHIVE, BUILD_QUEUE, RUN_ATTEMPT
 from services.controller import metrics
 from services.core.errors import BrokerUnavailable
 from services.db import archives, jobs, workers
@@ -27,24 +27,30 @@ class Message:
     argument: str
 
 
+class Doorbell(Protocol):
+    """What carries messages, such as `services.broker.sender.Sender`."""
+
+    def send(self, task: str, queue: str, argument: str) -> None: ...
+
+
 class Dispatcher:
     """Sends messages for queued jobs and for archives to build."""
 
     def __init__(
         self,
         database: Database,
-        sender: Sender,
-        is_clock_trusted: Callable[[], bool],
+        sender: Doorbell,
         *,
         redispatch_after_seconds: float,
+        preempt_after_seconds: float,
     ) -> None:
         self._database = database
         self._sender = sender
-        self._is_clock_trusted = is_clock_trusted
         self._redispatch_after = redispatch_after_seconds
+        self._preempt_after = preempt_after_seconds
 
     def tick_jobs(self) -> None:
-        """Ring for jobs; called at every interval and after every commit.
+        """Ring for jobs, and make room for urgent ones; called at every interval and after every commit.
 
         Raises:
             BrokerUnavailable: the broker took some of the messages at most; the rest is sent again later.
@@ -55,12 +61,13 @@ class Dispatcher:
             due = jobs.dispatch(
                 session, window=2 * slots + SPARE_MESSAGES, redispatch_after_seconds=self._redispatch_after
             )
+            asked = jobs.preempt(session, min_run_seconds=self._preempt_after)
+        for preempted in asked:
+            log.info("job_asked_to_yield", job=preempted.job_id, to=preempted.for_job_id, queue=preempted.queue)
         self._send([Message(RUN_ATTEMPT, queue, job_id) for job_id, queue in due])
 
     def tick_archives(self) -> None:
-        """Ring for archives, and take back builds of lost workers; see `tick_jobs`."""
-        if not self._is_clock_trusted():
-            return
+        """Ring for archives; see `tick_jobs`."""
         with self._database.write() as session:
             due = archives.due_for_dispatch(
                 session, limit=SPARE_MESSAGES, redispatch_after_seconds=self._redispatch_after

@@ -8,7 +8,6 @@ import structlog
 
 from services.controller import metrics
 from services.core.clock import MonotonicClock
-from services.core.errors import DatabaseUnavailable
 from services.core.settings import Timings
 from services.db.database import Database
 from services.db.reaper import ClockGuard, Reaper
@@ -20,23 +19,11 @@ class Reaping:
     """One reaper for the life of the process, so that its guard remembers both clocks."""
 
     def __init__(self, database: Database, timings: Timings, *, clock: MonotonicClock = time.monotonic) -> None:
-        self._reaper = Reaper(database, ClockGuard(ttl_seconds=timings.lease_ttl))
+        self._reaper = Reaper(database, ClockGuard(ttl_seconds=timings.lease_ttl, clock=clock))
         self._retry_delay = timings.retry_base
-        self._ttl = timings.lease_ttl
-        self._clock = clock
-        self._distrusted_until = 0.0
-
-    def is_trusted(self) -> bool:
-        """Tell whether no outage of the database may have kept live workers from renewing."""
-        return self._clock() >= self._distrusted_until
 
     def tick(self) -> None:
-        try:
-            found = self._reaper.tick(retry_delay_seconds=self._retry_delay)
-        except DatabaseUnavailable:
-            self._distrusted_until = self._clock() + self._ttl
-            raise
-        for reaped in found:
+        for reaped in self._reaper.tick(retry_delay_seconds=self._retry_delay):
             metrics.REAPED.labels(reaped.state.value).inc()
             log.warning(
                 "lease_reaped",

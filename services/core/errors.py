@@ -269,6 +269,13 @@ class ReaderTooSlow(PlatformError):
     retryable = True
 
 
+class NotServed(PlatformError):
+    """The server does not answer this method."""
+
+    code = Code.UNIMPLEMENTED
+    reason = "NOT_SERVED"
+
+
 class SourceUnavailable(PlatformError):
     """The address of the dataset could not be fetched."""
 

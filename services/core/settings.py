@@ -35,6 +35,9 @@ class Timings(BaseModel):
     reap_interval: float = 5.0
     dispatch_interval: float = 2.0
     redispatch_after: float = 30.0
+    preempt_after: float = Field(
+        600.0, description="How long a preemptible job runs before it may be asked to give way."
+    )
     term_grace: float = Field(20.0, description="From SIGTERM to SIGKILL of a trainer asked to stop.")
     drain_budget: float = 120.0
     no_contact_limit: float = Field(900.0, description="How long a trainer runs on without the database.")

@@ -20,6 +20,7 @@ _PREFIX = "DATASET_FORMAT_"
 _FORMATS: dict[int, str | None] = {
     value: name.removeprefix(_PREFIX).lower() if value else None for name, value in pb.DatasetFormat.items()
 }
+_NAMES = {word: pb.DatasetFormat.Name(value) for value, word in _FORMATS.items() if word}
 
 
 class HeaderFields(TypedDict):
@@ -109,7 +110,7 @@ def dataset_to_proto(version: DatasetVersion) -> pb.Dataset:
         version=version.version,
         version_id=version.id,
         family=version.family,
-        format=f"{_PREFIX}{version.format.upper()}",
+        format=_NAMES.get(version.format),
         classes=version.classes,
         manifest_sha256=version.manifest_sha256,
         size_bytes=version.size_bytes,

@@ -106,7 +106,6 @@ def write_digit_scenes_zip(
 
 
 def _supplies(seed: int) -> dict[str, _Supply]:
-    from skimage import data
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -118,14 +117,16 @@ def _supplies(seed: int) -> dict[str, _Supply]:
         split: _Supply(
             digits=images[chosen[split]],
             labels=digits.target[chosen[split]].astype(np.int64),
-            photos=tuple(_photo(data, name) for name in names),
+            photos=tuple(photo(name) for name in names),
         )
         for split, names in PHOTOS.items()
     }
 
 
-def _photo(data: Any, name: str) -> Image.Image:
-    """Open a bundled photo as RGB; of a stereo pair, the left view."""
+def photo(name: str) -> Image.Image:
+    """Open a photo of scikit-image as RGB; of a stereo pair, the left view."""
+    from skimage import data
+
     pixels = getattr(data, name)()
     return Image.fromarray(pixels[0] if isinstance(pixels, tuple) else pixels).convert("RGB")
 

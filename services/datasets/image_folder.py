@@ -29,18 +29,23 @@ class Placed:
 
 def read(reading: Reading) -> SourceDataset:
     """List the images of the tree by class; what is wrong goes to the problems."""
+    if reading.family == "images" and not all(item.folders for item in place_images(reading.tree, Problems())):
+        return _unlabelled(reading)
+    remedy = "move it into one, or import with family 'images' to generate from it"
+    classes, images = labelled_images(reading, remedy=remedy)
+    return SourceDataset(FORMAT, classes, images, ignored_files(reading.tree), family=reading.family)
+
+
+def labelled_images(reading: Reading, *, remedy: str) -> tuple[tuple[str, ...], tuple[SourceImage, ...]]:
+    """Return the names of the class folders and every image with the index of its own."""
     placed = place_images(reading.tree, reading.problems)
-    if reading.family == "images" and not all(item.folders for item in placed):
-        return _unlabelled(reading, placed)
     for item in placed:
         if not item.folders:
-            text = "lies in no class folder; move it into one, or import with family 'images' to generate from it"
-            reading.problems.add(ProblemKind.LAYOUT, item.name, text)
+            reading.problems.add(ProblemKind.LAYOUT, item.name, f"lies in no class folder; {remedy}")
     named = [item for item in placed if item.folders]
-    classes = sorted({item.folders[0] for item in named})
+    classes = tuple(sorted({item.folders[0] for item in named}))
     index = {name: label for label, name in enumerate(classes)}
-    images = tuple(_source(reading.tree, item, index[item.folders[0]]) for item in named)
-    return SourceDataset(FORMAT, tuple(classes), images, ignored_files(reading.tree), family=reading.family)
+    return classes, tuple(_source(reading.tree, item, index[item.folders[0]]) for item in named)
 
 
 def is_like(tree: Tree) -> bool:
@@ -79,7 +84,8 @@ def _refuse_other_tops(tops: list[str], splits: dict[str, str], problems: Proble
         problems.add(ProblemKind.LAYOUT, top, f"is no split, but lies beside {listing(sorted(splits))}; {remedy}")
 
 
-def _unlabelled(reading: Reading, placed: list[Placed]) -> SourceDataset:
+def _unlabelled(reading: Reading) -> SourceDataset:
+    placed = place_images(reading.tree, reading.problems)
     mixed = [item.name for item in placed if item.folders]
     if mixed:
         text = f"lies in a folder while {len(placed) - len(mixed)} images lie in none; give all images a folder or none"

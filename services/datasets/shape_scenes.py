@@ -59,8 +59,16 @@ def _write_split(directory: Path, split: str, *, count: int, size: int, rng: _RN
 
 def draw_scene(size: int, rng: _RNG) -> tuple[Image.Image, list[tuple[int, tuple[int, int, int, int]]]]:
     """Return a scene and its shapes as (category id from 1, xyxy in pixels, right and bottom exclusive)."""
-    picture = Image.fromarray(_background(size, rng))
-    canvas = ImageDraw.Draw(picture)
+    picture, shapes, _ = draw_masked_scene(size, rng)
+    return picture, shapes
+
+
+def draw_masked_scene(
+    size: int, rng: _RNG
+) -> tuple[Image.Image, list[tuple[int, tuple[int, int, int, int]]], Image.Image]:
+    """Return a scene, its shapes as `draw_scene` does, and the category of every pixel, 0 for the background."""
+    picture, mask = Image.fromarray(_background(size, rng)), Image.new("L", (size, size))
+    canvas, mask_canvas = ImageDraw.Draw(picture), ImageDraw.Draw(mask)
     shapes: list[tuple[int, tuple[int, int, int, int]]] = []
     for _ in range(int(rng.integers(1, 4))):
         box = _free_place(size, [taken for _, taken in shapes], rng)
@@ -68,9 +76,10 @@ def draw_scene(size: int, rng: _RNG) -> tuple[Image.Image, list[tuple[int, tuple
             break
         category = int(rng.integers(1, len(CLASSES) + 1))
         _draw_shape(canvas, category, box, _colour(picture, box, rng))
+        _draw_shape(mask_canvas, category, box, category)
         shapes.append((category, box))
     noisy = np.asarray(picture, dtype=np.float64) + rng.normal(0, 8, (size, size, 3))
-    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)), shapes
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)), shapes, mask
 
 
 def _background(size: int, rng: _RNG) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -112,7 +121,7 @@ def _colour(picture: Image.Image, box: tuple[int, int, int, int], rng: _RNG) -> 
 
 
 def _draw_shape(
-    canvas: ImageDraw.ImageDraw, category: int, box: tuple[int, int, int, int], colour: tuple[int, int, int]
+    canvas: ImageDraw.ImageDraw, category: int, box: tuple[int, int, int, int], colour: tuple[int, int, int] | int
 ) -> None:
     x1, y1, x2, y2 = box[0], box[1], box[2] - 1, box[3] - 1
     if CLASSES[category - 1] == "disc":

@@ -20,6 +20,7 @@ from services.datasets.tree import IMAGE_SUFFIXES, Tree, split_of_path
 
 FORMAT = "voc"
 _MAX_XML_BYTES = 16 * MIB
+_LISTS = frozenset({"Main", "ImageSets"})
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -54,7 +55,7 @@ def read(reading: Reading) -> SourceDataset:
     pages = [page for name in tree.with_suffix(".xml") if (page := _parse(tree, name, problems)) is not None]
     classes = sorted({thing.name for page in pages for thing in page.objects})
     index = {name: n for n, name in enumerate(classes)}
-    splits = _image_sets(tree, problems)
+    splits = image_sets(tree, problems)
     images = []
     for page in pages:
         stem = PurePosixPath(page.name).stem
@@ -148,7 +149,9 @@ def _box(thing: _Object, index: dict[str, int]) -> SourceBox:
     )
 
 
-def _image_sets(tree: Tree, problems: Problems) -> dict[str, list[str]]:
+def image_sets(
+    tree: Tree, problems: Problems, *, folders: frozenset[str] = _LISTS
+) -> dict[str, list[str]]:
     """Return the splits of each image stem, from `ImageSets/**/{train,val,test}.txt`.
 
     Lists such as `aeroplane_train.txt` repeat the same images by class, and `trainval.txt` both splits;
@@ -157,7 +160,7 @@ def _image_sets(tree: Tree, problems: Problems) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = {}
     for name in tree.with_suffix(".txt"):
         path = PurePosixPath(name)
-        if "ImageSets" not in path.parts or path.stem not in SPLITS or path.parent.name not in {"Main", "ImageSets"}:
+        if "ImageSets" not in path.parts or path.stem not in SPLITS or path.parent.name not in folders:
             continue
         try:
             text = tree.path(name).read_text(encoding="utf-8")

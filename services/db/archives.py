@@ -193,14 +193,8 @@ def requeue(session: Session, lease: ArchiveLease, *, delay_seconds: float = 0.0
 
 
 def due_for_dispatch(session: Session, *, limit: int, redispatch_after_seconds: float) -> list[str]:
-    """Return ids of archives to send a message for after this transaction commits.
-
-    Leases that ran out go back to the queue first; call it only while the reaper's clock is trusted, or
-    a live build may be begun twice (which costs time, and is safe).
-    """
+    """Return ids of archives to send a message for after this transaction commits."""
     archive = t.archives.c
-    expired = sa.update(t.archives).where(_IS_BUILDING, archive.lease_expire_time < now())
-    returned = session.execute(expired.values(_given_back("the worker was lost")).returning(archive.id)).all()
     is_due = sa.or_(archive.not_before_time.is_(None), archive.not_before_time <= now())
     is_stale = sa.or_(archive.dispatch_time.is_(None), archive.dispatch_time < now(-redispatch_after_seconds))
     head = sa.select(archive.id).where(_IS_QUEUED, is_due).order_by(archive.create_time).limit(limit).cte("head")
@@ -210,10 +204,21 @@ def due_for_dispatch(session: Session, *, limit: int, redispatch_after_seconds: 
         .values(dispatch_time=now())
         .returning(archive.id)
     )
-    due = list(session.execute(update).scalars())
+    return list(session.execute(update).scalars())
+
+
+def reap(session: Session) -> list[str]:
+    """Take back the builds whose lease ran out, and return their archives.
+
+    Call it through `reaper.Reaper`, which first makes sure of the clock: a live build that is taken back is
+    begun again, which costs time and is safe.
+    """
+    expired = sa.update(t.archives).where(_IS_BUILDING, t.archives.c.lease_expire_time < now())
+    returning = expired.values(_given_back("the worker was lost")).returning(t.archives.c.id)
+    returned = list(session.execute(returning).scalars())
     if returned:
         announce(session)
-    return due
+    return returned
 
 
 def _given_back(message: str) -> dict[str, Any]:

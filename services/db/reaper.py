@@ -1,8 +1,8 @@
-"""Returning the jobs of dead workers, only while the clock can be trusted.
+"""Returning the work of dead workers, only while the clock can be trusted.
 
 An outage of the database or a jump of its clock makes every lease look expired although the workers
-live. Until the database's clock and ours have moved alike for one whole lease, nothing is reaped, so
-that live workers can renew first.
+live. Until the database's clock and ours have moved alike for one whole lease, with the database never
+out of sight for that long, nothing is reaped, so that live workers can renew first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from services.core.clock import MonotonicClock
 from services.core.errors import DatabaseUnavailable
+from services.db import archives
 from services.db.database import Database
 from services.db.job_records import Reaped
 from services.db.transitions import reap
@@ -33,9 +34,13 @@ class ClockGuard:
         self._trusted_since = 0.0
 
     def observe(self, database_time: datetime) -> bool:
-        """Take one reading of the database's clock and return whether leases may be judged by it now."""
+        """Take one reading of the database's clock and return whether leases may be judged by it now.
+
+        Readings that lie a lease apart start over: the database may have been away between them unseen,
+        as while another controller led or this process was stopped.
+        """
         ours, theirs = self._clock(), database_time.timestamp()
-        if self._last is None or abs((theirs - self._last[1]) - (ours - self._last[0])) > self._tolerance:
+        if self._last is None or not self._is_continued(ours, theirs, *self._last):
             self._trusted_since = ours
         self._last = (ours, theirs)
         return ours - self._trusted_since >= self._ttl
@@ -43,6 +48,10 @@ class ClockGuard:
     def distrust(self) -> None:
         """Begin again, after a tick that failed."""
         self._last = None
+
+    def _is_continued(self, ours: float, theirs: float, our_last: float, their_last: float) -> bool:
+        is_alike = abs((theirs - their_last) - (ours - our_last)) <= self._tolerance
+        return is_alike and ours - our_last < max(self._ttl, self._tolerance)
 
 
 class Reaper:
@@ -54,7 +63,7 @@ class Reaper:
         self._limit = limit
 
     def tick(self, *, retry_delay_seconds: float = 10.0) -> list[Reaped]:
-        """Reap once, or return nothing while the clock is not trusted.
+        """Reap jobs and builds once, or return nothing while the clock is not trusted; returns the jobs.
 
         Raises:
             DatabaseUnavailable: the database is away; the guard starts over.
@@ -63,6 +72,7 @@ class Reaper:
             with self._database.write() as session:
                 if not self._guard.observe(session.execute(sa.select(now())).scalar_one()):
                     return []
+                archives.reap(session)
                 return reap(session, limit=self._limit, retry_delay_seconds=retry_delay_seconds)
         except DatabaseUnavailable:
             self._guard.distrust()

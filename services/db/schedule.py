@@ -42,10 +42,17 @@ def projects_in_turn(session: Session, queue: str) -> list[str]:
     """Return the projects that have a job to start in a queue now, the one whose turn it is first."""
     waiting = _waiting_projects(queue)
     has_due_job = sa.exists().where(_job.queue == queue, _job.project == waiting.c.project, IS_CLAIMABLE)
+    places = t.jobs.alias().c
+    is_queued = places.state == sa.literal_column("'queued'")
+    first_place = (
+        sa.select(sa.func.min(places.order_time))
+        .where(is_queued, places.queue == queue, places.project == waiting.c.project)
+        .scalar_subquery()
+    )
     query = (
         sa.select(waiting.c.project)
         .where(waiting.c.project.is_not(None), has_due_job.correlate(waiting))
-        .order_by(standing(queue, waiting.c.project), waiting.c.project)
+        .order_by(standing(queue, waiting.c.project), first_place)
     )
     return list(session.execute(query).scalars())
 
@@ -128,8 +135,8 @@ def _ringing(session: Session, queue: str, window: int, is_stale: ColumnElement[
     columns = (_job.id, is_stale.label("is_stale"))
     waiting = _waiting_projects(queue)
     if session.dialect == "postgresql":
-        of_project = head(queue, waiting.c.project).with_only_columns(*columns).limit(window).lateral("of_project")
-        query = sa.select(of_project).select_from(waiting.join(of_project, sa.true())).limit(window)
+        theirs = head(queue, waiting.c.project).with_only_columns(*columns).limit(window).lateral("theirs")
+        query = sa.select(theirs).select_from(waiting.join(theirs, sa.true())).limit(window)
         return list(session.execute(query))
     found: list[sa.Row[Any]] = []
     for project in session.execute(sa.select(waiting.c.project).where(waiting.c.project.is_not(None))).scalars().all():

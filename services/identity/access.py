@@ -50,6 +50,8 @@ ACCESS: Mapping[str, Rule] = {
             "ListJobs": _read(parent="parent"),
             "WatchJob": _read("name"),
             "CancelJob": _write("name"),
+            "PauseJob": _write("name"),
+            "ResumeJob": _write("name"),
             "ListCheckpoints": _read("parent"),
             "ListArtifacts": _read("parent"),
         },

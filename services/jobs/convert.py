@@ -43,6 +43,7 @@ def job_request(request: pb.CreateJobRequest) -> JobRequest:
         labels=dict(request.labels),
         model_id=request.model_id or _model_id(recipe),
         priority=request.priority,
+        is_preemptible=request.is_preemptible,
         max_attempts=request.max_attempts or DEFAULT_MAX_ATTEMPTS,
         request_id=request.request_id,
     )
@@ -72,6 +73,7 @@ def job_to_proto(job: Job) -> pb.Job:
         dataset_version_id=job.dataset_version_id,
         model_id=job.model_id,
         priority=job.priority,
+        is_preemptible=job.is_preemptible,
         max_attempts=job.max_attempts,
         state=STATES[job.state],
         attempt=job.attempt,

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from trainyard.v1 import job_pb2 as pb
 
 from services.core import names
-from services.core.states import FailureReason
+from services.core.states import FailureReason, JobState
 from services.db.jobs import Event
 from services.jobs.convert import timestamp
 from services.rpc.enums import enum_value
@@ -38,6 +38,12 @@ def _state(state: pb.JobState) -> Fill:
         message.state_change.message = str(payload.get("reason") or payload.get("message") or "")
 
     return fill
+
+
+def _resumed(message: pb.JobEvent, payload: Payload, job_name: str) -> None:
+    is_running = payload.get("state") == JobState.RUNNING.value
+    message.state_change.state = pb.JOB_STATE_RUNNING if is_running else pb.JOB_STATE_QUEUED
+    message.state_change.message = "resumed"
 
 
 def _phase(message: pb.JobEvent, payload: Payload, job_name: str) -> None:
@@ -124,6 +130,9 @@ _FILLS: dict[str, Fill] = {
     "cancel_requested": _state(pb.JOB_STATE_CANCELLING),
     "succeeded": _state(pb.JOB_STATE_SUCCEEDED),
     "cancelled": _state(pb.JOB_STATE_CANCELLED),
+    "pause_requested": _state(pb.JOB_STATE_PAUSING),
+    "paused": _state(pb.JOB_STATE_PAUSED),
+    "resumed": _resumed,
     "phase": _phase,
     "step": _step,
     "eval": _eval,

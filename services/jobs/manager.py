@@ -30,7 +30,7 @@ _CLASS_FAMILIES = frozenset({"detection", "classification", "segmentation"})
 
 
 class JobManager:
-    """Creates, finds, follows and cancels jobs."""
+    """Creates, finds, follows and steers jobs."""
 
     def __init__(self, work: Work, recipes: RecipeManager, hub: EventHub) -> None:
         self._work = work
@@ -82,6 +82,17 @@ class JobManager:
     async def cancel(self, project: str, job_id: str, reason: str) -> Job:
         return await self._work.write(lambda session: jobs.cancel(session, project, job_id, reason))
 
+    async def pause(self, project: str, job_id: str, reason: str) -> Job:
+        return await self._work.write(lambda session: jobs.pause(session, project, job_id, reason))
+
+    async def resume(self, project: str, job_id: str) -> Job:
+        """Let a paused job go on.
+
+        Raises:
+            QuotaExceeded: the project has too many jobs waiting.
+        """
+        return await self._work.write(lambda session: _resume(session, project, job_id))
+
     async def watch(self, project: str, job_id: str, after_seq: int) -> AsyncIterator[Event]:
         """Yield the events after `after_seq` in order, past and live, up to the terminal one.
 
@@ -114,6 +125,14 @@ class JobManager:
             return artifacts.page(session, job_id, page_size=paging.size + 1, after=after)
 
         return paging.cut(await self._work.read(read), by_time)
+
+
+def _resume(session: Session, project: str, job_id: str) -> Job:
+    was_paused = jobs.get(session, project, job_id).state is JobState.PAUSED
+    job = jobs.resume(session, project, job_id)
+    if was_paused:
+        quotas.check_queued(session, project)
+    return job
 
 
 def _insert(session: Session, request: JobRequest, new: NewJob, checked: Checked, recipe: Recipe) -> tuple[Job, bool]:
@@ -153,6 +172,7 @@ def _new_job(request: JobRequest, sha256: str, config: RecipeConfig) -> NewJob:
         queue=queue_of(request),
         model_id=request.model_id,
         priority=request.priority,
+        is_preemptible=request.is_preemptible,
         max_attempts=request.max_attempts,
         display_name=request.display_name,
         labels=request.labels,

@@ -43,12 +43,16 @@ class JobRequest:
     labels: Mapping[str, str]
     model_id: str
     priority: int
+    is_preemptible: bool
     max_attempts: int
     request_id: str
 
     def sha256(self) -> str:
         """Hash everything but the request_id, alike for every spelling of the same request."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "request_id"}
+        if not self.is_preemptible:
+            # Left out where it was not said: requests hashed before the field came stay the same.
+            del values["is_preemptible"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=dict)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -49,6 +49,14 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         job = await self._jobs.cancel(*convert.job_id(request.name), reason=request.reason)
         return pb.CancelJobResponse(job=convert.job_to_proto(job))
 
+    async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> pb.PauseJobResponse:
+        job = await self._jobs.pause(*convert.job_id(request.name), reason=request.reason)
+        return pb.PauseJobResponse(job=convert.job_to_proto(job))
+
+    async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> pb.ResumeJobResponse:
+        job = await self._jobs.resume(*convert.job_id(request.name))
+        return pb.ResumeJobResponse(job=convert.job_to_proto(job))
+
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
         project, job_id = convert.job_id(request.parent, field="parent")
         paging = page_request(request.page_size, request.page_token, "checkpoints", request.parent)

@@ -8,7 +8,7 @@ import grpc.aio
 import structlog
 from grpc_status import rpc_status
 
-from services.core.errors import Code, PlatformError
+from services.core.errors import Code, NotServed, PlatformError
 from services.rpc.middleware import Call, Proceed
 from services.rpc.request_id import HEADER
 from services.rpc.status import internal_status, status_of
@@ -31,6 +31,9 @@ class Errors:
                 # A line for each refused call of a flood would be a flood of its own; the metrics count them.
                 log.warning("rpc_unavailable", method=call.method, reason=err.reason, error=str(err))
             status = status_of(err, request_id=call.request_id)
+        except NotImplementedError:
+            # How generated base classes answer for a method nobody wrote, such as a newer one of gRPC's health.
+            status = status_of(NotServed(), request_id=call.request_id)
         except Exception:
             if call.context.cancelled() or call.context.done():
                 # A client that left while the handler wrote; nobody reads an answer.

@@ -14,6 +14,7 @@ from services.core.errors import RequestInvalid, Violation
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 200
+MAX_TOKEN_LENGTH = 1024
 
 T = TypeVar("T")
 TimeKey = tuple[datetime, str]
@@ -79,6 +80,9 @@ def _encode(question: str, key: tuple[str, ...]) -> str:
 
 
 def _decode(question: str, token: str) -> tuple[str, ...]:
+    if len(token) > MAX_TOKEN_LENGTH:
+        # None of ours; and a parser can be made to run out of its stack.
+        raise _bad_token()
     try:
         parts = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     except ValueError as err:

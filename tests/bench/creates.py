@@ -18,6 +18,7 @@ from services.datasets.shape_scenes import write_shape_scenes
 from tests.bench.bare_server import METHOD
 from tests.bench.figures import percentile
 from tests.stack.data import import_folder
+from tests.stack.identity import bearer
 from tests.stack.platform import control_plane
 
 CALLERS = (1, 16, 64)
@@ -46,14 +47,17 @@ async def load(call: Call, callers: int) -> dict[str, float]:
     }
 
 
-async def compare(job_address: str, bare_address: str, dataset: str) -> dict[str, dict[str, dict[str, float]]]:
+async def compare(
+    job_address: str, bare_address: str, dataset: str, token: str
+) -> dict[str, dict[str, dict[str, float]]]:
+    shown = bearer(token)
     async with grpc.aio.insecure_channel(job_address) as jobs, grpc.aio.insecure_channel(bare_address) as bare:
         stub = job_pb2_grpc.JobServiceStub(jobs)
         request = job_pb2.CreateJobRequest(recipe="detection/yolo_v1", preset="tiny", dataset=dataset)
         create = bare.unary_unary(METHOD)
         body = request.SerializeToString()
         targets: dict[str, Call] = {
-            "create_job_per_second": lambda: stub.CreateJob(request),
+            "create_job_per_second": lambda: stub.CreateJob(request, metadata=shown),
             "bare_commit_per_second": lambda: create(body),
         }
         rounds: dict[str, dict[str, list[dict[str, float]]]] = {
@@ -85,7 +89,7 @@ def run(directory: Path) -> dict[str, Any]:
         with control_plane(directory / "state", has_controller=False) as stack, stack.client() as yard:
             write_shape_scenes(directory / "shapes", seed=0, train_images=8, val_images=4)
             dataset = import_folder(yard, directory / "shapes", dataset_id="shapes")
-            return asyncio.run(compare(stack.address, f"127.0.0.1:{port}", dataset.name))
+            return asyncio.run(compare(stack.address, f"127.0.0.1:{port}", dataset.name, stack.token))
     finally:
         bare.terminate()
         bare.wait()

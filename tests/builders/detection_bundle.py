@@ -16,8 +16,8 @@ from torch import nn
 from workers.families.base import Instance, ServingSpec
 from workers.families.catalog import CATALOG
 from workers.families.detection.handler import DetectionHandler
-from workers.families.letterbox import FILL
 from workers.families.images import MEAN, STD
+from workers.families.letterbox import FILL
 
 RECIPE = "detection/yolo_v1"
 CLASSES = ["circle", "square", "triangle"]

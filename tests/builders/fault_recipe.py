@@ -28,7 +28,20 @@ NAME = "detection/patterns"
 """Of the family whose data sets the platform can import; it does not look at the data."""
 
 How = Literal[
-    "", "kill", "segv", "bus", "exit", "raise", "gpu", "nan", "hang", "memory", "image", "disk", "unbuildable", "exhaust"
+    "",
+    "kill",
+    "segv",
+    "bus",
+    "exit",
+    "raise",
+    "gpu",
+    "nan",
+    "hang",
+    "memory",
+    "image",
+    "disk",
+    "unbuildable",
+    "exhaust",
 ]
 
 
@@ -104,7 +117,9 @@ class Patterns(Recipe[PatternConfig, ToyBatch]):
         network = pattern_network(self.config.model).to(placement.device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [5, 9])
-        return TrainState({"network": network}, {"all": optimizer}, {"all": schedule}, {"network": ema.average_of(network)})
+        return TrainState(
+            {"network": network}, {"all": optimizer}, {"all": schedule}, {"network": ema.average_of(network)}
+        )
 
     def train_step(self, state: TrainState, batch: ToyBatch, placement: Placement) -> dict[str, Tensor]:
         faults, config = self.config.faults, self.config

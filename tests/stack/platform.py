@@ -17,9 +17,11 @@ import psutil
 
 from services.client.sdk import Trainyard
 from services.core.settings import Settings
+from services.identity.bootstrap import LOCAL_FILE
 from services.up import embedded
 from services.up.endpoints import Endpoints
 from services.up.probe import grpc_serves
+from tests.stack.identity import local_token
 
 TEST_TIMINGS = {
     "LEASE_TTL": "1.5",
@@ -96,7 +98,12 @@ class Stack:
         return self.start(name, "workers", TRAINYARD_WORKER_ID=name)
 
     def client(self) -> Trainyard:
-        return Trainyard(self.address)
+        return Trainyard(self.address, token=self.token)
+
+    @property
+    def token(self) -> str:
+        """An administrator's of the default project; calls of raw stubs show it by `tests.stack.identity`."""
+        return local_token(self.state_dir)
 
     def stop(self) -> None:
         for process in self.processes.values():
@@ -124,7 +131,8 @@ def control_plane(
         "TRAINYARD_METRICS_PORT": "0",
         **(environ or {}),
     }
-    subprocess.run([sys.executable, "-m", "services.up.migrate"], env=full, check=True)
+    migrate = [sys.executable, "-m", "services.up.migrate", "--local-token", str(state_dir / LOCAL_FILE)]
+    subprocess.run(migrate, env=full, check=True)
     stack = Stack(state_dir, full, f"127.0.0.1:{port}")
     try:
         stack.start("api", "services.api")

@@ -7,7 +7,7 @@ memories go by a group of their own, so that nobody waits for a device to hear w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,8 @@ from torch import Tensor
 from services.core.errors import PlatformError
 from workers.engine.errors import is_out_of_memory
 
+Group = Any
+"""A process group of torch, which its stubs do not type."""
 PATIENCE = timedelta(days=30)
 """A crew waits while its leader evaluates, however long: a dead process is noticed by its connection, a stuck one by
 the supervisor."""
@@ -36,10 +38,13 @@ class Crew:
         PeerLost: another process ended.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, *, words: Any = None) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, *, words: Group | None = None, tensors: Group | None = None
+    ) -> None:
         self.rank = rank
         self.size = size
         self._words = words
+        self._tensors = tensors
         self._code = torch.zeros((), dtype=torch.int64)
 
     @property
@@ -56,7 +61,7 @@ class Crew:
             return code
         self._code.fill_(code)
         with _talking():
-            dist.broadcast(self._code, src=0, group=self._words)
+            _of(self._words).broadcast(self._code, 0).wait()
         return int(self._code)
 
     def tell(self, document: Any) -> Any:
@@ -67,28 +72,28 @@ class Crew:
         body.extend(bytes(self.agree(len(body)) - len(body)))
         message = torch.frombuffer(body, dtype=torch.uint8)
         with _talking():
-            dist.broadcast(message, src=0, group=self._words)
+            _of(self._words).broadcast(message, 0).wait()
         return json.loads(body)
 
     def copy_(self, tensor: Tensor) -> None:
         """Overwrite a tensor with the leader's."""
         if not self.is_alone:
             with _talking():
-                dist.broadcast(tensor, src=0)
+                _of(self._tensors).broadcast(tensor, 0).wait()
 
     def sum_(self, *tensors: Tensor) -> None:
         """Replace each tensor by the sum of all processes'."""
         if self.is_alone:
             return
         with _talking():
-            for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            for work in [_of(self._tensors).allreduce(tensor) for tensor in tensors]:
                 work.wait()
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return all processes' tensors of this shape, stacked by rank."""
         gathered = [torch.empty_like(tensor) for _ in range(self.size)]
         with _talking():
-            dist.all_gather(gathered, tensor)
+            _of(self._tensors).allgather([gathered], [tensor]).wait()
         return torch.stack(gathered)
 
 
@@ -99,19 +104,25 @@ ALONE = Crew()
 def joined(rank: int, size: int, *, meeting: Path, device: torch.device, has_own_device: bool) -> Iterator[Crew]:
     """Join the crew that meets at a file; all its processes are on this machine.
 
-    NCCL wants a GPU for each process; where two share one, gloo carries their tensors too.
+    NCCL wants a GPU for each process; where two share one, gloo carries their tensors too. Neither becomes torch's
+    default group: libraries that find one talk to it by themselves, as those that compute metrics do.
     """
-    backend = "nccl" if device.type == "cuda" and has_own_device else "gloo"
     with _talking():
         store = dist.FileStore(str(meeting), size)
-        # The device binds NCCL's communicator now: processes that guess theirs may guess the same one.
-        bound = device if backend == "nccl" else None
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE, device_id=bound)
-        words = dist.new_group(backend="gloo", timeout=PATIENCE) if backend == "nccl" else None
-    try:
-        yield Crew(rank, size, words=words)
-    finally:
-        dist.destroy_process_group()
+        words = _meet(dist.ProcessGroupGloo, store, "words", rank, size)
+        tensors = words
+        if device.type == "cuda" and has_own_device:
+            tensors = _meet(dist.ProcessGroupNCCL, store, "tensors", rank, size)
+    yield Crew(rank, size, words=words, tensors=tensors)
+
+
+def _meet(kind: Callable[..., Group], store: dist.Store, name: str, rank: int, size: int) -> Group:
+    return kind(dist.PrefixStore(name, store), rank, size, PATIENCE)
+
+
+def _of(group: Group | None) -> Group:
+    assert group is not None
+    return group
 
 
 @contextmanager

@@ -46,8 +46,39 @@ def _load(path: str) -> Any:
 
 _DETECTION = "workers.families.detection"
 _SEGMENTATION = "workers.families.segmentation"
+_CLASSIFICATION = "workers.families.classification"
 
 CATALOG: dict[str, Entry] = {
+    "classification/mnist_fc": Entry(
+        config=f"{_CLASSIFICATION}.config:MnistConfig",
+        recipe=f"{_CLASSIFICATION}.recipes:MnistFc",
+        handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
+        summary="A fully connected network for 28 x 28 grey digits; 159,410 parameters.",
+    ),
+    "classification/mnist_cnn": Entry(
+        config=f"{_CLASSIFICATION}.config:MnistConfig",
+        recipe=f"{_CLASSIFICATION}.recipes:MnistCnn",
+        handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
+        summary="Two convolutions for 28 x 28 grey digits; 3,720 parameters.",
+    ),
+    "classification/train": Entry(
+        config=f"{_CLASSIFICATION}.config:TrainConfig",
+        recipe=f"{_CLASSIFICATION}.recipes:Train",
+        handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
+        summary="Any classifier of torchvision or timm.",
+    ),
+    "classification/vit": Entry(
+        config=f"{_CLASSIFICATION}.config:VitConfig",
+        recipe=f"{_CLASSIFICATION}.recipes:Vit",
+        handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
+        summary="Vision Transformer: patches as words (Dosovitskiy et al. 2021).",
+    ),
+    "classification/mobilenet": Entry(
+        config=f"{_CLASSIFICATION}.config:MobileConfig",
+        recipe=f"{_CLASSIFICATION}.recipes:Mobile",
+        handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
+        summary="MobileNet: depthwise separable convolutions (Howard et al. 2017).",
+    ),
     "detection/yolo_v1": Entry(
         config=f"{_DETECTION}.config:YoloV1Config",
         recipe=f"{_DETECTION}.yolo_v1:YoloV1",

@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _PREFIX = "DATASET_FORMAT_"
 _AUTO = f"{_PREFIX}UNSPECIFIED"
-_FORMATS = {"auto" if name == _AUTO else name.removeprefix(_PREFIX).lower(): name for name in DatasetFormat.keys()}
+_FORMATS = {"auto" if name == _AUTO else name.removeprefix(_PREFIX).lower(): name for name, _ in DatasetFormat.items()}
 
 
 @click.group()

@@ -135,7 +135,13 @@ def _create_or_update(client: Trainyard, name: str, *, version: str, workers: in
 
 
 def _unfinished() -> tuple[job_pb2.JobState, ...]:
-    return job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_CANCELLING
+    return (
+        job_pb2.JOB_STATE_QUEUED,
+        job_pb2.JOB_STATE_RUNNING,
+        job_pb2.JOB_STATE_CANCELLING,
+        job_pb2.JOB_STATE_PAUSING,
+        job_pb2.JOB_STATE_PAUSED,
+    )
 
 
 def _say_state(out: Output, found: deployment_pb2.Deployment) -> None:

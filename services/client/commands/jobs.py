@@ -1,4 +1,4 @@
-"""`trainyard jobs`: submit, follow, list, cancel, and fetch what a job made."""
+"""`trainyard jobs`: submit, follow, list, steer, and fetch what a job made."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _STATES = {
     "queued": job_pb2.JOB_STATE_QUEUED,
     "running": job_pb2.JOB_STATE_RUNNING,
     "cancelling": job_pb2.JOB_STATE_CANCELLING,
+    "pausing": job_pb2.JOB_STATE_PAUSING,
+    "paused": job_pb2.JOB_STATE_PAUSED,
     "succeeded": job_pb2.JOB_STATE_SUCCEEDED,
     "failed": job_pb2.JOB_STATE_FAILED,
     "cancelled": job_pb2.JOB_STATE_CANCELLED,
@@ -49,7 +51,8 @@ def jobs() -> None:
 @click.option("--processes", default=1, show_default=True, help="Processes that share each batch, one per GPU.")
 @click.option("--model", "model_id", default="", help="Model that the result becomes a version of.")
 @click.option("--title", default="", help="A title for people.")
-@click.option("--priority", default=0, help="Lower runs first.")
+@click.option("--priority", default=0, help="Lower runs first; waiting makes up for it.")
+@click.option("--preemptible", "is_preemptible", is_flag=True, help="Give way to jobs of higher priority.")
 @click.option("--watch", "is_watching", is_flag=True, help="Follow the job to its end.")
 @command
 def submit(
@@ -132,10 +135,26 @@ def cancel(invocation: Invocation, *, job: str, reason: str) -> None:
     """Ask a job to stop; a running one saves a checkpoint first."""
     with invocation.client() as client:
         found = client.cancel_job(job, reason=reason)
-    if invocation.out.is_json:
-        invocation.out.document(found)
-    else:
-        invocation.out.say(f"{short(found.name)} is {describe.job_state(found.state)}")
+    _steered(invocation.out, found)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--reason", default="", help="Why, for the job's history.")
+@command
+def pause(invocation: Invocation, *, job: str, reason: str) -> None:
+    """Keep a job from going on; a running one saves a checkpoint first."""
+    with invocation.client() as client:
+        _steered(invocation.out, client.pause_job(job, reason=reason))
+
+
+@jobs.command()
+@click.argument("job")
+@command
+def resume(invocation: Invocation, *, job: str) -> None:
+    """Let a paused job go on from its checkpoint."""
+    with invocation.client() as client:
+        _steered(invocation.out, client.resume_job(job))
 
 
 @jobs.command()
@@ -190,6 +209,7 @@ def _fields(options: dict[str, str | int]) -> JobFields:
         display_name=str(options["title"]),
         model_id=str(options["model_id"]),
         priority=int(options["priority"]),
+        is_preemptible=bool(options["is_preemptible"]),
         dataset_version=int(options["dataset_version"]),
     )
 
@@ -199,6 +219,13 @@ def _submitted(out: Output, job: job_pb2.Job) -> None:
         out.document(job)
     else:
         out.say(f"submitted {short(job.name)}\nnext: trainyard jobs watch {short(job.name)}")
+
+
+def _steered(out: Output, job: job_pb2.Job) -> None:
+    if out.is_json:
+        out.document(job)
+    else:
+        out.say(f"{short(job.name)} is {describe.job_state(job.state)}")
 
 
 def _watch(out: Output, client: Trainyard, job: job_pb2.Job, *, after_seq: int) -> None:

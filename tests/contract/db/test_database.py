@@ -102,6 +102,8 @@ def test_tick_that_finds_nothing_to_do_wakes_nobody(database: Database, feed: Ch
     with database.write() as session:
         assert jobs.dispatch(session, window=8, redispatch_after_seconds=30) == []
         assert jobs.reap(session, limit=8) == []
+        assert jobs.preempt(session, min_run_seconds=0) == []
+        assert archives.reap(session) == []
         assert archives.due_for_dispatch(session, limit=8, redispatch_after_seconds=30) == []
 
     assert feed.wait(0.1) is False

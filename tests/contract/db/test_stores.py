@@ -226,6 +226,9 @@ def test_archive_lease_that_ran_out_is_sent_again_and_fences_the_old_worker(data
         archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
 
     with database.write() as session:
+        assert archives.reap(session) == [archive.id]
+        assert archives.reap(session) == []
+    with database.write() as session:
         assert archives.due_for_dispatch(session, limit=5, redispatch_after_seconds=60) == [archive.id]
     built(database, archive.id)
 

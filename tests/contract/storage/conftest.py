@@ -10,6 +10,7 @@ import pytest
 from services.storage.local import LocalStore
 from services.storage.minio import MinioStore, S3Endpoint
 from services.storage.port import ObjectStore
+from tests.stack.memory_store import MemoryStore
 from tests.stack.minio import MinioServer, minio_server
 
 
@@ -22,6 +23,9 @@ class Backend:
 
     def flip_a_bit(self, key: str) -> None:
         """Change a stored object, its recorded digest untouched."""
+        if isinstance(self.store, MemoryStore):
+            self.store.flip_a_bit(key)
+            return
         if self.local_root is not None:
             path = self.local_root / "objects" / key
             spoiled = bytearray(path.read_bytes())
@@ -35,6 +39,9 @@ class Backend:
         self._overwrite(key, bytes(body), digest)
 
     def truncate(self, key: str) -> None:
+        if isinstance(self.store, MemoryStore):
+            self.store.truncate(key)
+            return
         if self.local_root is not None:
             path = self.local_root / "objects" / key
             path.write_bytes(path.read_bytes()[:-1])
@@ -60,8 +67,10 @@ def endpoint(server: MinioServer, bucket: str) -> S3Endpoint:
     return S3Endpoint(server.endpoint, bucket, server.access_key, server.secret_key, is_secure=False)
 
 
-@pytest.fixture(params=["local", "minio"])
+@pytest.fixture(params=["memory", "local", "minio"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    if request.param == "memory":
+        return Backend(MemoryStore())
     if request.param == "local":
         return Backend(LocalStore(tmp_path / "store"), tmp_path / "store")
     server: MinioServer = request.getfixturevalue("minio")

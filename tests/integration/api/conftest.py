@@ -27,6 +27,7 @@ from services.db.database import Database
 from services.storage.open import open_store
 from services.storage.port import ObjectStore
 from tests.stack.builders import make_dataset
+from tests.stack.identity import admit, showing
 
 TIMEOUT = 30.0
 
@@ -40,6 +41,8 @@ class Running:
     store: ObjectStore
     address: str
     channel: grpc.Channel
+    """Shows the token of an administrator of the default project."""
+    token: str
     jobs: job_pb2_grpc.JobServiceStub = field(init=False)
     datasets: dataset_pb2_grpc.DatasetServiceStub = field(init=False)
     recipes: recipe_pb2_grpc.RecipeServiceStub = field(init=False)
@@ -114,8 +117,9 @@ def serving(settings: Settings) -> Iterator[tuple[Running, ServerThread]]:
     store = open_store(settings)
     thread = ServerThread(settings, database, store)
     address = f"127.0.0.1:{thread.start()}"
+    token = admit(database)
     with grpc.insecure_channel(address) as channel:
-        yield Running(settings, database, store, address, channel), thread
+        yield Running(settings, database, store, address, showing(channel, token), token), thread
     thread.stop()
     database.dispose()
 

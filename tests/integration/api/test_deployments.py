@@ -224,6 +224,7 @@ def test_a_deployment_that_is_not_ready_is_unavailable(api: Running) -> None:
 def test_a_model_of_another_project_cannot_be_deployed(api: Running) -> None:
     model = trained_model(api)
 
-    refusal = refused(lambda: deploy(api, parent="projects/other", model_version=model))
+    refusal = refused(lambda: deploy(api, model_version=model.replace("projects/default", "projects/other")))
 
+    assert refusal.code == grpc.StatusCode.PERMISSION_DENIED
     assert "model_version" in refusal.violations

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import grpc
-from trainyard.v1 import job_pb2
+from trainyard.v1 import job_pb2, job_pb2_grpc
 
 from tests.integration.api.conftest import Running
 from tests.integration.api.failures import refused
+from tests.stack.identity import admit, bearer
 
 
 def test_pages_show_every_job_once_newest_first(api: Running) -> None:
@@ -58,9 +59,13 @@ def test_a_token_of_another_list_is_refused(api: Running) -> None:
 
 def test_another_project_sees_nothing(api: Running) -> None:
     job = api.create()
+    other = {"metadata": bearer(admit(api.database, "other"))}
 
-    listed = api.jobs.ListJobs(job_pb2.ListJobsRequest(parent="projects/other")).jobs
-    refusal = refused(lambda: api.jobs.GetJob(job_pb2.GetJobRequest(name=job.name.replace("default", "other"))))
+    with grpc.insecure_channel(api.address) as channel:
+        jobs = job_pb2_grpc.JobServiceStub(channel)
+        listed = jobs.ListJobs(job_pb2.ListJobsRequest(), **other).jobs
+        request = job_pb2.GetJobRequest(name=job.name.replace("default", "other"))
+        refusal = refused(lambda: jobs.GetJob(request, **other))
 
     assert not listed
     assert refusal.code == grpc.StatusCode.NOT_FOUND

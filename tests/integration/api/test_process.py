@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from trainyard.v1 import job_pb2, job_pb2_grpc
 
+from services.db.database import Database
+from tests.stack.identity import admit, showing
 from tests.stack.platform import free_port
 
 START_SECONDS = 60.0
@@ -25,10 +28,18 @@ def environment(template: Path, tmp_path: Path) -> dict[str, str]:
     return {
         **os.environ,
         "TRAINYARD_STATE_DIR": str(tmp_path),
-        "TRAINYARD_DATABASE_URL": f"sqlite:///{template}",
+        "TRAINYARD_DATABASE_URL": f"sqlite:///{shutil.copy(template, tmp_path / 'metadata.sqlite3')}",
         "TRAINYARD_API_PORT": str(free_port()),
         "TRAINYARD_METRICS_PORT": str(free_port()),
     }
+
+
+@pytest.fixture
+def token(environment: dict[str, str]) -> str:
+    database = Database(environment["TRAINYARD_DATABASE_URL"])
+    made = admit(database)
+    database.dispose()
+    return made
 
 
 @pytest.fixture
@@ -52,9 +63,10 @@ def test_the_control_plane_loads_no_torch() -> None:
     assert (done.returncode, done.stderr.strip()) == (1, "")
 
 
-def test_it_serves_and_drains(environment: dict[str, str], process: subprocess.Popen[bytes]) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{environment['TRAINYARD_API_PORT']}") as channel:
-        grpc.channel_ready_future(channel).result(START_SECONDS)
+def test_it_serves_and_drains(environment: dict[str, str], process: subprocess.Popen[bytes], token: str) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{environment['TRAINYARD_API_PORT']}") as plain:
+        grpc.channel_ready_future(plain).result(START_SECONDS)
+        channel = showing(plain, token)
         health = health_pb2_grpc.HealthStub(channel)
         jobs = job_pb2_grpc.JobServiceStub(channel)
         request = job_pb2.CreateJobRequest(

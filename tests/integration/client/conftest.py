@@ -18,6 +18,7 @@ from services.client.sdk import Trainyard
 from services.core.settings import Settings
 from services.db.database import Database
 from services.storage.open import open_store
+from tests.stack.identity import admit
 
 
 @dataclass(slots=True)
@@ -27,6 +28,8 @@ class Server:
     settings: Settings
     database: Database
     port: int = 0
+    token: str = ""
+    """An administrator's of the default project."""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _stopping: asyncio.Event | None = None
     _thread: threading.Thread | None = None
@@ -75,6 +78,7 @@ def server(quiet_log: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     database = Database(settings.resolved_database_url)
     database.migrate()
     running = Server(settings, database)
+    running.token = admit(database)
     running.start()
     yield running
     running.close()
@@ -82,7 +86,7 @@ def server(quiet_log: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Trainyard]:
-    with Trainyard(server.address) as made:
+    with Trainyard(server.address, token=server.token) as made:
         yield made
 
 

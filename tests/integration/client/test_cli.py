@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from services.client.cli import main
 from tests.integration.client.conftest import Server
+from tests.stack.identity import admit
 
 Run = Callable[..., Result]
 
@@ -19,6 +20,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(server: Server, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("TRAINYARD_SERVER", server.address)
+    monkeypatch.setenv("TRAINYARD_TOKEN", server.token)
 
     def call(*arguments: str) -> Result:
         result = CliRunner().invoke(main, list(arguments))
@@ -32,7 +34,7 @@ def run(server: Server, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture(scope="module")
 def imported(server: Server, coco_folder: Path) -> dict[str, Any]:
     arguments = ["datasets", "import", str(coco_folder), "--server", server.address, "--json"]
-    result = CliRunner().invoke(main, arguments)
+    result = CliRunner(env={"TRAINYARD_TOKEN": server.token}).invoke(main, arguments)
     assert result.exit_code == 0, result.output
     document: dict[str, Any] = json.loads(result.stdout)
     return document
@@ -200,11 +202,14 @@ def test_what_does_not_exist_is_an_error_with_exit_code_1(run: Run, arguments: l
     assert json.loads(machine.stderr)["error"]["code"] == "NOT_FOUND"
 
 
-def test_empty_lists_say_what_to_do(run: Run) -> None:
-    assert "import one with" in run("datasets", "list", "--project", "empty").stdout
-    assert "submit one with" in run("jobs", "list", "--project", "empty").stdout
-    assert "deploy MODEL" in run("deployments", "list", "--project", "empty").stdout
-    assert document(run("models", "list", "--project", "empty", "--json")) == {"model_versions": []}
+def test_empty_lists_say_what_to_do(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The client works in the project of its token.
+    monkeypatch.setenv("TRAINYARD_TOKEN", admit(server.database, "empty"))
+
+    assert "import one with" in run("datasets", "list").stdout
+    assert "submit one with" in run("jobs", "list").stdout
+    assert "deploy MODEL" in run("deployments", "list").stdout
+    assert document(run("models", "list", "--json")) == {"model_versions": []}
 
 
 def test_an_image_that_is_no_file_is_named_before_any_call(run: Run) -> None:

@@ -58,7 +58,7 @@ def running(controller: Controller) -> Iterator[None]:
 
 def dispatcher(settings: Settings, database: Database, *, redispatch_after_seconds: float = 60.0) -> Dispatcher:
     sender = Sender(make_app(settings))
-    return Dispatcher(database, sender, lambda: True, redispatch_after_seconds=redispatch_after_seconds)
+    return Dispatcher(database, sender, redispatch_after_seconds=redispatch_after_seconds, preempt_after_seconds=600)
 
 
 def test_a_queued_job_gets_one_message(settings: Settings, database: Database) -> None:

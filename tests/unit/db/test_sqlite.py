@@ -87,8 +87,8 @@ def test_file_that_is_no_database_is_reported_at_once(tmp_path: Path) -> None:
 
 def test_hot_queries_use_their_partial_indexes(database: Database) -> None:
     plans = {
-        "SELECT id FROM jobs WHERE state = 'queued' AND queue = 'q' ORDER BY priority, create_time LIMIT 1": (
-            "ix_jobs_queued"
+        "SELECT id FROM jobs WHERE state = 'queued' AND queue = 'q' AND project = 'p' ORDER BY order_time LIMIT 1": (
+            "ix_jobs_waiting"
         ),
         "SELECT id FROM jobs WHERE state = 'running' AND lease_expire_time < 1.0 ORDER BY lease_expire_time": (
             "ix_jobs_running"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.jobs.request import JobRequest, check
+from services.jobs.request import JobRequest, check, queue_of
 from services.recipes.manager import RecipeManager
 
 RECIPES = RecipeManager.of_catalog()
@@ -24,6 +24,7 @@ def make_request(**changes: Any) -> JobRequest:
         "labels": {},
         "model_id": "digits",
         "priority": 0,
+        "is_preemptible": False,
         "max_attempts": 3,
         "request_id": "one",
     }
@@ -41,7 +42,9 @@ def test_a_valid_request_has_no_violations() -> None:
     ("changes", "field"),
     [
         pytest.param({"resource_class": ""}, "resources.resource_class", id="a class nobody has"),
-        pytest.param({"processes": 4}, "resources.processes", id="more processes than a job may have"),
+        pytest.param({"processes": 65}, "resources.processes", id="more processes than a job may have"),
+        pytest.param({"processes": -1}, "resources.processes", id="fewer processes than one"),
+        pytest.param({"processes": 33}, "resources.processes", id="more processes than a batch has samples"),
         pytest.param({"model_id": "Not Valid"}, "model_id", id="no slug"),
         pytest.param({"priority": 101}, "priority", id="too high"),
         pytest.param({"priority": -101}, "priority", id="too low"),
@@ -75,3 +78,13 @@ def test_the_hash_ignores_spelling_and_the_request_id() -> None:
 )
 def test_the_hash_sees_every_other_difference(changes: dict[str, Any]) -> None:
     assert make_request(**changes).sha256() != make_request().sha256()
+
+
+@pytest.mark.parametrize(
+    ("resource_class", "processes", "queue"),
+    [("cpu", 1, "train.cpu"), ("cpu", 4, "train.cpu"), ("gpu", 1, "train.gpu"), ("gpu", 4, "train.gpu.x4")],
+)
+def test_a_job_of_several_gpus_waits_for_a_worker_that_has_them(
+    resource_class: str, processes: int, queue: str
+) -> None:
+    assert queue_of(make_request(resource_class=resource_class, processes=processes)) == queue

@@ -53,7 +53,9 @@ class Ready(SegmentationRecipe[ReadyConfig]):
         try:
             return ReadyNetwork(self.config.model, self.num_classes)
         except OSError as err:
-            text = f"the weights of {self.config.model.name} cannot be had ({err}): use 'none' where there is no network"
+            text = (
+                f"the weights of {self.config.model.name} cannot be had ({err}): use 'none' where there is no network"
+            )
             raise RequestInvalid(violations=[Violation("config.model.pretrained", text)]) from err
 
     def losses(self, network: nn.Module, batch: Batch, placement: Placement) -> dict[str, Tensor]:

@@ -1,0 +1,96 @@
+"""Real handwritten digits (scikit-learn's 1,797 scans of 8x8) as image folders; nothing is downloaded.
+
+A scan and everything made from it lie in one split only. The same arguments write the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from services.datasets.digit_scenes import PHOTOS, photo
+
+NUM_TRAIN = 1437
+NUM_SOURCE = 1000
+"""Of `write_source_digits`; the target's digits are all others."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def write_digits(directory: Path, *, seed: int = 0, size: int = 28, train: int = NUM_TRAIN, val: int = 360) -> Path:
+    """Write `{train,val}/DIGIT/*.png`, grey images of `size` pixels, and return the folder."""
+    scans, labels = _shuffled(seed)
+    _write(directory / "train", ((n, _enlarge(scans[n], size), labels[n]) for n in range(train)))
+    held_out = range(NUM_TRAIN, min(NUM_TRAIN + val, len(scans)))
+    _write(directory / "val", ((n, _enlarge(scans[n], size), labels[n]) for n in held_out))
+    return directory
+
+
+def write_source_digits(directory: Path, *, seed: int = 0, size: int = 16, val: int = 100) -> Path:
+    """Write what a digit classifier is trained on before it is tuned: plain digits and their inverses.
+
+    Uses the first `NUM_SOURCE` scans only; the last `val` of them are held out.
+    """
+    scans, labels = _shuffled(seed)
+    for split, numbers in (("train", range(NUM_SOURCE - val)), ("val", range(NUM_SOURCE - val, NUM_SOURCE))):
+        plain = ((n, _enlarge(scans[n], size), labels[n]) for n in numbers)
+        _write(directory / split, plain)
+        inverse = ((n + len(scans), 255 - _enlarge(scans[n], size), labels[n]) for n in numbers)
+        _write(directory / split, inverse)
+    return directory
+
+
+def write_blended_digits(directory: Path, *, seed: int = 0, size: int = 16, shots: int = 20, val: int = 500) -> Path:
+    """Write digits blended into photos: `shots` a class to train on, from scans the source never saw.
+
+    Each image is the difference of a photo and a digit, as in MNIST-M (Ganin et al. 2016); photos of val
+    do not occur in train.
+    """
+    scans, labels = _shuffled(seed)
+    chosen: dict[str, list[int]] = {"train": [], "val": []}
+    for n in range(NUM_SOURCE, len(scans)):
+        is_wanted = sum(labels[m] == labels[n] for m in chosen["train"]) < shots
+        chosen["train" if is_wanted else "val"].append(n)
+    for stream, (split, numbers) in enumerate(chosen.items()):
+        photos = [photo(name) for name in PHOTOS[split]]
+        kept = numbers if split == "train" else numbers[:val]
+        rng = np.random.default_rng([seed, 0xB1E4D, stream])
+        _write(directory / split, ((n, _blend(scans[n], photos, size, rng), labels[n]) for n in kept))
+    return directory
+
+
+def _shuffled(seed: int) -> tuple[npt.NDArray[np.float32], list[int]]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng([seed, 0xD161]).permutation(len(digits.images))
+    return (digits.images[order] / 16.0).astype(np.float32), [int(label) for label in digits.target[order]]
+
+
+def _enlarge(scan: npt.NDArray[np.float32], size: int) -> Pixels:
+    """Return a scan as `size` x `size` grey pixels, white on black."""
+    image = Image.fromarray(scan * 255)
+    if size != len(scan):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(image).round(), 0, 255).astype(np.uint8)
+
+
+def _blend(scan: npt.NDArray[np.float32], photos: list[Image.Image], size: int, rng: np.random.Generator) -> Pixels:
+    picture = photos[int(rng.integers(len(photos)))]
+    side = 4 * size
+    left, top = (int(rng.integers(length - side)) for length in picture.size)
+    crop = picture.resize((size, size), Image.Resampling.BOX, box=(left, top, left + side, top + side))
+    # Full contrast would hide many digits, even from people.
+    ground = np.asarray(crop, dtype=np.float32) * 0.6
+    return np.abs(ground - _enlarge(scan, size)[..., None]).astype(np.uint8)
+
+
+def _write(folder: Path, items: Iterable[tuple[int, Pixels, int]]) -> None:
+    for number, pixels, label in items:
+        target = folder / str(label)
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(target / f"{number:05d}.png")

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from torch import nn
+
+from services.core.errors import RequestInvalid
+from workers.families.classification import networks
+from workers.families.classification.config import Data, LibraryModel, MobileModel, VitModel
+from workers.families.classification.network import Classifier, PooledBody, ServedNetwork
+
+
+def size_of(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_lesson_s_networks_have_its_parameter_counts() -> None:
+    assert size_of(networks.mnist_fc(10)) == 159_410
+    assert size_of(networks.mnist_cnn(10)) == 3_720
+
+
+def test_a_separable_convolution_costs_what_the_lesson_says() -> None:
+    full = nn.Conv2d(3, 4, 3, bias=False)
+    depthwise, _, _, pointwise, _, _ = networks.separable(3, 4)
+
+    assert (size_of(full), size_of(depthwise), size_of(pointwise)) == (108, 27, 12)
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "size"),
+    [
+        (networks.mnist_fc(10), 1, 28),
+        (networks.mnist_cnn(10), 1, 28),
+        (
+            networks.vit(VitModel(patch=4, dim=16, depth=1, heads=2, mlp=16), Data(image_size=16, stored_size=16), 10),
+            3,
+            16,
+        ),
+        (networks.mobilenet(MobileModel(name="small"), Data(image_size=16, stored_size=16, channels=1), 10), 1, 16),
+        (networks.library(LibraryModel(name="resnet18"), 10), 3, 64),
+        (networks.library(LibraryModel(name="mobilenet_v3_small"), 10), 3, 64),
+        (networks.library(LibraryModel(source="timm", name="resnet10t"), 10), 3, 64),
+    ],
+    ids=["mnist_fc", "mnist_cnn", "vit", "mobilenet", "resnet18", "mobilenet_v3_small", "timm"],
+)
+def test_every_network_gives_logits_for_each_class(network: Classifier, channels: int, size: int) -> None:
+    images = torch.rand(2, channels, size, size)
+
+    logits, embedding, *_ = ServedNetwork(network.eval())(images)
+
+    assert logits.shape == (2, 10)
+    assert embedding.shape == (2, network.head.in_features)
+    torch.testing.assert_close(logits, network(images))
+
+
+@pytest.mark.parametrize("network", [networks.mnist_cnn(10), networks.library(LibraryModel(name="resnet18"), 10)])
+def test_activations_are_those_of_a_backward_pass(network: Classifier) -> None:
+    body = network.eval().body
+    assert isinstance(body, PooledBody)
+    channels = 1 if network.head.in_features == 250 else 3
+    images = torch.rand(2, channels, 28 if channels == 1 else 64, 28 if channels == 1 else 64)
+
+    maps = body.maps(images).detach().requires_grad_()
+    network.head(body.pool(maps))[:, 3].sum().backward()
+    assert maps.grad is not None
+    places = maps.shape[-1] * maps.shape[-2] if body.is_mean else 1
+    by_gradient = (maps.grad.mean((2, 3), keepdim=True) * places * maps).sum(1)
+
+    _, _, activations = ServedNetwork(network)(images)
+    torch.testing.assert_close(activations[:, 3], by_gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_a_name_nobody_knows_is_refused_with_close_ones() -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        networks.library(LibraryModel(name="resnet19"), 10)
+
+    (violation,) = caught.value.violations
+    assert violation.field == "config.model.name"
+    assert "resnet18" in violation.description

@@ -1,0 +1,271 @@
+"""Configs of the classification recipes. Torch-free: the API server validates with these.
+
+The number of classes is not here: it comes from the dataset.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from workers.families.config import Limits, Section
+from workers.families.sections import Fraction, Optim, Schedule, SupervisedConfig
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Data(Section):
+    """What one batch is made of."""
+
+    image_size: int = Field(224, ge=8, le=1024, description="Side in pixels of what the network sees.")
+    stored_size: int = Field(
+        256, ge=8, le=2048, description="Side of the square cut from the middle of an image, before augmentation."
+    )
+    channels: Literal[1, 3] = Field(3, description="1: grey from 0 to 1; 3: colour, normalised as for ImageNet.")
+    batch_size: int = Field(64, ge=1, le=8192, description="Images in one step.")
+    cache_mib: int = Field(
+        2048, ge=0, description="Memory for decoded images; those that do not fit are decoded at every use."
+    )
+
+    @model_validator(mode="after")
+    def _stored_is_not_smaller(self) -> Self:
+        if self.stored_size < self.image_size:
+            raise ValueError(f"data.stored_size must be at least data.image_size {self.image_size}")
+        return self
+
+
+class Augment(Section):
+    """Random changes of training images; every draw depends on the seed and the step alone."""
+
+    crop_scale: tuple[Fraction, Fraction] = Field(
+        (0.35, 1.0), description="Area of the random crop as a fraction of the image; [1, 1] only shifts it."
+    )
+    crop_ratio: tuple[Positive, Positive] = Field((0.75, 4 / 3), description="Width over height of the random crop.")
+    flip: Fraction = Field(0.5, description="Chance of a mirror image; 0 where left and right mean something.")
+    jitter: Fraction = Field(0.0, description="Strength of random brightness, contrast and saturation.")
+    trivial: bool = Field(False, description="One random operation of random strength an image (TrivialAugment).")
+    erasing: Fraction = Field(0.0, description="Chance that a random rectangle is blanked.")
+    noise: float = Field(0.0, ge=0, le=1, description="Standard deviation of added noise, of a range of 1.")
+    mixup: float = Field(0.0, ge=0, le=10, description="Alpha of MixUp's Beta distribution; 0 turns it off.")
+    cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of CutMix's Beta distribution; 0 turns it off.")
+    pairing: Fraction = Field(
+        0.0, description="Chance that an image is averaged with another one, keeping its label (SamplePairing)."
+    )
+    pairing_off: tuple[Fraction, Fraction] = Field(
+        (0.1, 0.8), description="SamplePairing acts between these fractions of the training only."
+    )
+    moex: Fraction = Field(0.0, description="Chance that a batch exchanges feature moments (MoEx).")
+    moex_weight: Fraction = Field(0.9, description="Weight of an image's own label when its moments were exchanged.")
+    moex_layer: str = Field("", max_length=200, description="Module whose output exchanges moments, such as layer1.")
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name in ("crop_scale", "crop_ratio", "pairing_off"):
+            low, high = getattr(self, name)
+            if low > high or (low == 0 and name == "crop_scale"):
+                raise ValueError(f"augment.{name} must be [low, high] with 0 < low <= high")
+        if self.moex > 0 and not self.moex_layer:
+            raise ValueError("augment.moex needs augment.moex_layer: the name of a module, such as layer1")
+        if (self.moex > 0) + (self.pairing > 0) + (self.mixup > 0 or self.cutmix > 0) > 1:
+            raise ValueError(
+                "augment: use one of moex, pairing and mixup/cutmix, since each changes the labels' meaning"
+            )
+        return self
+
+
+class Loss(Section):
+    """What is minimised."""
+
+    name: Literal["ce", "bce"] = Field("ce", description="Cross entropy of a softmax, or of a sigmoid for each class.")
+    label_smoothing: Fraction = Field(0.0, description="Share of each label spread over all classes; ce only.")
+
+    @model_validator(mode="after")
+    def _smoothing_belongs_to_ce(self) -> Self:
+        if self.name == "bce" and self.label_smoothing:
+            raise ValueError("loss.label_smoothing has no effect with loss.name 'bce': leave it out")
+        return self
+
+
+class Eval(Section):
+    """How held-out images are scored."""
+
+    batch_size: int = Field(256, ge=1, le=8192, description="Images in one forward of the evaluation.")
+    num_samples: int = Field(12, ge=1, le=64, description="Held-out images in a sample picture.")
+
+
+class ClassificationConfig(SupervisedConfig):
+    """What the classification recipes share."""
+
+    data: Data = Data()
+    loss: Loss = Loss()
+    augment: Augment = Augment()
+    eval: Eval = Eval()
+
+
+_STILL = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0}
+_DIGITS = {"image_size": 16, "stored_size": 16, "channels": 1, "batch_size": 64}
+
+
+def _limits(steps: int) -> dict[str, int]:
+    often = max(1, steps // 3)
+    names = ("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps")
+    return {"max_steps": steps, **dict.fromkeys(names, often)}
+
+
+class MnistConfig(ClassificationConfig):
+    """The two networks of the MNIST lesson: 28 x 28 grey pixels, LeakyReLU of slope 0.02."""
+
+    data: Data = Data(image_size=28, stored_size=28, channels=1, batch_size=64)
+    loss: Loss = Loss(name="bce")
+    optim: Optim = Optim(name="adamw", lr=1e-3, weight_decay=0.0)
+    augment: Augment = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
+    limits: Limits = Limits(
+        max_steps=2800, checkpoint_every_steps=500, evaluate_every_steps=900, sample_every_steps=900
+    )
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        # 15 epochs of 1,437 images
+        "tiny": {"limits": _limits(345)},
+        "book": {
+            "data": {"image_size": 28, "stored_size": 28, "channels": 1, "batch_size": 1},
+            "limits": _limits(180_000),
+        },
+    }
+
+    @model_validator(mode="after")
+    def _size_is_that_of_the_layers(self) -> Self:
+        if self.data.image_size != 28 or self.data.channels != 1:
+            raise ValueError("data.image_size must be 28 and data.channels 1: the layers are made for them")
+        return self
+
+
+class VitModel(Section):
+    """A Vision Transformer with a class token and learned positions."""
+
+    patch: int = Field(16, ge=1, le=64, description="Side of a patch in pixels.")
+    dim: int = Field(768, ge=8, le=4096, description="Width of a token.")
+    depth: int = Field(12, ge=1, le=64, description="Encoder blocks.")
+    heads: int = Field(12, ge=1, le=64, description="Attention heads of a block.")
+    mlp: int = Field(3072, ge=8, le=16384, description="Hidden width of a block's MLP.")
+    dropout: Fraction = Field(0.0, description="Dropout in the encoder.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"model.dim {self.dim} must be a multiple of model.heads {self.heads}")
+        return self
+
+
+class VitConfig(ClassificationConfig):
+    """ViT-B/16: an image is worth 16 x 16 words (Dosovitskiy et al. 2021)."""
+
+    model: VitModel = VitModel()
+    optim: Optim = Optim(name="adamw", lr=1e-3, weight_decay=0.05, max_grad_norm=1.0)
+    schedule: Schedule = Schedule(name="cosine", warmup_steps=5000)
+    loss: Loss = Loss(label_smoothing=0.1)
+    augment: Augment = Augment(trivial=True, mixup=0.8, cutmix=1.0)
+    limits: Limits = Limits(
+        max_steps=100_000, checkpoint_every_steps=1000, evaluate_every_steps=5000, sample_every_steps=5000
+    )
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {
+            "data": _DIGITS,
+            "model": {"patch": 4, "dim": 64, "depth": 4, "heads": 4, "mlp": 128},
+            "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "max_grad_norm": 1.0},
+            "schedule": {"name": "cosine", "warmup_steps": 50},
+            "loss": {"label_smoothing": 0.0},
+            "augment": _STILL,
+            "limits": _limits(500),
+        },
+    }
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        if self.data.image_size % self.model.patch:
+            raise ValueError(f"data.image_size must be a multiple of model.patch {self.model.patch}")
+        return self
+
+
+class MobileModel(Section):
+    """MobileNet of torchvision, or a small stack of depthwise separable convolutions."""
+
+    name: Literal["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "small"] = Field(
+        "mobilenet_v3_large", description="Which network; small: `widths`."
+    )
+    widths: tuple[Annotated[int, Field(ge=4, le=2048)], ...] = Field(
+        (32, 64, 128), min_length=1, max_length=8, description="Channels of the small network's stages, each halving."
+    )
+
+
+class MobileConfig(ClassificationConfig):
+    """MobileNet: depthwise separable convolutions (Howard et al. 2017)."""
+
+    model: MobileModel = MobileModel()
+    optim: Optim = Optim(lr=0.1, weight_decay=4e-5)
+    schedule: Schedule = Schedule(name="cosine", warmup_steps=1000)
+    loss: Loss = Loss(label_smoothing=0.1)
+    augment: Augment = Augment(trivial=True, erasing=0.1)
+    limits: Limits = Limits(
+        max_steps=100_000, checkpoint_every_steps=1000, evaluate_every_steps=5000, sample_every_steps=5000
+    )
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {
+            "data": _DIGITS,
+            "model": {"name": "small"},
+            "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
+            "schedule": {"name": "cosine", "warmup_steps": 20},
+            "loss": {"label_smoothing": 0.0},
+            "augment": _STILL,
+            "limits": _limits(300),
+        },
+    }
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> Self:
+        if self.model.name != "small" and self.data.channels != 3:
+            raise ValueError(f"data.channels must be 3 with model.name '{self.model.name}'")
+        return self
+
+
+class LibraryModel(Section):
+    """Any classifier of torchvision or timm."""
+
+    source: Literal["torchvision", "timm"] = Field("torchvision", description="Whose classifier.")
+    name: str = Field(
+        "resnet50", pattern=r"^[a-z0-9_.]{1,100}$", description="Its name there, such as resnet50 or convnext_tiny."
+    )
+    pretrained: bool = Field(False, description="Start from the library's ImageNet weights, except the last layer.")
+
+
+class TrainConfig(ClassificationConfig):
+    """Any classifier of torchvision or timm, from scratch."""
+
+    model: LibraryModel = LibraryModel()
+    optim: Optim = Optim(lr=0.1, weight_decay=1e-4)
+    schedule: Schedule = Schedule(name="cosine", warmup_steps=1000)
+    loss: Loss = Loss(label_smoothing=0.1)
+    augment: Augment = Augment(trivial=True, erasing=0.1, mixup=0.2, cutmix=1.0)
+    limits: Limits = Limits(
+        max_steps=100_000, checkpoint_every_steps=1000, evaluate_every_steps=5000, sample_every_steps=5000
+    )
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {
+            "data": {"image_size": 32, "stored_size": 32, "batch_size": 64},
+            "model": {"name": "resnet18"},
+            "optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01},
+            "schedule": {"name": "cosine", "warmup_steps": 10},
+            "loss": {"label_smoothing": 0.0},
+            "augment": _STILL,
+            "limits": _limits(120),
+        },
+    }
+
+    @model_validator(mode="after")
+    def _channels_are_three(self) -> Self:
+        if self.data.channels != 3:
+            raise ValueError("data.channels must be 3: the libraries' classifiers take colour images")
+        return self

@@ -1,0 +1,163 @@
+"""The networks: those of the MNIST lesson, ViT, MobileNet, and whatever torchvision or timm build."""
+
+from __future__ import annotations
+
+import difflib
+from itertools import pairwise
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+
+from services.core.errors import RequestInvalid, Violation
+from workers.families.classification.config import Data, LibraryModel, MobileModel, VitModel
+from workers.families.classification.network import Classifier, PooledBody
+
+_SLOPE = 0.02
+
+
+def mnist_fc(num_classes: int) -> Classifier:
+    """784-200-K with layer normalisation; 159,410 parameters for ten classes."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(784, 200), nn.LeakyReLU(_SLOPE), nn.LayerNorm(200))
+    return Classifier(body, nn.Linear(200, num_classes))
+
+
+def mnist_cnn(num_classes: int) -> Classifier:
+    """Two strided convolutions to 10 x 5 x 5; 3,720 parameters for ten classes."""
+    maps = nn.Sequential(
+        nn.Conv2d(1, 10, 5, stride=2),
+        nn.LeakyReLU(_SLOPE),
+        nn.BatchNorm2d(10),
+        nn.Conv2d(10, 10, 3, stride=2),
+        nn.LeakyReLU(_SLOPE),
+        nn.BatchNorm2d(10),
+    )
+    return Classifier(PooledBody(maps, is_mean=False), nn.Linear(250, num_classes))
+
+
+def vit(model: VitModel, data: Data, num_classes: int) -> Classifier:
+    """Return torchvision's Vision Transformer of these sizes; grey images are seen as three equal channels."""
+    net = VisionTransformer(
+        image_size=data.image_size,
+        patch_size=model.patch,
+        num_layers=model.depth,
+        num_heads=model.heads,
+        hidden_dim=model.dim,
+        mlp_dim=model.mlp,
+        dropout=model.dropout,
+        num_classes=num_classes,
+    )
+    head = nn.Linear(model.dim, num_classes)
+    net.heads = nn.Sequential(nn.Identity())
+    return Classifier(_Colour(net) if data.channels == 1 else net, head)
+
+
+def mobilenet(model: MobileModel, data: Data, num_classes: int) -> Classifier:
+    """Return torchvision's MobileNet, or a stem and one separable block a stage."""
+    if model.name != "small":
+        return library(LibraryModel(name=model.name), num_classes)
+    layers: list[nn.Module] = [*_conv(data.channels, model.widths[0], stride=2)]
+    for narrow, wide in pairwise(model.widths):
+        layers += separable(narrow, wide, stride=2)
+    return Classifier(PooledBody(nn.Sequential(*layers), is_mean=True), nn.Linear(model.widths[-1], num_classes))
+
+
+def separable(channels: int, out_channels: int, *, stride: int = 1) -> list[nn.Module]:
+    """A 3 x 3 convolution of each channel, then a 1 x 1 that mixes them (Howard et al. 2017, section 3.1)."""
+    depthwise = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
+    pointwise = nn.Conv2d(channels, out_channels, 1, bias=False)
+    first = [depthwise, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+    return [*first, pointwise, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+
+
+def library(model: LibraryModel, num_classes: int) -> Classifier:
+    """Return any classifier of torchvision or timm with a new head.
+
+    Raises:
+        RequestInvalid: no such classifier, or its weights cannot be had.
+    """
+    _check_name(model)
+    try:
+        net = _create(model)
+    except OSError as err:
+        text = f"the weights of {model.name} cannot be had here ({err}); leave it false, or start from a model of yours"
+        raise RequestInvalid(violations=[Violation("config.model.pretrained", text)]) from err
+    path, last = _last_linear(net, model.name)
+    _replace(net, path, nn.Identity())
+    return Classifier(_pooled(net) or net, nn.Linear(last.in_features, num_classes))
+
+
+def _check_name(model: LibraryModel) -> None:
+    known = timm.list_models() if model.source == "timm" else torchvision.models.list_models(torchvision.models)
+    if model.name not in known:
+        close = ", ".join(difflib.get_close_matches(model.name, known, n=3)) or "see its documentation"
+        text = f"{model.source} has no classifier {model.name!r}; close names: {close}"
+        raise RequestInvalid(violations=[Violation("config.model.name", text)])
+
+
+def _create(model: LibraryModel) -> nn.Module:
+    if model.source == "timm":
+        net: nn.Module = timm.create_model(model.name, pretrained=model.pretrained)
+        return net
+    options = {"aux_logits": False, "init_weights": False} if model.name in ("googlenet", "inception_v3") else {}
+    weights = "DEFAULT" if model.pretrained else None
+    built: nn.Module = torchvision.models.get_model(model.name, weights=weights, **options)
+    return built
+
+
+def _last_linear(net: nn.Module, name: str) -> tuple[str, nn.Linear]:
+    found = [(path, module) for path, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not found:
+        text = f"{name} does not end in a linear layer, so it cannot get a new head; choose another"
+        raise RequestInvalid(violations=[Violation("config.model.name", text)])
+    return found[-1]
+
+
+def _replace(net: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(net.get_submodule(parent), name, module)
+
+
+def _pooled(net: nn.Module) -> PooledBody | None:
+    """Return the net as maps and their mean, if that is all it is; what it computes decides, not its name."""
+    maps = _maps_of(net)
+    if maps is None:
+        return None
+    probe = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+    training = net.training
+    net.eval()
+    try:
+        with torch.no_grad():
+            body = PooledBody(maps, is_mean=True)
+            is_same = torch.allclose(body(probe), net(probe), atol=1e-5)
+    except (RuntimeError, AssertionError, IndexError):
+        return None  # made for other sizes, or not of maps at all
+    finally:
+        net.train(training)
+    return body if is_same else None
+
+
+def _maps_of(net: nn.Module) -> nn.Module | None:
+    children = dict(net.named_children())
+    if "features" in children:
+        return children["features"]
+    if {"layer1", "layer4", "avgpool", "fc"} <= children.keys():
+        return nn.Sequential(*(module for name, module in children.items() if name not in ("avgpool", "fc")))
+    return None
+
+
+class _Colour(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.net(images.expand(-1, 3, -1, -1))
+        return out
+
+
+def _conv(channels: int, out_channels: int, *, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(channels, out_channels, 3, stride=stride, padding=1, bias=False)
+    return [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
