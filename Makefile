@@ -6,7 +6,7 @@ RUN := $(ENV)
 SOURCES := services workers proto tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock rules proofs bench kill-test images test-compose clean
+.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock rules proofs bench fuzz kill-test chaos chaos-nightly images test-compose clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,8 +62,17 @@ proofs: $(RUN) ## Train every recipe's small proof through the platform (writes 
 bench: $(RUN) ## Measure latency, stalls and throughput (writes out/bench.json)
 	$(BIN)/python -m tests.bench --out out
 
+fuzz: $(RUN) ## Call every rpc 20,000 times with random and hostile messages (writes out/fuzz.json)
+	$(BIN)/python -m tests.fuzz --calls 20000 --out out
+
 kill-test: $(RUN) ## Kill a worker at 20 random steps and compare the final weights (writes out/kill.json)
 	$(BIN)/python -m tests.chaos.kill_worker --out out
+
+chaos: $(RUN) ## Inject every fault of the matrix into real processes and check the invariants (writes out/chaos.json)
+	$(BIN)/python -m tests.chaos --out out
+
+chaos-nightly: $(RUN) ## Mix random faults for 30 minutes and check the invariants (writes out/chaos_nightly.json)
+	$(BIN)/python -m tests.chaos --nightly 30 --out out
 
 images: ## Build the images of compose.yaml and of the Kubernetes manifests (TRAINYARD_TAG names them)
 	deploy/images.sh

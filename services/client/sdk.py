@@ -154,6 +154,20 @@ class Trainyard:
         reply = self._caller.send(self._datasets.CreateDataset, upload_messages(header, archive, on_progress))
         return reply.dataset
 
+    def create_dataset_from_url(
+        self, url: str, *, dataset_id: str, sha256: str = "", **fields: Unpack[DatasetFields]
+    ) -> dataset_pb2.Dataset:
+        """Let the server fetch an archive from a public https address; returns once it is imported.
+
+        With `sha256`, anything else that the address holds is refused.
+        """
+        fields.setdefault("request_id", new_id())
+        header = dataset_pb2.CreateDatasetHeader(
+            parent=self.name.parent, dataset_id=dataset_id, source_url=url, sha256=sha256, **fields
+        )
+        messages = iter([dataset_pb2.CreateDatasetRequest(header=header)])
+        return self._caller.send(self._datasets.CreateDataset, messages).dataset
+
     def get_dataset(self, dataset: str) -> dataset_pb2.Dataset:
         request = dataset_pb2.GetDatasetRequest(name=self.name.dataset(dataset))
         return self._caller.unary(self._datasets.GetDataset, request).dataset

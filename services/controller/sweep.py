@@ -7,6 +7,7 @@ rows say that nobody can commit it any more and that this has been so for a day.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -28,6 +29,10 @@ _ARTIFACT = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/artifacts/.+")
 _DATASET = re.compile(r"projects/[^/]+/datasets/[^/]+/(?P<id>[^/]+)/")
 _BUNDLE = re.compile(r"projects/[^/]+/models/[^/]+/(?P<id>[^/]+)/bundle/")
 _ARCHIVE = re.compile(r"projects/[^/]+/models/[^/]+/(?P<id>[^/]+)/archives/[^/]+/.+")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(slots=True)
@@ -56,10 +61,13 @@ class Candidates:
 class Sweep:
     """Removes orphans; one listing and a few queries a round."""
 
-    def __init__(self, database: Database, store: ObjectStore, *, age: timedelta = AGE) -> None:
+    def __init__(
+        self, database: Database, store: ObjectStore, *, age: timedelta = AGE, clock: Callable[[], datetime] = _utc_now
+    ) -> None:
         self._database = database
         self._store = store
         self._age = age
+        self._clock = clock
 
     def tick(self) -> None:
         found = Candidates()
@@ -100,4 +108,4 @@ class Sweep:
             made = ULID.from_str(made_id.upper()).datetime
         except ValueError:
             return False
-        return datetime.now(UTC) - made > self._age
+        return self._clock() - made > self._age

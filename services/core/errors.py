@@ -276,6 +276,13 @@ class NotServed(PlatformError):
     reason = "NOT_SERVED"
 
 
+class NotSupported(PlatformError):
+    """A part that this needs is not in this platform."""
+
+    code = Code.UNIMPLEMENTED
+    reason = "NOT_SUPPORTED"
+
+
 class SourceUnavailable(PlatformError):
     """The address of the dataset could not be fetched."""
 

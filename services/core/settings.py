@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     s3_access_key: SecretStr = SecretStr("")
     s3_secret_key: SecretStr = SecretStr("")
     s3_secure: bool = True
+    s3_public_url: str = Field(
+        "",
+        description="https://host:port where clients reach the S3 store, for download links; empty: as the platform does.",
+    )
     s3_region: str = "us-east-1"
     backup_s3_access_key: SecretStr = Field(SecretStr(""), description="Of backups at s3://; empty: that of objects.")
     backup_s3_secret_key: SecretStr = SecretStr("")
@@ -107,7 +111,10 @@ class Settings(BaseSettings):
     )
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
     worker_slot_gpus: int = Field(
-        1, ge=1, le=64, description="GPUs of one slot: N for a worker of the queue train.gpu.xN, whose jobs need as many."
+        1,
+        ge=1,
+        le=64,
+        description="GPUs of one slot: N for a worker of the queue train.gpu.xN, whose jobs need as many.",
     )
     cache_limit_bytes: int = 50 * 2**30
 

@@ -7,6 +7,7 @@ knows no limit.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import shutil
@@ -109,6 +110,11 @@ def _unpack_members(archive: Path, part: Path, limits: ImportLimits) -> None:
         raise
     except _BROKEN as err:
         raise invalid("archive", f"damaged or cut short ({err}); pack and upload it again") from err
+    except OSError as err:
+        if err.errno != errno.EINVAL:
+            raise
+        # A member that begins before the file does; everything else of this kind is this machine's own trouble.
+        raise invalid("archive", "damaged (a member lies outside of it); pack and upload it again") from err
     except RuntimeError as err:  # what zipfile raises for an encrypted member
         raise invalid("archive", f"cannot be read ({err}); pack it without a password") from err
 

@@ -1,4 +1,4 @@
-"""COCO json: xywh boxes in pixels, category ids remapped to 1..K, crowds kept.
+"""COCO json: xywh boxes in pixels, category ids remapped to 1..K, crowds kept; or the outlines of objects as masks.
 
 One file a split, found by name (`annotations/instances_train.json`, `train/_annotations.coco.json`),
 or one file for everything.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, NoReturn, Protocol, TypeGuard, TypeVar
 
 from services.datasets.limits import ImportLimits
 from services.datasets.problem import ProblemKind, Problems, listing
@@ -23,12 +24,22 @@ _HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class CocoFile:
     """One parsed annotation file."""
 
     name: str
     split: str
     content: dict[str, Any]
+
+
+class Truth(Protocol):
+    """What an annotation says; `where` names it in messages."""
+
+    @property
+    def where(self) -> str: ...
+
+
+TruthT = TypeVar("TruthT", bound=Truth)
 
 
 class _NotACount(ValueError):
@@ -51,14 +62,26 @@ def is_like(tree: Tree) -> bool:
 
 def read(reading: Reading) -> SourceDataset:
     """Parse every COCO file of the tree; what is wrong goes to the problems."""
+    files, classes = parse_files(reading)
+    index = {category_id: n for n, category_id in enumerate(classes)}
+    images = []
+    for file in files:
+        boxes = by_image(file, lambda entry, where: _box(entry, where, index, reading.problems), reading.problems)
+        images += [replace(image, boxes=found) for image, found in list_images(reading, file, boxes)]
+    return SourceDataset(FORMAT, tuple(classes.values()), tuple(images), unlisted_images(reading.tree, images))
+
+
+def parse_files(reading: Reading) -> tuple[list[CocoFile], dict[int, str]]:
+    """Return the annotation files, and class names by category id in id order."""
     tree, limits, problems = reading.tree, reading.limits, reading.problems
     files = [file for name in _candidates(tree) if (file := _parse(tree, name, limits, problems)) is not None]
-    classes = _classes(files, problems)
-    index = {category_id: n for n, category_id in enumerate(classes)}
-    images = [image for file in files for image in _images(tree, file, index, problems)]
+    return files, _classes(files, problems)
+
+
+def unlisted_images(tree: Tree, images: list[SourceImage]) -> dict[str, int]:
+    """Count the images that no file lists."""
     listed = {image.name for image in images}
-    ignored = {"images no annotation file lists": sum(1 for name in tree.images if name not in listed)}
-    return SourceDataset(FORMAT, tuple(classes.values()), tuple(images), ignored)
+    return {"images no annotation file lists": sum(1 for name in tree.images if name not in listed)}
 
 
 def _candidates(tree: Tree) -> list[str]:
@@ -71,7 +94,7 @@ def _candidates(tree: Tree) -> list[str]:
     return instances or names or tree.with_suffix(".json")
 
 
-def _parse(tree: Tree, name: str, limits: ImportLimits, problems: Problems) -> _File | None:
+def _parse(tree: Tree, name: str, limits: ImportLimits, problems: Problems) -> CocoFile | None:
     path = tree.path(name)
     if path.stat().st_size > limits.max_annotation_bytes:
         limit = limits.max_annotation_bytes // 2**20
@@ -93,14 +116,14 @@ def _parse(tree: Tree, name: str, limits: ImportLimits, problems: Problems) -> _
         if not isinstance(content.get(key), list):
             problems.add(ProblemKind.BROKEN_FILE, f"{name}: {key}", "must be a list; export the dataset as COCO json")
             return None
-    return _File(name, split_of_path(name) or "", content)
+    return CocoFile(name, split_of_path(name) or "", content)
 
 
 def _refuse_constant(word: str) -> NoReturn:
     raise _NotACount(f"{word} is not a number")
 
 
-def _classes(files: list[_File], problems: Problems) -> dict[int, str]:
+def _classes(files: list[CocoFile], problems: Problems) -> dict[int, str]:
     """Return class names by category id, in id order, the same for every file."""
     found: dict[int, str] = {}
     for file in files:
@@ -121,9 +144,13 @@ def _classes(files: list[_File], problems: Problems) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def _images(tree: Tree, file: _File, index: dict[int, int], problems: Problems) -> list[SourceImage]:
-    boxes = _boxes_by_image(file, index, problems)
-    found: list[SourceImage] = []
+def list_images(
+    reading: Reading, file: CocoFile, truths: dict[int, list[TruthT]]
+) -> list[tuple[SourceImage, tuple[TruthT, ...]]]:
+    """Return every image of a file with what is known of it by its id."""
+    tree, problems = reading.tree, reading.problems
+    truths = dict(truths)
+    found: list[tuple[SourceImage, tuple[TruthT, ...]]] = []
     seen: set[int] = set()
     folders = _folders(file)
     for n, entry in enumerate(file.content["images"]):
@@ -135,7 +162,7 @@ def _images(tree: Tree, file: _File, index: dict[int, int], problems: Problems) 
             problems.add(ProblemKind.ANNOTATION, where, f"id {entry['id']} occurs twice; give every image its own id")
             continue
         seen.add(entry["id"])
-        image_boxes = tuple(boxes.pop(entry["id"], ()))
+        known = tuple(truths.pop(entry["id"], ()))
         name = tree.find(entry["file_name"], folders)
         if name is None:
             text = f"the file is not in the dataset; add it (looked in {listing([f or '/' for f in folders])})"
@@ -143,16 +170,15 @@ def _images(tree: Tree, file: _File, index: dict[int, int], problems: Problems) 
             continue
         width, height = (entry.get(side) if _is_id(entry.get(side)) else None for side in ("width", "height"))
         split = file.split or split_of_path(name) or ""
-        found.append(SourceImage(where, tree.path(name), name, split, image_boxes, width, height))
-    for orphans in boxes.values():
-        for box in orphans:
-            problems.add(
-                ProblemKind.ANNOTATION, box.where, "its image_id is not among the images; remove it or add the image"
-            )
+        found.append((SourceImage(where, tree.path(name), name, split, width=width, height=height), known))
+    for orphans in truths.values():
+        for truth in orphans:
+            text = "its image_id is not among the images; remove it or add the image"
+            problems.add(ProblemKind.ANNOTATION, truth.where, text)
     return found
 
 
-def _folders(file: _File) -> tuple[str, ...]:
+def _folders(file: CocoFile) -> tuple[str, ...]:
     """Return where images of this file may lie, most specific first."""
     beside = PurePosixPath(file.name).parent.as_posix()
     word = PurePosixPath(file.name).stem.rpartition("_")[2]
@@ -161,28 +187,36 @@ def _folders(file: _File) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*nested, "images", "" if beside == "." else beside, ""]))
 
 
-def _boxes_by_image(file: _File, index: dict[int, int], problems: Problems) -> dict[Any, list[SourceBox]]:
-    grouped: dict[Any, list[SourceBox]] = defaultdict(list)
+def by_image(
+    file: CocoFile, parse: Callable[[dict[str, Any], str], TruthT | None], problems: Problems
+) -> dict[int, list[TruthT]]:
+    """Return what `parse` makes of each annotation, by image id."""
+    grouped: dict[int, list[TruthT]] = defaultdict(list)
     for n, entry in enumerate(file.content["annotations"]):
         where = f"{file.name}: annotations[{n}]"
-        box = _box(entry, where, index, problems)
-        if box is not None:
-            grouped[entry["image_id"]].append(box)
+        if not isinstance(entry, dict) or not _is_id(entry.get("image_id")):
+            problems.add(ProblemKind.ANNOTATION, where, "needs an integer image_id")
+        elif (truth := parse(entry, where)) is not None:
+            grouped[entry["image_id"]].append(truth)
     return grouped
 
 
-def _box(entry: Any, where: str, index: dict[int, int], problems: Problems) -> SourceBox | None:
-    if not isinstance(entry, dict) or not _is_id(entry.get("image_id")):
-        problems.add(ProblemKind.ANNOTATION, where, "needs an integer image_id")
-        return None
+def class_of(entry: dict[str, Any], where: str, index: dict[int, int], problems: Problems) -> int | None:
+    """Return the index of an annotation's category, or None after naming the problem."""
     category = entry.get("category_id")
     label = index.get(category) if _is_id(category) else None
     if label is None:
         text = f"category {category!r} is not among the categories; correct it or add the category"
         problems.add(ProblemKind.CLASS, f"{where}.category_id", text)
+    return label
+
+
+def _box(entry: dict[str, Any], where: str, index: dict[int, int], problems: Problems) -> SourceBox | None:
+    label = class_of(entry, where, index, problems)
+    if label is None:
         return None
     bbox = entry.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(side) for side in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(side) for side in bbox):
         problems.add(ProblemKind.BOX, f"{where}.bbox", "must be four numbers: x, y, width, height in pixels")
         return None
     x, y, width, height = map(float, bbox)
@@ -195,7 +229,7 @@ def _box(entry: Any, where: str, index: dict[int, int], problems: Problems) -> S
         x2=x + width,
         y2=y + height,
         is_crowd=entry.get("iscrowd") in (1, True),
-        area=float(area) if _is_number(area) and area > 0 else None,
+        area=float(area) if is_number(area) and area > 0 else None,
     )
 
 
@@ -203,7 +237,7 @@ def _is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> TypeGuard[int | float]:
+def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 

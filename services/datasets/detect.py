@@ -8,47 +8,79 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from services.core.errors import DatasetInvalid
-from services.datasets import coco, image_folder, voc, yolo
+from services.datasets import (
+    celeba,
+    coco,
+    coco_masks,
+    identity_folders,
+    image_folder,
+    lfw,
+    mask_pairs,
+    mnist,
+    points,
+    voc,
+    voc_masks,
+    yolo,
+)
 from services.datasets.problem import invalid
 from services.datasets.source import Reading, SourceDataset, SourcePoints
 from services.datasets.tree import OTHER_IMAGE_SUFFIXES, Tree
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """One layout an importer reads, and what may be trained on it; the first family is the usual one."""
+class Importer:
+    """Reads one layout for one family."""
 
-    read: Callable[[Reading], SourceDataset | SourcePoints]
+    format: str
+    family: str
     is_like: Callable[[Tree], bool]
-    families: tuple[str, ...]
+    read: Callable[[Reading], SourceDataset | SourcePoints]
     layout: str
 
 
-# In the order they are tried: the more a layout says about itself, the earlier.
-FORMATS: dict[str, Format] = {
-    yolo.FORMAT: Format(yolo.read, yolo.is_like, ("detection",), "labels/**/*.txt with data.yaml"),
-    coco.FORMAT: Format(coco.read, coco.is_like, ("detection",), "annotations/instances_train.json"),
-    voc.FORMAT: Format(voc.read, voc.is_like, ("detection",), "Annotations/*.xml"),
-    image_folder.FORMAT: Format(
-        image_folder.read, image_folder.is_like, ("classification", "images"), "train/CLASS/*.jpg or CLASS/*.jpg"
-    ),
-}
-FAMILIES = tuple(dict.fromkeys(family for form in FORMATS.values() for family in form.families))
+# In the order they are tried: the more a layout says about itself, the earlier; of one layout the usual family first.
+IMPORTERS = (
+    Importer("lfw", "face", lfw.is_like, lfw.read, "PERSON/PERSON_0001.jpg with pairs.txt"),
+    Importer("celeba", "images", celeba.is_like, celeba.read, "img_align_celeba/ with list_attr_celeba.txt"),
+    Importer("celeba", "face", celeba.is_like, celeba.read, "img_align_celeba/ with identity_CelebA.txt"),
+    Importer("yolo", "detection", yolo.is_like, yolo.read, "labels/**/*.txt with data.yaml"),
+    Importer("coco", "detection", coco.is_like, coco.read, "annotations/instances_train.json"),
+    Importer("coco", "segmentation", coco.is_like, coco_masks.read, "annotations/instances_train.json"),
+    Importer("mask_pairs", "segmentation", mask_pairs.is_like, mask_pairs.read, "images/ and masks/ with classes.txt"),
+    Importer("voc", "detection", voc.is_like, voc.read, "Annotations/*.xml"),
+    Importer("voc", "segmentation", voc_masks.is_like, voc_masks.read, "SegmentationClass/*.png"),
+    Importer("mnist", "classification", mnist.is_like, mnist.read, "train-images-idx3-ubyte"),
+    Importer("mnist", "images", mnist.is_like, mnist.read, "train-images-idx3-ubyte"),
+    Importer("image_folder", "classification", image_folder.is_like, image_folder.read, "train/CLASS/*.jpg"),
+    Importer("image_folder", "images", image_folder.has_images, image_folder.read, "train/*.jpg"),
+    Importer("identity_folders", "face", image_folder.has_images, identity_folders.read, "train/PERSON/*.jpg"),
+    Importer("points", "points", points.is_like, points.read, "train.csv or train.npy"),
+)
+FORMATS = tuple(dict.fromkeys(importer.format for importer in IMPORTERS))
+FAMILIES = tuple(dict.fromkeys(importer.family for importer in IMPORTERS))
+# Any picture is like these, so they are only taken where their family or format is asked for.
+_ON_REQUEST = frozenset({("image_folder", "images"), ("identity_folders", "face")})
 
-_WORDS = ("annotations", "images", "labels", "masks", "train", "val", "test", "JPEGImages", "ImageSets")
+_WORDS = ("annotations", "images", "labels", "masks", "train", "val", "test", "jpegimages", "segmentationclass")
 _TYPO = 0.8
 
 
-def choose_format(tree: Tree, name: str | None, family: str | None) -> tuple[Format, str]:
-    """Return the format, the stated one or else what the tree looks like, and the family to import it for.
+def choose_importer(tree: Tree, name: str | None, family: str | None) -> Importer:
+    """Return the importer of the stated format and family; what is not stated, the tree tells.
 
     Raises:
-        DatasetInvalid: the format or family is unknown, they do not go together, or the tree looks like nothing known.
+        DatasetInvalid: format or family is unknown, they do not go together, or the tree looks like nothing known.
     """
     for fault in request_faults(name, family):
         raise invalid(*fault)
-    name = name or _detect(tree, family)
-    return FORMATS[name], family or FORMATS[name].families[0]
+    candidates = [each for each in IMPORTERS if name in (None, each.format) and family in (None, each.family)]
+    if name is None and family is None:
+        candidates = [each for each in candidates if (each.format, each.family) not in _ON_REQUEST]
+    found = next((each for each in candidates if each.is_like(tree)), None)
+    if found is None and (name is not None or len(candidates) == 1):
+        # What was asked for is read whatever it looks like, so that the importer says what is missing.
+        found = candidates[0]
+    return found or _by_remains(tree, candidates) or _refuse(tree, candidates)
 
 
 def request_faults(name: str | None, family: str | None) -> list[tuple[str, str]]:
@@ -58,46 +90,41 @@ def request_faults(name: str | None, family: str | None) -> list[tuple[str, str]
         faults.append(("format", f"{name!r} is not known; {_did_you_mean(name, FORMATS)}, or leave it out"))
     if family is not None and family not in FAMILIES:
         faults.append(("family", f"{family!r} cannot be imported; {_did_you_mean(family, FAMILIES)}"))
-    if not faults and name is not None and family is not None and family not in FORMATS[name].families:
-        known = " or ".join(map(repr, FORMATS[name].families))
+    served = [each.family for each in IMPORTERS if each.format == name]
+    if not faults and name is not None and family is not None and family not in served:
+        known = " or ".join(map(repr, served))
         faults.append(("family", f"{name!r} holds no {family} data; use {known}, or another format"))
     return faults
 
 
-def _detect(tree: Tree, family: str | None) -> str:
-    candidates = {name: form for name, form in FORMATS.items() if family is None or family in form.families}
-    expected = "expected " + ", ".join(f"{name} ({form.layout})" for name, form in candidates.items())
+def _by_remains(tree: Tree, candidates: Iterable[Importer]) -> Importer | None:
+    """Guess by what is left of a damaged dataset, whose importer then says what is missing."""
+    by_format = {each.format: each for each in reversed(list(candidates))}
+    if "yolo" in by_format and tree.images and yolo.has_label_files(tree):
+        return by_format["yolo"]
+    if "coco" in by_format and tree.images and tree.with_suffix(".json"):
+        return by_format["coco"]
+    return None
+
+
+def _refuse(tree: Tree, candidates: Iterable[Importer]) -> Importer:
+    layouts = {each.format: each.layout for each in reversed(list(candidates))}
+    expected = "expected " + ", ".join(f"{name} ({layout})" for name, layout in layouts.items())
     if not tree.files:
         raise invalid("dataset", f"the archive holds no file; {expected}")
-    found = next((name for name, form in candidates.items() if form.is_like(tree)), None)
-    if found is None and tree.images:
-        found = _by_remains(tree, candidates)
-    if found is None:
-        raise _unknown(tree, expected)
-    return found
-
-
-def _by_remains(tree: Tree, candidates: Iterable[str]) -> str | None:
-    """Guess by what is left of a damaged dataset, whose importer then says what is missing."""
-    if yolo.FORMAT in candidates and yolo.has_label_files(tree):
-        return yolo.FORMAT
-    if coco.FORMAT in candidates and tree.with_suffix(".json"):
-        return coco.FORMAT
-    only = list(candidates)
-    return image_folder.FORMAT if image_folder.FORMAT in only and coco.FORMAT not in only else None
-
-
-def _unknown(tree: Tree, expected: str) -> DatasetInvalid:
     if not tree.images:
         others = tree.with_suffix(*OTHER_IMAGE_SUFFIXES)
         hint = f"{others[0]} and its like must be converted" if others else "add the images"
-        return invalid("dataset", f"no JPEG, PNG or WEBP image; {hint}; {expected}")
-    folders = sorted({part for name in tree.files for part in PurePosixPath(name).parts[:-1]})
-    for folder in folders:
-        close = difflib.get_close_matches(folder.lower(), [word.lower() for word in _WORDS], n=1, cutoff=_TYPO)
+        raise invalid("dataset", f"no JPEG, PNG or WEBP image; {hint}; {expected}")
+    raise _misspelt(tree, expected) or invalid("dataset", f"no annotations found; {expected}")
+
+
+def _misspelt(tree: Tree, expected: str) -> DatasetInvalid | None:
+    for folder in sorted({part for name in tree.files for part in PurePosixPath(name).parts[:-1]}):
+        close = difflib.get_close_matches(folder.lower(), _WORDS, n=1, cutoff=_TYPO)
         if close and close[0] != folder.lower():
             return invalid(folder, f"no annotations found; did you mean this folder to be {close[0]!r}? {expected}")
-    return invalid("dataset", f"no annotations found; {expected}")
+    return None
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -113,8 +113,8 @@ class Fetcher:
                 for name, value in {"Host": target.host_header, **_HEADERS}.items():
                     connection.putheader(name, value)
                 connection.endheaders()
-                response = connection.getresponse()
-                yield response, watch
+                with connection.getresponse() as response:
+                    yield response, watch
         except (OSError, http.client.HTTPException) as err:
             log.info("dataset_fetch_failed", host=target.host, error=type(err).__name__)
             raise _unavailable("did not answer in time" if watch.has_barked else _said(err)) from err
@@ -123,13 +123,12 @@ class Fetcher:
 
     def _connect(self, target: Target, watch: _Watchdog) -> socket.socket:
         limits = self.limits
-        plain = socket.create_connection(
-            (target.address, target.port), timeout=min(limits.idle_seconds, limits.head_seconds)
-        )
-        plain.settimeout(limits.idle_seconds)
+        patience = min(limits.idle_seconds, limits.head_seconds)
+        plain = socket.create_connection((target.address, target.port), timeout=patience)
         watch.socket = plain
         if target.scheme != "https":
             return plain
+        # Closes the plain socket by itself where it cannot take it over.
         secure = self.tls.wrap_socket(plain, server_hostname=target.host.rstrip("."), do_handshake_on_connect=False)
         watch.socket = secure
         try:

@@ -51,7 +51,12 @@ def labelled_images(reading: Reading, *, remedy: str) -> tuple[tuple[str, ...], 
 def is_like(tree: Tree) -> bool:
     """Tell whether every image lies in a class folder, of which there are several, and nothing annotates them."""
     placed = place_images(tree, Problems())
-    return all(item.folders for item in placed) and len({item.folders[0] for item in placed if item.folders}) > 1
+    return all(item.folders for item in placed) and len({item.folders[:1] for item in placed}) > 1
+
+
+def has_images(tree: Tree) -> bool:
+    """Tell whether the tree holds any image."""
+    return bool(tree.images)
 
 
 def place_images(tree: Tree, problems: Problems) -> list[Placed]:
@@ -59,7 +64,7 @@ def place_images(tree: Tree, problems: Problems) -> list[Placed]:
     names = [PurePosixPath(name) for name in tree.images]
     skipped = 1 if names and all(len(path.parts) > 1 and path.parts[0].lower() == "images" for path in names) else 0
     tops = sorted({path.parts[skipped] for path in names if len(path.parts) > skipped + 1})
-    splits = {top: split for top in tops if (split := SPLIT_WORDS.get(top.lower())) is not None}
+    splits = {top: split for top in tops if (split := SPLIT_WORDS.get(top.lower().rstrip("0123456789"))) is not None}
     if splits:
         _refuse_other_tops(tops, splits, problems)
     found = []

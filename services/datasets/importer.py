@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.datasets.canonical import write_canonical
-from services.datasets.detect import choose_format
+from services.datasets.detect import choose_importer
 from services.datasets.limits import ImportLimits
+from services.datasets.points import write_points
 from services.datasets.problem import Problems
 from services.datasets.report import Report
-from services.datasets.source import Reading, SourceDataset
+from services.datasets.source import Reading, SourcePoints
 from services.datasets.split import SplitRule
 from services.datasets.tree import Tree
 from services.datasets.validate import validate
@@ -38,11 +39,12 @@ def import_folder(
         DatasetInvalid: with everything found wrong; `out` is then to be thrown away.
     """
     tree = Tree.scan(folder)
-    chosen, wanted = choose_format(tree, source_format, family)
+    chosen = choose_importer(tree, source_format, family)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix="scratch-") as scratch:
-        reading = Reading(tree, wanted, limits, Problems(), Path(scratch))
+        reading = Reading(tree, chosen.family, limits, Problems(), Path(scratch))
         source = chosen.read(reading)
-        assert isinstance(source, SourceDataset)
+        if isinstance(source, SourcePoints):
+            return write_points(source, out, reading.problems, rule)
         dataset, report = validate(source, reading, rule, on_image=on_image)
         write_canonical(dataset, out, shard_bytes=limits.shard_bytes)
     return report

@@ -69,7 +69,8 @@ def _by_colour(pixels: npt.NDArray[np.uint8], colours: Mapping[int, int]) -> Ind
         colour = " ".join(map(str, pixels[y, x]))
         text = f"colour {colour} at x {x}, y {y} belongs to no class; scale masks by nearest neighbour"
         raise MaskUnusable(f"{text}, or add the colour to the list of classes")
-    return np.array([colours[int(code)] for code in known], dtype=np.uint8)[place]
+    values: IndexMask = np.array([colours[int(code)] for code in known], dtype=np.uint8)[place]
+    return values
 
 
 def store_mask(indices: IndexMask, folder: Path, *, num_classes: int) -> CheckedMask:

@@ -59,6 +59,10 @@ def read(reading: Reading) -> SourceDataset:
         except _IdxInvalid as err:
             reading.problems.add(ProblemKind.BROKEN_FILE, f"{files.images}, {files.labels}", str(err))
             continue
+        if len(pixels) > reading.limits.max_members:
+            text = f"holds {len(pixels)} images, the limit is {reading.limits.max_members}; split the dataset"
+            reading.problems.add(ProblemKind.BROKEN_FILE, files.images, text)
+            continue
         if len(pixels) != len(labels):
             text = f"has {len(labels)} labels for {len(pixels)} images of {files.images}; use files of one download"
             reading.problems.add(ProblemKind.LABEL, files.labels, text)

@@ -6,6 +6,7 @@ A CSV may name its columns in the first line. What is neither finite nor a numbe
 from __future__ import annotations
 
 import csv
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,7 +121,8 @@ def _read_table(path: Path, limits: ImportLimits) -> tuple[Table, tuple[str, ...
         raise _TableInvalid(f"has the shape {table.shape}; write a table with a point a row")
     if table.size > limits.max_points:
         raise _TableInvalid(f"holds {table.size} numbers, the limit is {limits.max_points}; split the dataset")
-    narrow = table.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        narrow = table.astype(np.float32)
     if not np.isfinite(narrow).all():
         row = int(np.flatnonzero(~np.isfinite(narrow).all(axis=1))[0])
         raise _TableInvalid(f"row {row + 1} holds a value that is no finite 32-bit number; correct or remove it")
@@ -138,22 +140,22 @@ def _read_npy(path: Path) -> npt.NDArray[np.floating | np.integer]:
     return table
 
 
-def _read_csv(path: Path, limits: ImportLimits) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+def _read_csv(path: Path, limits: ImportLimits) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             rows = _rows(csv.reader(lines))
             _, first = next(rows, (0, []))
             header = () if all(_is_number(word) for word in first) else tuple(word.strip() for word in first)
-            numbers = [] if header or not first else [_numbers(1, first, len(first))]
+            numbers = array("d", () if header else map(float, first))
             for line, words in rows:
-                numbers.append(_numbers(line, words, len(first)))
-                if len(numbers) * len(first) > limits.max_points:
+                numbers.extend(_numbers(line, words, len(first)))
+                if len(numbers) > limits.max_points:
                     raise _TableInvalid(f"holds more than {limits.max_points} numbers; split the dataset")
     except (UnicodeDecodeError, csv.Error) as err:
         raise _TableInvalid(f"not a CSV file in UTF-8 ({err}); export it again") from err
     if not numbers:
         raise _TableInvalid("holds no row of numbers; write one point a line")
-    return np.stack(numbers), header
+    return np.frombuffer(numbers, dtype=np.float64).reshape(-1, len(first)), header
 
 
 def _rows(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
@@ -162,11 +164,11 @@ def _rows(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
             yield line, words
 
 
-def _numbers(line: int, words: list[str], width: int) -> npt.NDArray[np.float32]:
+def _numbers(line: int, words: list[str], width: int) -> list[float]:
     if len(words) != width:
         raise _TableInvalid(f"line {line} has {len(words)} values, the first line has {width}; complete it")
     try:
-        return np.array([float(word) for word in words], dtype=np.float32)
+        return [float(word) for word in words]
     except ValueError:
         bad = next(word for word in words if not _is_number(word))
         raise _TableInvalid(f"line {line} holds {bad!r}, which is no number; correct or remove it") from None

@@ -7,6 +7,7 @@ coordinates whose origin is the image's upper left corner.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +18,49 @@ Shape = npt.NDArray[np.bool_]
 _EDGES_AT_ONCE = 256
 
 
-def fill_polygon(corners: Sequence[float], width: int, height: int) -> Shape:
-    """Return the pixels (height, width) inside x1, y1, x2, y2, ...; what lies outside the image is cut off."""
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Pixels of a part of an image, from its row `top` and column `left` on."""
+
+    top: int
+    left: int
+    shape: Shape
+
+    @property
+    def area(self) -> int:
+        return int(self.shape.sum())
+
+    def paint(self, mask: npt.NDArray[np.uint8], value: int) -> None:
+        """Give the pixels of the patch a value."""
+        rows, columns = self.shape.shape
+        mask[self.top : self.top + rows, self.left : self.left + columns][self.shape] = value
+
+
+def fill_polygon(corners: Sequence[float], width: int, height: int) -> Patch:
+    """Return the pixels inside x1, y1, x2, y2, ...; what lies outside the image is cut off."""
     points = np.asarray(corners, dtype=np.float64).reshape(-1, 2)
-    starts, stops = points, np.roll(points, -1, axis=0)
-    crossings = np.zeros((height, width + 1), dtype=np.int32)
-    middles = np.arange(height) + 0.5
+    limits = (width, height)
+    left, top = (int(np.clip(np.floor(side), 0, most)) for side, most in zip(points.min(0), limits, strict=True))
+    right, bottom = (int(np.clip(np.ceil(side), 0, most)) for side, most in zip(points.max(0), limits, strict=True))
+    columns, rows = right - left, bottom - top
+    if columns <= 0 or rows <= 0:
+        return Patch(0, 0, np.zeros((0, 0), dtype=np.bool_))
+    starts = points - (left, top)
+    stops = np.roll(starts, -1, axis=0)
+    crossings = np.zeros((rows, columns + 1), dtype=np.int32)
+    middles = np.arange(rows) + 0.5
     for first in range(0, len(points), _EDGES_AT_ONCE):
         (x1, y1), (x2, y2) = (ends[first : first + _EDGES_AT_ONCE].T for ends in (starts, stops))
         edge, row = np.nonzero((y1[:, None] <= middles) != (y2[:, None] <= middles))
         x = x1[edge] + (middles[row] - y1[edge]) * (x2[edge] - x1[edge]) / (y2[edge] - y1[edge])
         # From the first pixel whose middle is not left of the edge, inside and outside swap.
-        np.add.at(crossings, (row, np.clip(np.ceil(x - 0.5), 0, width).astype(np.intp)), 1)
-    return np.cumsum(crossings, axis=1)[:, :width] % 2 == 1
+        np.add.at(crossings, (row, np.clip(np.ceil(x - 0.5), 0, columns).astype(np.intp)), 1)
+    inside: Shape = np.cumsum(crossings, axis=1, dtype=np.int32)[:, :columns] % 2 == 1
+    return Patch(top, left, inside)
 
 
-def fill_runs(counts: Sequence[int], width: int, height: int) -> Shape:
-    """Return the pixels (height, width) of run lengths: off, on, off, ... down the columns.
+def fill_runs(counts: Sequence[int], width: int, height: int) -> Patch:
+    """Return the pixels of run lengths: off, on, off, ... down the columns.
 
     Raises:
         MaskUnusable: the runs do not cover the image exactly.
@@ -43,7 +70,7 @@ def fill_runs(counts: Sequence[int], width: int, height: int) -> Shape:
         text = f"run lengths add up to {int(runs.sum())}, the image has {width * height} pixels"
         raise MaskUnusable(f"{text}; export the annotations for this file")
     values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    return Patch(0, 0, np.repeat(values, runs).reshape(width, height).T)
 
 
 def unpack_runs(text: str, limit: int) -> list[int]:
@@ -56,7 +83,7 @@ def unpack_runs(text: str, limit: int) -> list[int]:
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
+        if not 0 <= bits < 64 or shift > 30:
             raise MaskUnusable("its packed run lengths are damaged; export the annotations again")
         value |= (bits & 0x1F) << shift
         shift += 5

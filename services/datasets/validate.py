@@ -136,7 +136,10 @@ def _dataset(source: SourceDataset, images: list[CheckedImage]) -> CheckedDatase
 
 
 def _check_classes(source: SourceDataset, limits: ImportLimits, problems: Problems) -> None:
-    what, limit = ("people", limits.max_identities) if source.family == "face" else ("classes", limits.max_classes)
+    what, limit = {
+        "face": ("people", limits.max_identities),
+        "segmentation": ("classes", limits.max_mask_classes),
+    }.get(source.family, ("classes", limits.max_classes))
     if len(source.classes) > limit:
         problems.add(ProblemKind.CLASS, what, f"{len(source.classes)} {what}, the limit is {limit}; split the dataset")
     for name in source.classes:

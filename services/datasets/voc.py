@@ -149,9 +149,7 @@ def _box(thing: _Object, index: dict[str, int]) -> SourceBox:
     )
 
 
-def image_sets(
-    tree: Tree, problems: Problems, *, folders: frozenset[str] = _LISTS
-) -> dict[str, list[str]]:
+def image_sets(tree: Tree, problems: Problems, *, folders: frozenset[str] = _LISTS) -> dict[str, list[str]]:
     """Return the splits of each image stem, from `ImageSets/**/{train,val,test}.txt`.
 
     Lists such as `aeroplane_train.txt` repeat the same images by class, and `trainval.txt` both splits;

@@ -37,13 +37,15 @@ def read(reading: Reading) -> SourceDataset:
         return SourceDataset(FORMAT, (), (), family="segmentation")
     splits = image_sets(tree, problems, folders=frozenset({"Segmentation"}))
     masks = {PurePosixPath(name).stem: name for name in tree.images if _is_mask(name)}
-    for stem in splits:
-        if stem not in masks:
+    for stem, stated in splits.items():
+        # VOC publishes the list of its test images but not their masks.
+        if stem not in masks and stated != ["test"]:
             text = f"is listed in ImageSets/Segmentation, but {_FOLDER}/{stem}.png is missing; add it"
             problems.add(ProblemKind.MASK, stem, text)
     images = [image for stem in masks for image in _images(reading, stem, masks[stem], classes, splits)]
     unlisted = sum(stem not in splits for stem in masks) if splits else 0
-    ignored = {"masks no ImageSets list names": unlisted}
+    untold = sum(stem not in masks for stem in splits)
+    ignored = {"masks no ImageSets list names": unlisted, "test images without a mask": untold}
     return SourceDataset(FORMAT, classes.names, tuple(images), ignored, family="segmentation")
 
 
@@ -56,7 +58,8 @@ def _images(
 ) -> Iterator[SourceImage]:
     tree = reading.tree
     folder = PurePosixPath(mask_name).parent
-    folders = tuple(folder.with_name(word).as_posix() for word in ("JPEGImages", "images")) + ("JPEGImages", "images")
+    beside = [folder.with_name(word).as_posix() for word in ("JPEGImages", "images")]
+    folders = (*beside, "JPEGImages", "images")
     endings = [case for suffix in sorted(IMAGE_SUFFIXES) for case in (suffix, suffix.upper())]
     name = next((found for ending in endings if (found := tree.find(stem + ending, folders)) is not None), None)
     if name is None:

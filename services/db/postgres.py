@@ -148,6 +148,13 @@ class Notifier:
             return is_wanted
 
 
+LEADER_OPTIONS = (
+    "-c tcp_keepalives_idle=4 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=7000"
+)
+"""The server's own look at the leader's connection: one whose machine is gone keeps its lock for 7 seconds, not for
+the hours after which a kernel asks by itself."""
+
+
 class PostgresLeadership:
     """A session's advisory lock: lost with the connection, and noticed at the next `acquire`."""
 
@@ -172,7 +179,7 @@ class PostgresLeadership:
             connection.close()
 
     def _try_lock(self) -> bool:
-        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=5)
+        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=5, options=LEADER_OPTIONS)
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (self._key,)).fetchone()
         if row is not None and row[0]:
             self._connection = connection

@@ -22,7 +22,11 @@ from services.db.types import now
 
 
 class ClockGuard:
-    """Compares two clocks tick by tick; trust needs `ttl_seconds` without a fault."""
+    """Compares two clocks tick by tick; trust needs `ttl_seconds` without a fault.
+
+    Jumps that cancel out between two readings go unseen. A live job may then be taken and run again, which
+    costs time; its fencing token keeps even that safe.
+    """
 
     def __init__(
         self, *, ttl_seconds: float, tolerance_seconds: float = 5.0, clock: MonotonicClock = time.monotonic

@@ -12,6 +12,7 @@ they wait, which is what lets an index hold it.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,10 +28,18 @@ PRIORITY_STEP_SECONDS = 600.0
 SHARE_SECONDS = 86_400.0
 
 _job = t.jobs.c
+_QUEUED: ColumnElement[Any] = sa.literal_column("'queued'")
+_RUNNING: ColumnElement[Any] = sa.literal_column("'running'")
 _IS_DUE = sa.or_(_job.not_before_time.is_(None), _job.not_before_time <= now())
 IS_CLAIMABLE: ColumnElement[bool] = sa.and_(
     t.IS_QUEUED, _job.desired == "run", _IS_DUE, quotas.is_below_running_quota()
 )
+_queue = sa.bindparam("queue", type_=_job.queue.type)
+_window = sa.bindparam("window", type_=sa.Integer)
+_stale_seconds = sa.bindparam("stale_seconds", type_=sa.Float)
+# Statements are built once: each alias copies every column, which costs more than running the statement.
+_step, _place, _busy = (t.jobs.alias(name).c for name in ("step", "place", "busy"))
+_turn = t.turns.alias("turn").c
 
 
 def place_now(priority: ColumnElement[Any] = _job.priority) -> now:
@@ -38,42 +47,26 @@ def place_now(priority: ColumnElement[Any] = _job.priority) -> now:
     return now(sa.cast(priority, sa.Float) * PRIORITY_STEP_SECONDS)
 
 
-def projects_in_turn(session: Session, queue: str) -> list[str]:
-    """Return the projects that have a job to start in a queue now, the one whose turn it is first."""
-    waiting = _waiting_projects(queue)
-    has_due_job = sa.exists().where(_job.queue == queue, _job.project == waiting.c.project, IS_CLAIMABLE)
-    places = t.jobs.alias().c
-    is_queued = places.state == sa.literal_column("'queued'")
-    first_place = (
-        sa.select(sa.func.min(places.order_time))
-        .where(is_queued, places.queue == queue, places.project == waiting.c.project)
-        .scalar_subquery()
-    )
-    query = (
-        sa.select(waiting.c.project)
-        .where(waiting.c.project.is_not(None), has_due_job.correlate(waiting))
-        .order_by(standing(queue, waiting.c.project), first_place)
-    )
-    return list(session.execute(query).scalars())
-
-
-def standing(queue: str, project: ColumnElement[Any], *, fewer: int = 0) -> later:
+def standing(queue: Any, project: Any, *, fewer: int = 0) -> later:
     """Return what orders projects, the smallest first: when they last got a slot, later by each job they run.
 
     `fewer` leaves that many of their running jobs out.
     """
-    busy, turn = t.jobs.alias().c, t.turns.alias().c
-    is_running = busy.state == sa.literal_column("'running'")
-    running = sa.select(sa.func.count()).where(is_running, busy.queue == queue, busy.project == project)
-    claim_time = sa.select(turn.claim_time).where(turn.queue == queue, turn.project == project)
+    running = sa.select(sa.func.count()).where(_busy.state == _RUNNING, _busy.queue == queue, _busy.project == project)
+    claim_time = sa.select(_turn.claim_time).where(_turn.queue == queue, _turn.project == project)
     weight = sa.cast(running.scalar_subquery() - fewer, sa.Float) * SHARE_SECONDS
     return later(sa.func.coalesce(claim_time.scalar_subquery(), epoch()), weight)
 
 
-def head(queue: str, project: str | ColumnElement[Any]) -> sa.Select[Any]:
+def head(queue: Any, project: Any) -> sa.Select[Any]:
     """Return the query of a project's claimable jobs in a queue, in order; the caller cuts and locks it."""
     query = sa.select(_job.id).where(_job.queue == queue, _job.project == project, IS_CLAIMABLE)
     return query.order_by(_job.order_time)
+
+
+def projects_in_turn(session: Session, queue: str) -> list[str]:
+    """Return the projects that have a job to start in a queue now, the one whose turn it is first."""
+    return list(session.execute(_IN_TURN, {"queue": queue}).scalars())
 
 
 def take_turn(session: Session, queue: str, project: str) -> None:
@@ -100,48 +93,73 @@ def dispatch(session: Session, *, window: int, redispatch_after_seconds: float) 
 
 
 def _queue_after(session: Session, queue: str) -> str | None:
-    # One step through the index a queue; DISTINCT would read the whole backlog.
-    query = sa.select(sa.func.min(_job.queue)).where(t.IS_QUEUED, _job.queue > queue)
-    found: str | None = session.execute(query).scalar_one()
+    found: str | None = session.execute(_QUEUE_AFTER, {"queue": queue}).scalar_one()
     return found
-
-
-def _waiting_projects(queue: str) -> sa.CTE:
-    """Return the projects with queued jobs, one step through the index each; the last row is NULL."""
-
-    def after(project: ColumnElement[Any] | None) -> sa.ScalarSelect[Any]:
-        step = t.jobs.alias().c
-        is_queued = step.state == sa.literal_column("'queued'")
-        query = sa.select(sa.func.min(step.project)).where(is_queued, step.queue == queue)
-        return (query if project is None else query.where(step.project > project)).scalar_subquery()
-
-    walk = sa.select(after(None).label("project")).cte("waiting", recursive=True)
-    return walk.union_all(sa.select(after(walk.c.project)).where(walk.c.project.is_not(None)))
 
 
 def _due_of(session: Session, queue: str, window: int, redispatch_after_seconds: float) -> list[str]:
-    is_stale = sa.or_(_job.dispatch_time.is_(None), _job.dispatch_time < now(-redispatch_after_seconds))
-    ringing = [row.id for row in _ringing(session, queue, window, is_stale) if row.is_stale]
+    stale_seconds = {"stale_seconds": -redispatch_after_seconds}
+    ringing = [row.id for row in _ringing(session, queue, window, stale_seconds) if row.is_stale]
     if not ringing:
         return []
     # No row is locked before it changes: a locked head would look empty to a worker that skips locked rows.
-    update = sa.update(t.jobs).where(_job.id.in_(ringing), t.IS_QUEUED, is_stale).values(dispatch_time=now())
-    updated = set(session.execute(update.returning(_job.id)).scalars())
+    update = sa.update(t.jobs).where(_job.id.in_(ringing), t.IS_QUEUED, _IS_STALE).values(dispatch_time=now())
+    updated = set(session.execute(update.returning(_job.id), stale_seconds).scalars())
     return [job_id for job_id in ringing if job_id in updated]
 
 
-def _ringing(session: Session, queue: str, window: int, is_stale: ColumnElement[bool]) -> list[sa.Row[Any]]:
+def _ringing(session: Session, queue: str, window: int, stale_seconds: dict[str, float]) -> list[sa.Row[Any]]:
     """Return the first claimable jobs of a queue, project by project, up to `window` in all."""
-    columns = (_job.id, is_stale.label("is_stale"))
-    waiting = _waiting_projects(queue)
+    values = {"queue": queue, "window": window, **stale_seconds}
     if session.dialect == "postgresql":
-        theirs = head(queue, waiting.c.project).with_only_columns(*columns).limit(window).lateral("theirs")
-        query = sa.select(theirs).select_from(waiting.join(theirs, sa.true())).limit(window)
-        return list(session.execute(query))
+        return list(session.execute(_ringing_on_postgresql(), values))
     found: list[sa.Row[Any]] = []
-    for project in session.execute(sa.select(waiting.c.project).where(waiting.c.project.is_not(None))).scalars().all():
-        of_project = head(queue, project).with_only_columns(*columns).limit(window - len(found))
-        found += session.execute(of_project).all()
+    for project in session.execute(_PROJECTS, {"queue": queue}).scalars().all():
+        found += session.execute(_RINGING_OF_PROJECT, {**values, "project": project, "window": window - len(found)})
         if len(found) >= window:
             break
     return found
+
+
+def _project_after(project: Any) -> sa.ScalarSelect[Any]:
+    query = sa.select(sa.func.min(_step.project)).where(_step.state == _QUEUED, _step.queue == _queue)
+    return (query if project is None else query.where(_step.project > project)).scalar_subquery()
+
+
+def _waiting_projects() -> sa.CTE:
+    """Return the projects with queued jobs, one step through the index each; the last row is NULL."""
+    walk = sa.select(_project_after(None).label("project")).cte("waiting", recursive=True)
+    return walk.union_all(sa.select(_project_after(walk.c.project)).where(walk.c.project.is_not(None)))
+
+
+def _in_turn() -> sa.Select[Any]:
+    project = _WAITING.c.project
+    has_due_job = sa.exists().where(_job.queue == _queue, _job.project == project, IS_CLAIMABLE)
+    first_place = sa.select(sa.func.min(_place.order_time)).where(
+        _place.state == _QUEUED, _place.queue == _queue, _place.project == project
+    )
+    return (
+        sa.select(project)
+        .where(project.is_not(None), has_due_job.correlate(_WAITING))
+        .order_by(standing(_queue, project), first_place.scalar_subquery())
+    )
+
+
+@cache
+def _ringing_on_postgresql() -> sa.Select[Any]:
+    theirs = head(_queue, _WAITING.c.project).with_only_columns(_job.id, _IS_STALE.label("is_stale"))
+    lateral = theirs.limit(_window).lateral("theirs")
+    return sa.select(lateral).select_from(_WAITING.join(lateral, sa.true())).limit(_window)
+
+
+_IS_STALE = sa.or_(_job.dispatch_time.is_(None), _job.dispatch_time < now(_stale_seconds))
+# One step through the index a queue; DISTINCT would read the whole backlog.
+_QUEUE_AFTER = sa.select(sa.func.min(_job.queue)).where(t.IS_QUEUED, _job.queue > _queue)
+_WAITING = _waiting_projects()
+_PROJECTS = sa.select(_WAITING.c.project).where(_WAITING.c.project.is_not(None))
+_IN_TURN = _in_turn()
+_RINGING_OF_PROJECT = (
+    head(_queue, sa.bindparam("project", type_=_job.project.type))
+    .with_only_columns(_job.id, _IS_STALE.label("is_stale"))
+    .limit(_window)
+)

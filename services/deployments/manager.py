@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from services.core import names
 from services.core.errors import PreconditionFailed
 from services.core.ids import new_id
-from services.db import deployments, models
+from services.core.roles import Role
+from services.db import deployments, models, projects
 from services.db.deployments import Deployment, NewDeployment
 from services.db.session import Session
 from services.db.work import Work
@@ -88,6 +89,14 @@ class DeploymentManager:
 
     async def get(self, project: str, deployment_id: str) -> Deployment:
         return await self._work.read(lambda session: deployments.get(session, project, deployment_id))
+
+    async def shares_serving_tokens(self, project: str, role: Role) -> bool:
+        """Return whether a caller may call replicas without the platform between.
+
+        TorchServe's tokens know no projects: one opens every model it serves. So they are handed out only where
+        there is no other project, and to those who may change what is served.
+        """
+        return role.covers(Role.SUBMITTER) and await self._work.read(lambda session: projects.is_only(session, project))
 
     async def list(self, project: str, paging: PageRequest) -> Page[Deployment]:
         after = paging.time_key

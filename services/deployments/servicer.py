@@ -9,6 +9,7 @@ from services.core import names
 from services.deployments import convert
 from services.deployments.manager import DeploymentManager
 from services.deployments.predict import Predictor
+from services.identity.guard import principal
 from services.rpc.middleware import Context
 from services.rpc.paging import page_request
 from services.rpc.structs import to_dict
@@ -36,7 +37,8 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
 
     async def GetDeployment(self, request: pb.GetDeploymentRequest, context: Context) -> pb.GetDeploymentResponse:
         deployment = await self._deployments.get(*convert.deployment_name(request.name))
-        return pb.GetDeploymentResponse(deployment=convert.deployment_to_proto(deployment, has_tokens=True))
+        has_tokens = await self._deployments.shares_serving_tokens(deployment.project, principal().role)
+        return pb.GetDeploymentResponse(deployment=convert.deployment_to_proto(deployment, has_tokens=has_tokens))
 
     async def ListDeployments(self, request: pb.ListDeploymentsRequest, context: Context) -> pb.ListDeploymentsResponse:
         project = names.parse_project(request.parent)

@@ -74,6 +74,7 @@ ACCESS: Mapping[str, Rule] = {
             "GetModelVersion": _read("name"),
             "ListModelVersions": _read(parent="parent"),
             "DownloadArtifact": _read("name", is_audited=True),
+            "CreateDownloadLink": _read("name", is_audited=True),
         },
     ),
     **_service(

@@ -9,7 +9,7 @@ from services.core import names
 from services.core.errors import RequestInvalid
 from services.db.models import ModelVersion
 from services.jobs.convert import timestamp
-from services.models.download import Source
+from services.models.download import Link, Source
 from services.models.manager import CheckpointName, VersionDetails
 from services.models.version import version_number
 from services.rpc.structs import to_struct
@@ -76,5 +76,12 @@ def details_to_proto(details: VersionDetails) -> pb.ModelVersion:
 
 
 def header_to_proto(source: Source) -> pb.DownloadArtifactResponse:
-    header = pb.DownloadHeader(file_name=source.file_name, size_bytes=source.size_bytes, sha256=source.sha256)
-    return pb.DownloadArtifactResponse(header=header)
+    return pb.DownloadArtifactResponse(header=_header(source))
+
+
+def link_to_proto(source: Source, link: Link) -> pb.CreateDownloadLinkResponse:
+    return pb.CreateDownloadLinkResponse(header=_header(source), url=link.url, expire_time=timestamp(link.expire_time))
+
+
+def _header(source: Source) -> pb.DownloadHeader:
+    return pb.DownloadHeader(file_name=source.file_name, size_bytes=source.size_bytes, sha256=source.sha256)

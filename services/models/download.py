@@ -5,10 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from services.core import names
-from services.core.errors import IntegrityError, ObjectNotFound, PreconditionFailed, RequestInvalid, Violation
+from services.core.errors import (
+    IntegrityError,
+    NotSupported,
+    ObjectNotFound,
+    PreconditionFailed,
+    RequestInvalid,
+    Violation,
+)
 from services.db import artifacts, checkpoints, jobs, models
 from services.db.session import Session
 from services.db.work import Work
@@ -21,6 +29,7 @@ READ_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 16
 """Small messages: what waits for a slow reader is counted in messages as much as in bytes."""
 THREADS = 8
+LINK_SECONDS = 15 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,14 @@ class Source:
     file_name: str
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An address of one object; whoever has it may read until it ends."""
+
+    url: str = field(repr=False)
+    expire_time: datetime
 
 
 class DownloadManager:
@@ -55,6 +72,19 @@ class DownloadManager:
             raise RequestInvalid(violations=[Violation("name", text)])
         parsed = names.parse(name, *collections)
         return await self._work.read(lambda session: find(session, parsed, file))
+
+    async def link(self, source: Source) -> Link:
+        """Make an address that reads this one object for LINK_SECONDS.
+
+        Raises:
+            NotSupported: the store has no server.
+        """
+        expire_time = datetime.now(UTC) + timedelta(seconds=LINK_SECONDS)
+        loop = asyncio.get_running_loop()
+        url = await loop.run_in_executor(self._threads, self._store.presigned_get, source.key, LINK_SECONDS)
+        if url is None:
+            raise NotSupported("the object store of this platform has no addresses; use DownloadArtifact")
+        return Link(url, expire_time)
 
     async def chunks(self, source: Source) -> AsyncIterator[bytes]:
         """Yield the bytes of an object.

@@ -44,6 +44,12 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             next_page_token=page.next_page_token,
         )
 
+    async def CreateDownloadLink(
+        self, request: pb.CreateDownloadLinkRequest, context: Context
+    ) -> pb.CreateDownloadLinkResponse:
+        source = await self._downloads.find(request.name, request.file)
+        return convert.link_to_proto(source, await self._downloads.link(source))
+
     async def DownloadArtifact(
         self, request: pb.DownloadArtifactRequest, context: Context
     ) -> AsyncIterator[pb.DownloadArtifactResponse]:

@@ -21,14 +21,24 @@ def config_violations(model: type[BaseModel], error: ValidationError) -> list[Vi
 
 
 def _violation(model: type[BaseModel], error: ErrorDetails) -> Violation:
-    path = [part for part in error["loc"] if not _is_tag(part)]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    if error["type"] == "extra_forbidden":
-        return Violation(f"{ROOT}{field}", _explain_unknown(model, path))
+    is_unknown = error["type"] == "extra_forbidden"
+    # The key that is not known may look like anything, and is no tag: tags are of what is known.
+    known = error["loc"][:-1] if is_unknown else error["loc"]
+    path = [*(part for part in known if not _is_tag(part)), *error["loc"][len(known) :]]
+    if is_unknown:
+        return Violation(_name(path), _explain_unknown(model, path))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return Violation(f"{ROOT}{field}", message)
-    return Violation(f"{ROOT}{field}", f"{message}, not {_show(error['input'])}{_describe(model, path)}")
+        return Violation(_name(path), message)
+    return Violation(_name(path), f"{message}, not {_show(error['input'])}{_describe(model, path)}")
+
+
+def _name(path: list[int | str]) -> str:
+    def written(part: int | str) -> str:
+        is_plain = isinstance(part, str) and part.isidentifier()
+        return f".{part}" if is_plain else f"[{part!r}]"
+
+    return ROOT + "".join(map(written, path))
 
 
 def _is_tag(part: int | str) -> bool:

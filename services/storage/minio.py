@@ -43,6 +43,9 @@ class S3Endpoint:
     access_key: str
     secret_key: str
     is_secure: bool = True
+    public_address: str = ""
+    """Where others reach the same store; empty: at `address`."""
+    is_public_secure: bool = True
     region: str = "us-east-1"
 
 
@@ -67,6 +70,17 @@ class MinioStore:
                 retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
             ),
         )
+
+        # An address is signed for the host that is asked, and signing with a known region asks nobody.
+        self._signer = self._client
+        if endpoint.public_address:
+            self._signer = Minio(
+                endpoint.public_address,
+                access_key=endpoint.access_key,
+                secret_key=endpoint.secret_key,
+                secure=endpoint.is_public_secure,
+                region=endpoint.region,
+            )
 
     def put(
         self,
@@ -147,12 +161,12 @@ class MinioStore:
 
     def presigned_get(self, key: str, seconds: int) -> str | None:
         with self._faults_translated(check_key(key)):
-            return self._client.presigned_get_object(self._bucket, key, expires=timedelta(seconds=seconds))
+            return self._signer.presigned_get_object(self._bucket, key, expires=timedelta(seconds=seconds))
 
     def presigned_put(self, key: str, seconds: int) -> str | None:
         self._make_bucket()
         with self._faults_translated(check_key(key)):
-            return self._client.presigned_put_object(self._bucket, key, expires=timedelta(seconds=seconds))
+            return self._signer.presigned_put_object(self._bucket, key, expires=timedelta(seconds=seconds))
 
     def _upload(self, key: str, source: BinaryIO, promised: ObjectInfo, content_type: str) -> None:
         """Send exactly the promised bytes; a source that changed since it was hashed leaves no object."""

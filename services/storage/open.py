@@ -35,11 +35,16 @@ def open_store(settings: Settings) -> ObjectStore:
 def _endpoint(settings: Settings, address: str, bucket: str) -> S3Endpoint:
     from services.storage.minio import S3Endpoint
 
+    public = urlsplit(settings.s3_public_url)
+    if settings.s3_public_url and (public.scheme not in ("http", "https") or public.path.strip("/")):
+        raise ValueError("TRAINYARD_S3_PUBLIC_URL must be http://host:port or https://host:port")
     return S3Endpoint(
         address=address,
         bucket=bucket,
         access_key=settings.s3_access_key.get_secret_value(),
         secret_key=settings.s3_secret_key.get_secret_value(),
         is_secure=settings.s3_secure,
+        public_address=public.netloc,
+        is_public_secure=public.scheme != "http",
         region=settings.s3_region,
     )

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import creates, latency, stall, start, steps
+from tests.bench import creates, latency, parallel, stall, start, steps, watch
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "latency": latency.run,
     "start": start.run,
     "stall": stall.run,
     "steps": steps.run,
+    "parallel": parallel.run,
     "creates": creates.run,
+    "watch": watch.run,
 }
 
 

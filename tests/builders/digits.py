@@ -21,11 +21,14 @@ NUM_SOURCE = 1000
 Pixels = npt.NDArray[np.uint8]
 
 
-def write_digits(directory: Path, *, seed: int = 0, size: int = 28, train: int = NUM_TRAIN, val: int = 360) -> Path:
-    """Write `{train,val}/DIGIT/*.png`, grey images of `size` pixels, and return the folder."""
-    scans, labels = _shuffled(seed)
+def write_digits(
+    directory: Path, *, seed: int = 0, size: int = 28, train: int = NUM_TRAIN, val: int = 360, classes: int = 10
+) -> Path:
+    """Write `{train,val}/DIGIT/*.png`, grey images of `size` pixels, of the first `classes` digits only."""
+    scans, labels = _shuffled(seed, classes)
     _write(directory / "train", ((n, _enlarge(scans[n], size), labels[n]) for n in range(train)))
-    held_out = range(NUM_TRAIN, min(NUM_TRAIN + val, len(scans)))
+    first = min(train, NUM_TRAIN) if classes < 10 else NUM_TRAIN
+    held_out = range(first, min(first + val, len(scans)))
     _write(directory / "val", ((n, _enlarge(scans[n], size), labels[n]) for n in held_out))
     return directory
 
@@ -63,11 +66,12 @@ def write_blended_digits(directory: Path, *, seed: int = 0, size: int = 16, shot
     return directory
 
 
-def _shuffled(seed: int) -> tuple[npt.NDArray[np.float32], list[int]]:
+def _shuffled(seed: int, classes: int = 10) -> tuple[npt.NDArray[np.float32], list[int]]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     order = np.random.default_rng([seed, 0xD161]).permutation(len(digits.images))
+    order = order[digits.target[order] < classes]
     return (digits.images[order] / 16.0).astype(np.float32), [int(label) for label in digits.target[order]]
 
 

@@ -1,4 +1,4 @@
-"""Runs the fault matrix: `python -m tests.chaos [--only 3,7] [--seeds N] [--short] [--out out]`.
+"""Runs the fault matrix: `python -m tests.chaos [--only 3,7] [--seeds N] [--short] [--nightly MINUTES] [--out out]`.
 
 Writes chaos.json: {rows: [{row, fault, bar, value, passed, seeds, seconds, violations}], mutants: [{name, invariant,
 caught, seed}]}. Its exit code is 0 only if every row held its bar, no invariant was violated and every mutant was caught.
@@ -21,9 +21,14 @@ from tests.chaos.ground import write_json
 from tests.chaos.registry import rows
 from tests.chaos.row import Result, Row, Stage
 
+MIX_SECONDS = 240.0
+"""Of one seed of the nightly mix, on a platform of its own."""
+
 
 def main() -> int:
     options = _options()
+    if options.nightly:
+        return 0 if _nightly(options) else 1
     # Libraries of this process stay off the cores that the platform's processes are measured on.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     found = rows()
@@ -53,7 +58,9 @@ def run_row(row: Row, directory: Path, options: argparse.Namespace) -> dict[str,
         result = Result({"error": f"{type(err).__name__}: {str(err)[:2000]}"}, False)
     seconds = round(time.monotonic() - begin, 1)
     passed = result.passed and not stage.violations
-    print(f"row {row.number}: {'passed' if passed else 'FAILED'} in {seconds} s: {json.dumps(result.value, default=str)}")
+    print(
+        f"row {row.number}: {'passed' if passed else 'FAILED'} in {seconds} s: {json.dumps(result.value, default=str)}"
+    )
     for violation in stage.violations:
         print(f"  {violation}")
     sys.stdout.flush()
@@ -67,6 +74,30 @@ def run_row(row: Row, directory: Path, options: argparse.Namespace) -> dict[str,
         "seconds": seconds,
         "violations": stage.violations,
     }
+
+
+def _nightly(options: argparse.Namespace) -> bool:
+    """Run the random mix with one seed after the other until the time is over; seeds differ from night to night."""
+    from tests.chaos.rows.mix import run_mix
+
+    begin, first = time.monotonic(), int(time.time()) // 60
+    runs: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="trainyard-chaos-") as directory:
+        while (left := options.nightly * 60 - (time.monotonic() - begin)) > 0:
+            seed = first + len(runs)
+            stage = Stage(Path(directory) / f"seed-{seed}", say=_say)
+            stage.directory.mkdir()
+            done: dict[str, int] = {}
+            try:
+                done = dict(run_mix(stage, seed, seconds=min(left, MIX_SECONDS)))
+            except Exception as err:
+                traceback.print_exc()
+                stage.violations.append(f"{type(err).__name__}: {str(err)[:2000]}")
+            print(f"seed {seed}: {done} {stage.violations}", flush=True)
+            runs.append({"seed": seed, "done": done, "violations": stage.violations})
+            document = {"seconds": round(time.monotonic() - begin, 1), "runs": runs}
+            write_json(options.out / "chaos_nightly.json", document)
+    return not any(run["violations"] for run in runs)
 
 
 def _run_mutants(directory: Path) -> list[dict[str, Any]]:
@@ -102,6 +133,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="numbers of rows, by comma")
     parser.add_argument("--seeds", type=int, help="repetitions of each row instead of its bar's")
     parser.add_argument("--short", action="store_true", help="only a taste of each row")
+    parser.add_argument("--nightly", type=float, default=0.0, help="only a random mix, for so many minutes")
     parser.add_argument("--no-mutants", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out"))
     return parser.parse_args()

@@ -9,19 +9,23 @@ import signal
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from trainyard.v1 import job_pb2
 
 from services.client.sdk import Trainyard
 from services.datasets.shape_scenes import write_shape_scenes
+from services.db.database import Database
+from tests.stack import invariants
 from tests.stack.data import import_folder
-from tests.stack.platform import Stack, control_plane, descendants, seconds_until_gone, test_timings
+from tests.stack.platform import Stack, control_plane, descendants, seconds_until_gone, settings_of, test_timings
 
 LEASE_SECONDS = 1.5
 STEPS = 60
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "runtime": {"precision": "fp32", "channels_last": "off", "seed": 7},
     "limits": {
         "max_steps": STEPS,
@@ -111,7 +115,7 @@ def _utc_now() -> float:
     return datetime.now(UTC).replace(tzinfo=None).timestamp()
 
 
-def run(directory: Path, *, seeds: range) -> dict[str, object]:
+def run(directory: Path, *, seeds: range, say: Callable[[str], None] = print) -> dict[str, Any]:
     with control_plane(directory / "state", test_timings()) as stack:
         for name in ("worker-a", "worker-b"):
             stack.start_worker(name)
@@ -122,9 +126,13 @@ def run(directory: Path, *, seeds: range) -> dict[str, object]:
             kills = []
             for seed in seeds:
                 kill = kill_once(stack, yard, seed=seed, expected=expected)
-                print(json.dumps(asdict(kill)), flush=True)
+                say(json.dumps(asdict(kill)))
                 kills.append(kill)
+        database = Database(settings_of(stack.environ, stack.state_dir).resolved_database_url)
+        found = invariants.violations(database)
+        database.dispose()
     return {
+        "violations": found,
         "uninterrupted_sha256": expected,
         "equal": sum(kill.is_equal for kill in kills),
         "of": len(kills),

@@ -71,8 +71,13 @@ def _token_minutes(module: ModuleType, argument: str) -> None:
     module.TOKEN_MINUTES = float(argument)  # type: ignore[attr-defined]
 
 
+def _small_parts(module: ModuleType, argument: str) -> None:
+    module._PART_BYTES = int(argument)  # type: ignore[attr-defined]
+
+
 PATCHES: dict[str, Patch] = {
     "workers.families.catalog:faults": Patch(_add_recipe),
     "pynvml:gpus": Patch(_fake_gpus),
+    "services.storage.minio:part_bytes": Patch(_small_parts),
     "services.agent.config:token_minutes": Patch(_token_minutes),
 }

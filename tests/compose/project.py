@@ -24,6 +24,7 @@ PUBLISHED = {
     "TRAINYARD_S3_PUBLISH": 9000,
     "PROMETHEUS_PUBLISH": 9090,
 }
+MANY_RESTARTS = 4
 _NAME = "COMPOSE_PROJECT_NAME"
 
 
@@ -106,7 +107,8 @@ class Project:
     def wait_healthy(self, *, limit_seconds: float) -> None:
         deadline = time.monotonic() + limit_seconds
         while late := [one for one in self.containers() if not one.is_settled]:
-            if time.monotonic() > deadline:
+            is_hopeless = any(one.facts["RestartCount"] >= MANY_RESTARTS for one in late)
+            if is_hopeless or time.monotonic() > deadline:
                 raise NotHealthy("\n".join(f"{one.service}: {one.state}\n{self.logs(one)}" for one in late))
             time.sleep(0.5)
 

@@ -57,6 +57,23 @@ class FlakyStore(MemoryStore):
     def __init__(self, world: World) -> None:
         super().__init__()
         self._world = world
+        self._spoiled: set[str] = set()
+
+    def spoil_one(self) -> None:
+        """Flip a bit in the weights of some checkpoint."""
+        weights = [key for key in self.objects if "/checkpoints/" in key and key.endswith("model.safetensors")]
+        fresh = sorted(set(weights) - self._spoiled)
+        if fresh:
+            key = self._world.rng.choice(fresh)
+            self._world.say("store", "spoils", object=key)
+            self._spoiled.add(key)
+            self.flip_a_bit(key)
+
+    def heal(self) -> None:
+        """Take back every flip nobody met: a disk's fault is no fault of the protocol."""
+        for key in self._spoiled & set(self.objects):
+            self.flip_a_bit(key)
+        self._spoiled.clear()
 
     def put(
         self,
@@ -69,6 +86,7 @@ class FlakyStore(MemoryStore):
         self._world.hazard()
         if self._world.happens(Fault.STORE_ERRORS, 0.05):
             raise StoreUnavailable("the store is away")
+        self._spoiled.discard(key)
         return super().put(key, source, size_bytes=size_bytes, content_type=content_type)
 
 

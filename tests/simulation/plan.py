@@ -38,7 +38,7 @@ class Plan:
     controllers: int = 2
     jobs: int = 6
     projects: int = 2
-    fault_seconds: float = 400.0
+    fault_seconds: float = 250.0
     faults: frozenset[Fault] = field(default_factory=lambda: frozenset(Fault))
 
     def command(self) -> str:
@@ -58,8 +58,8 @@ def plan_of(seed: int) -> Plan:
     return Plan(
         seed=seed,
         workers=rng.randint(1, 4),
-        controllers=rng.randint(1, 3),
-        jobs=rng.randint(2, 7),
+        controllers=rng.choice((1, 2, 2, 3)),
+        jobs=rng.randint(2, 6),
         projects=rng.randint(1, 3),
         faults=faults,
     )

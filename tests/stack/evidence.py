@@ -128,7 +128,7 @@ def _store_violations(session: Session, store: ObjectStore) -> Iterator[str]:
     datasets = set(session.execute(sa.select(t.dataset_versions.c.manifest_key)).scalars())
     prefixes |= {key.removesuffix(layout.MANIFEST) for key in datasets if key.endswith("/" + layout.MANIFEST)}
     for info in store.list("projects/"):
-        if info.key not in keys and not any(info.key.startswith(prefix) for prefix in _folders(info.key) & prefixes):
+        if info.key not in keys and not _folders(info.key) & prefixes:
             yield f"I10: {info.key} belongs to no row"
 
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.stack.install import PartMissing
+
 CACHE = Path(__file__).parents[2] / ".cache" / "bin"
 # The last commit of the archived project: its release tags are no versions that Go's module proxies must keep.
 MODULE = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
@@ -23,7 +25,7 @@ _BUILD_SECONDS = 1800.0
 _STOP_SECONDS = 10.0
 
 
-class MinioUnavailable(RuntimeError):
+class MinioUnavailable(PartMissing):
     """There is no MinIO here and none can be built; the message says what to install."""
 
 
@@ -51,6 +53,7 @@ class MinioServer:
             "MINIO_ROOT_PASSWORD": self.secret_key,
             "MINIO_BROWSER": "off",
             "MINIO_UPDATE": "off",
+            "MINIO_PROMETHEUS_AUTH_TYPE": "public",
         }
         command = [self.binary, "server", "--quiet", "--address", self.endpoint, self.directory / "data"]
         with (self.directory / "minio.log").open("ab") as log:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,15 @@ from typing import IO, Any
 
 import psycopg
 
+from tests.stack.install import PartMissing, install
+
 START_SECONDS = 60.0
 PLACES = (Path("/usr/local/bin"), Path("/usr/local/pgsql/bin"), Path("/opt/homebrew/bin"))
 MEMORY = Path("/dev/shm")
 PR_SET_PDEATHSIG = 1
 
 
-class PostgresMissing(RuntimeError):
+class PostgresMissing(PartMissing):
     """No PostgreSQL server on this machine; install the package `postgresql` (initdb and postgres)."""
 
 
@@ -42,6 +44,7 @@ class PostgresServer:
     binaries: Path
     identity: dict[str, Any]
     _log: IO[bytes]
+    addresses: Sequence[str] = ("127.0.0.1",)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -61,7 +64,8 @@ class PostgresServer:
         return self._process.pid
 
     def start(self) -> None:
-        arguments = ["-D", str(self.data), "-p", str(self.port), "-h", "127.0.0.1", "-k", "", "-c", "fsync=on"]
+        listen = ",".join(self.addresses)
+        arguments = ["-D", str(self.data), "-p", str(self.port), "-h", listen, "-k", "", "-c", "fsync=on"]
         self._process = subprocess.Popen(
             [self.binaries / "postgres", *arguments],
             stdout=self._log,
@@ -106,11 +110,14 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_process(directory: Path, *, in_memory: bool = False) -> Iterator[PostgresServer]:
+def postgres_process(
+    directory: Path, *, in_memory: bool = False, addresses: Sequence[str] = ()
+) -> Iterator[PostgresServer]:
     """Run a server whose data lives in `directory`, or in a temporary directory of the user root runs it as.
 
     `in_memory` prefers a file system in memory, where creating a database for each test is quick; the
-    server syncs as ever, and its data survives a crash of the process.
+    server syncs as ever, and its data survives a crash of the process. It listens on `addresses` too and trusts
+    their networks of 256.
     """
     binaries = find_binaries()
     identity, home, clean = _place(directory, MEMORY if in_memory and os.access(MEMORY, os.W_OK) else None)
@@ -118,8 +125,10 @@ def postgres_process(directory: Path, *, in_memory: bool = False) -> Iterator[Po
     command = [str(binaries / "initdb"), "-D", str(data), "-U", "trainyard", "--auth=trust", "-E", "UTF8", "--locale=C"]
     try:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=home, **identity)
+        with (data / "pg_hba.conf").open("a") as hba:
+            hba.writelines(f"host all all {address}/24 trust\n" for address in addresses)
         with (home / "postgres.log").open("wb") as log:
-            server = PostgresServer(data, free_port(), binaries, identity, log)
+            server = PostgresServer(data, free_port(), binaries, identity, log, ("127.0.0.1", *addresses))
             server.start()
             try:
                 yield server
@@ -143,16 +152,11 @@ def find_binaries() -> Path:
         PostgresMissing: there is none and it cannot be installed.
     """
     found = _find()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(
-            ["apt-get", "install", "-y", "-q", "--no-install-recommends", "postgresql"],
-            check=False,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )
-        found = _find()
     if found is None:
-        raise PostgresMissing(PostgresMissing.__doc__)
+        reason = install("postgresql")
+        found = _find()
+        if found is None:
+            raise PostgresMissing(f"{PostgresMissing.__doc__}{reason}")
     return found
 
 

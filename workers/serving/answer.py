@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from workers.families.base import Instance, InstanceInvalid
+from workers.families.images import ImageInvalid, open_image
 from workers.serving.bundle import Served
 from workers.serving.envelope import Request, RequestRejected, parse_request, render_response
 
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 
 _Prediction = Mapping[str, Any] | InstanceInvalid
 _REASON_CHARACTERS = 500
+MAX_REQUEST_PIXELS = 100_000_000
+"""Of all images of one request: seconds of decoding, while other requests of the batch wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,28 @@ def answer_batch(served: Served, bodies: Sequence[bytes | bytearray]) -> list[An
 
 def _parse(body: bytes | bytearray) -> Request | RequestRejected:
     try:
-        return parse_request(body)
+        request = parse_request(body)
+        _check_pixels(request)
     except RequestRejected as err:
         return err
+    return request
+
+
+def _check_pixels(request: Request) -> None:
+    """Refuse what takes long to decode; one image alone is bounded by its decoder."""
+    bodies = [one.body for one in request.instances if isinstance(one, Instance) and one.body is not None]
+    if len(bodies) > 1 and sum(map(_pixels, bodies)) > MAX_REQUEST_PIXELS:
+        text = f"the images have more than {MAX_REQUEST_PIXELS // 1_000_000} million pixels together"
+        raise RequestRejected(f"{text}; send fewer of them in one request")
+
+
+def _pixels(body: bytes) -> int:
+    try:
+        with open_image(body) as image:
+            return image.width * image.height
+    except ImageInvalid:
+        # Refused later for what it is, or no image at all and none expected.
+        return 0
 
 
 def _merge(request: Request, predictions: Any) -> list[_Prediction | PredictionFailed]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -17,7 +18,7 @@ from services.client.names import short
 from services.client.output import Output, human_bytes, human_time
 from services.client.pack import ARCHIVE_SUFFIXES, PathInvalid, as_archive
 from services.client.plain import as_dict
-from services.client.sdk import DatasetFields
+from services.client.sdk import DatasetFields, Trainyard
 from services.client.transfer_view import transfer_bar
 from services.core.names import SLUG
 
@@ -34,7 +35,7 @@ def datasets() -> None:
 
 
 @datasets.command("import")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("source", metavar="PATH|URL")
 @click.option(
     "--name", "dataset_id", help="Id of the dataset; default: from the file name. An old one gets a new version."
 )
@@ -44,27 +45,33 @@ def datasets() -> None:
 @click.option("--split-seed", default=0, show_default=True, help="Another seed sets other images aside.")
 @command
 def import_(
-    invocation: Invocation, *, path: Path, dataset_id: str | None, format_name: str, **fields: Unpack[DatasetFields]
+    invocation: Invocation, *, source: str, dataset_id: str | None, format_name: str, **fields: Unpack[DatasetFields]
 ) -> None:
-    """Upload a folder or an archive (zip, tar, tar.gz) as a dataset, checked and made ready to train on."""
+    """Bring a folder or an archive (zip, tar, tar.gz) in as a dataset, checked and made ready to train on.
+
+    The server fetches an archive that is named by a public https address itself.
+    """
     fields["format"] = _FORMATS[format_name]
+    with invocation.client() as client:
+        if "://" in source:
+            name = dataset_id or _default_id(Path(urlsplit(source).path))
+            dataset = client.create_dataset_from_url(source, dataset_id=name, **fields)
+        else:
+            dataset = _upload(client, Path(source), dataset_id or _default_id(Path(source)), **fields)
+        recipe = next((each for each in client.list_recipes() if dataset.family in each.dataset_families), None)
+    _show(invocation.out, dataset)
+    if recipe is not None:
+        invocation.out.say(f"next: trainyard jobs submit {recipe.recipe_id} --dataset {short(dataset.name)} --watch")
+
+
+def _upload(client: Trainyard, path: Path, dataset_id: str, **fields: Unpack[DatasetFields]) -> dataset_pb2.Dataset:
     console = Console(stderr=True)
     with (
         transfer_bar(console, "packing") as on_pack,
         as_archive(path, on_progress=on_pack) as archive,
         transfer_bar(console, "uploading", afterwards="checking and importing") as on_send,
-        invocation.client() as client,
     ):
-        dataset = client.create_dataset(
-            archive,
-            dataset_id=dataset_id or _default_id(path),
-            on_progress=on_send,
-            **fields,
-        )
-        recipe = next((each for each in client.list_recipes() if dataset.family in each.dataset_families), None)
-    _show(invocation.out, dataset)
-    if recipe is not None:
-        invocation.out.say(f"next: trainyard jobs submit {recipe.recipe_id} --dataset {short(dataset.name)} --watch")
+        return client.create_dataset(archive, dataset_id=dataset_id, on_progress=on_send, **fields)
 
 
 @datasets.command("list")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from itertools import count
@@ -11,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.db.database import Database
-from tests.stack.postgres import PostgresMissing, PostgresServer, postgres_process
+from tests.stack.install import required_parts
+from tests.stack.postgres import PostgresServer, postgres_process
 
 _numbers = count()
 
@@ -27,17 +27,12 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    try:
-        with postgres_process(tmp_path_factory.mktemp("postgres"), in_memory=True) as server:
-            server.execute("CREATE DATABASE template")
-            database = Database(server.url_of("template"))
-            database.migrate()
-            database.dispose()
-            yield server
-    except PostgresMissing as err:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(err))
+    with required_parts(), postgres_process(tmp_path_factory.mktemp("postgres"), in_memory=True) as server:
+        server.execute("CREATE DATABASE template")
+        database = Database(server.url_of("template"))
+        database.migrate()
+        database.dispose()
+        yield server
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from services.storage.local import LocalStore
 from services.storage.minio import MinioStore, S3Endpoint
 from services.storage.port import ObjectStore
+from tests.stack.install import required_parts
 from tests.stack.memory_store import MemoryStore
 from tests.stack.minio import MinioServer, minio_server
 
@@ -59,7 +60,7 @@ class Backend:
 
 @pytest.fixture(scope="session")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    with minio_server(tmp_path_factory.mktemp("minio")) as server:
+    with required_parts(), minio_server(tmp_path_factory.mktemp("minio")) as server:
         yield server
 
 

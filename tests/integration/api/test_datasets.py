@@ -72,7 +72,7 @@ def test_the_same_upload_twice_is_one_version(api: Running, archive: bytes) -> N
         pytest.param({"size_bytes": 0}, "size_bytes", id="no size"),
         pytest.param({"sha256": "0" * 64}, "sha256", id="another digest"),
         pytest.param({"dataset_id": "Not Valid"}, "header.dataset_id", id="no slug"),
-        pytest.param({"family": "face"}, "family", id="unknown family"),
+        pytest.param({"family": "faces"}, "family", id="unknown family"),
     ],
 )
 def test_an_upload_that_is_not_what_it_says_is_refused(

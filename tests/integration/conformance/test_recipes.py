@@ -16,6 +16,8 @@ import torch
 from services.datasets.importer import import_folder
 from services.datasets.limits import ImportLimits
 from services.datasets.shape_scenes import write_shape_scenes
+from tests.builders.digits import write_digits
+from tests.builders.segmentation_scenes import write_segmentation_scenes
 from tests.builders.training import Outcome, attempt
 from workers.engine import rng
 from workers.engine.frames import FrameKind
@@ -33,15 +35,24 @@ OVERFIT_FACTOR = 0.5
 CPU = Placement(torch.device("cpu"), None, torch.contiguous_format)
 
 
-def _detection_dataset(directory: Path) -> Path:
+def _detection_folder(directory: Path) -> Path:
     # A seed whose four scenes hold small and large shapes: a head for large ones learns nothing without any.
-    folder = write_shape_scenes(directory / "coco", seed=4, train_images=BATCH, val_images=3)
-    (directory / "canonical").mkdir()
-    import_folder(folder, directory / "canonical", source_format="coco", limits=ImportLimits())
-    return directory / "canonical"
+    return write_shape_scenes(directory, seed=4, train_images=BATCH, val_images=3)
 
 
-DATASETS: dict[str, Callable[[Path], Path]] = {"detection": _detection_dataset}
+def _segmentation_folder(directory: Path) -> Path:
+    return write_segmentation_scenes(directory, seed=0, train=BATCH, val=3)
+
+
+def _classification_folder(directory: Path) -> Path:
+    return write_digits(directory, seed=0, train=BATCH, val=8, classes=2)
+
+
+FOLDERS: dict[str, Callable[[Path], Path]] = {
+    "classification": _classification_folder,
+    "detection": _detection_folder,
+    "segmentation": _segmentation_folder,
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +63,12 @@ def dataset_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     def get(name: str) -> Path:
         family = family_of(name)
         if family not in built:
-            built[family] = DATASETS[family](tmp_path_factory.mktemp(family))
+            directory = tmp_path_factory.mktemp(family)
+            built[family] = directory / "canonical"
+            built[family].mkdir()
+            import_folder(
+                FOLDERS[family](directory / "folder"), built[family], source_format=None, limits=ImportLimits()
+            )
         return built[family]
 
     return get
@@ -85,7 +101,7 @@ def make(name: str, config: dict[str, Any], dataset_dir: Path) -> Recipe[Any, An
 
 
 def test_every_family_has_a_dataset_here() -> None:
-    assert {family_of(name) for name in CATALOG} == set(DATASETS)
+    assert {family_of(name) for name in CATALOG} == set(FOLDERS)
 
 
 @pytest.mark.parametrize("name", RECIPES)

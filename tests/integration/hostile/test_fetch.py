@@ -7,9 +7,6 @@ import hashlib
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,83 +15,9 @@ import trustme
 from services.core.errors import LimitExceeded, PlatformError, RequestInvalid, SourceUnavailable
 from services.datasets.address import Guard
 from services.datasets.fetch import Fetcher, FetchLimits
+from tests.integration.hostile.peer import BODY, Answer, Peer, ok, peer, says
 
-BODY = b"PK archive " * 1000
 LIMITS = FetchLimits(max_bytes=64 * 1024, idle_seconds=0.4, head_seconds=0.6, total_seconds=0.8)
-
-Answer = Callable[[socket.socket], None]
-
-
-class Peer:
-    """A server that answers each connection with `answer`, and keeps what it was asked."""
-
-    def __init__(self, answer: Answer, context: ssl.SSLContext | None = None) -> None:
-        self._answer = answer
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.requests: list[bytes] = []
-        self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._is_closed.set()
-        # A closed listener does not end an accept that runs; a connection does.
-        with socket.create_connection(("127.0.0.1", self.port)):
-            pass
-        self._thread.join()
-        self._listener.close()
-
-    def _run(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            if self._is_closed.is_set():
-                connection.close()
-                return
-            try:
-                with connection:
-                    self._serve(connection)
-            except OSError:
-                # The other side had enough; that is what most tests are about.
-                continue
-
-    def _serve(self, plain: socket.socket) -> None:
-        plain.settimeout(5)
-        connection = self._context.wrap_socket(plain, server_side=True) if self._context else plain
-        request = b""
-        while b"\r\n\r\n" not in request and (chunk := connection.recv(65536)):
-            request += chunk
-        self.requests.append(request)
-        self._answer(connection)
-        if self._context:
-            connection.close()
-
-
-@contextmanager
-def peer(answer: Answer, context: ssl.SSLContext | None = None) -> Iterator[Peer]:
-    running = Peer(answer, context)
-    try:
-        yield running
-    finally:
-        running.close()
-
-
-def says(*parts: bytes, pause: float = 0.0, stays: bool = False) -> Answer:
-    def answer(connection: socket.socket) -> None:
-        for part in parts:
-            connection.sendall(part)
-            time.sleep(pause)
-        if stays:
-            # Until the other side has had enough.
-            connection.recv(1)
-
-    return answer
-
-
-def ok(body: bytes = BODY, *, length: int | None = None, extra: bytes = b"") -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n" % (len(body) if length is None else length, extra)
-    return head + body
 
 
 def redirect(location: str) -> bytes:

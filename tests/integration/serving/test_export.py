@@ -12,19 +12,23 @@ import torch
 
 from services.agent.archive_check import check_archive
 from tests.builders.detection_bundle import write_detection_bundle
+from tests.stack.install import find_program, required_parts
 from workers.engine.frames import Frame, FrameKind, FrameReader, FrameWriter
 from workers.families.catalog import CATALOG
 from workers.serving.build import build_archive
 from workers.serving.bundle import golden_instances, open_bundle
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler"),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Frame], Path]:
+def compiler() -> Path:
+    with required_parts():
+        return find_program("g++", package="g++")
+
+
+@pytest.fixture(scope="module")
+def built(compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Frame], Path]:
     """Build as the child does, then leave only the archive, unpacked somewhere else."""
     work = tmp_path_factory.mktemp("build")
     plan = {

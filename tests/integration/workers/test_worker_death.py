@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from services.core.states import JobState
-from services.db import jobs
+from services.db import jobs, workers
 from tests.integration.workers.yard import Yard, open_yard, tiny_config, until
 from tests.stack.platform import descendants, seconds_until_gone
 
@@ -77,13 +77,15 @@ def test_a_drained_worker_gives_its_job_back_uncharged_and_loses_no_step(yard: Y
     assert seconds_until_gone([child], limit_seconds=2) < 2
 
 
-def test_an_idle_worker_exits_at_once(yard: Yard) -> None:
+def test_an_idle_worker_exits_at_once_and_signs_off(yard: Yard) -> None:
     worker = yard.start_worker()
     until(lambda: "warm_parent_ready" in yard.log_text(), what="a ready worker")
+    until(lambda: listed(yard) == ["w1"], what="its first heartbeat")
 
     worker.send_signal(signal.SIGTERM)
 
     assert worker.wait(30) == 0
+    assert listed(yard) == []
 
 
 def test_two_workers_of_one_name_do_not_share_a_home(yard: Yard) -> None:
@@ -117,3 +119,8 @@ def test_processes_left_behind_are_killed_at_the_next_start(yard: Yard) -> None:
 def reap(yard: Yard) -> list[str]:
     with yard.database.write() as session:
         return [reaped.job_id for reaped in jobs.reap(session, limit=10)]
+
+
+def listed(yard: Yard) -> list[str]:
+    with yard.database.read() as session:
+        return [worker.id for worker in workers.list_workers(session)]

@@ -13,15 +13,13 @@ from workers.families.detection.evaluate import coco_figures, voc_11_point
 from workers.families.detection.postprocess import Detections, Thresholds, select
 from workers.families.letterbox import fit
 from workers.families.pictures import sheet
+from workers.families.records import Span
 
 
 def record(*boxes: list[float], labels: list[int] | None = None, crowd: list[bool] | None = None) -> Record:
     xyxy = torch.tensor(boxes).reshape(-1, 4)
     return Record(
-        path=Path("none"),
-        offset=0,
-        size_bytes=0,
-        member="none",
+        span=Span(Path("none"), 0, 0, "none"),
         height=100,
         width=100,
         boxes=xyxy,

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from services.agent import readiness
 from tests.stack.manifests import Overlay, Pod, load, quantity, selects
 from tests.stack.pod_policy import violations
 
@@ -156,12 +157,14 @@ def test_the_api_is_asked_in_grpc_and_everything_else_by_http_or_its_own_means(o
             assert all("httpGet" in pod.container[probe] for probe in ("livenessProbe", "readinessProbe")), pod.name
 
 
-def test_probes_of_torchserve_ask_nothing_that_needs_a_token(overlay: Overlay) -> None:
+def test_torchserve_is_asked_through_its_agent_because_no_prober_has_a_token(overlay: Overlay) -> None:
     serving = overlay.pods["torchserve"].container
-    asked = {probe: serving[probe]["httpGet"]["port"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    asked = {probe: serving[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
 
+    assert {one["port"] for one in asked.values()} == {"metrics"}
+    assert asked["startupProbe"]["path"] == asked["readinessProbe"]["path"] == readiness.PATH
     # The agent lives on while it restarts TorchServe.
-    assert asked == {"startupProbe": "server-metrics", "livenessProbe": "metrics", "readinessProbe": "server-metrics"}
+    assert asked["livenessProbe"]["path"] != readiness.PATH
 
 
 def test_probes_ask_ports_that_pods_declare(overlay: Overlay) -> None:

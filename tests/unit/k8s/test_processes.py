@@ -20,6 +20,7 @@ from services.agent import metrics as agent_metrics
 from services.api import compose as api_compose
 from services.controller import metrics as controller_metrics
 from services.core.settings import Settings, Timings
+from services.identity import token
 from services.rpc.server import LIVENESS
 from services.storage.open import open_store
 from tests.stack.manifests import Overlay, Pod, load, quantity
@@ -116,9 +117,21 @@ def test_everything_written_is_on_a_volume(overlay: Overlay) -> None:
         assert pod.kind == "Job" or {overlay.settings["TRAINYARD_STATE_DIR"], overlay.settings["HOME"]} <= mounted
 
 
+def test_the_first_token_is_where_the_migration_looks_for_it(overlay: Overlay) -> None:
+    pod = next(pod for pod in _ours(overlay) if pod.name == "migrate")
+    (volume,) = (one for one in pod.spec["volumes"] if one["name"] == "bootstrap")
+    (mount,) = (one for one in pod.container["volumeMounts"] if one["name"] == "bootstrap")
+
+    assert pod.env["TRAINYARD_BOOTSTRAP_TOKEN_FILE"] == f"{mount['mountPath']}/token"
+    trial = overlay.of("Secret").get(volume["secret"]["secretName"])
+    # What an installation uses is made by hand, and the trial's is a token.
+    assert (trial is not None) == (overlay.name == "dev")
+    assert trial is None or token.parse(base64.b64decode(trial["data"]["token"]).decode()) is not None
+
+
 def test_caches_fit_their_volumes(overlay: Overlay) -> None:
     for pod in _ours(overlay):
-        volumes = {one["name"]: one["emptyDir"] for one in pod.spec["volumes"]}
+        volumes = {one["name"]: one["emptyDir"] for one in pod.spec["volumes"] if "emptyDir" in one}
         for name in ("TRAINYARD_CACHE_LIMIT_BYTES", "TRAINYARD_API_UPLOAD_LIMIT_BYTES"):
             if name in pod.env:
                 assert int(pod.env[name]) <= 0.75 * quantity(volumes["state"]["sizeLimit"]), pod.name

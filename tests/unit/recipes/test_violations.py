@@ -72,6 +72,15 @@ def test_a_key_of_another_section_is_shown_its_place(recipe: Recipe) -> None:
     assert violations(recipe, lr=1)["config.lr"] == "there is no 'lr' here; did you mean config.optim.lr?"
 
 
+@pytest.mark.parametrize("key", ["", " ", "../../etc/passwd", "a b", "\0", "1", "int", "é" * 300])
+def test_a_key_of_any_letters_is_named_where_it_stands(recipe: Recipe, key: str) -> None:
+    found = violations(recipe, **{key: 1, "optim": {key: 1}})
+
+    places = {f"config[{key!r}]", f"config.optim[{key!r}]"}
+    assert set(found) == (places if not key.isidentifier() else {f"config.{key}", f"config.optim.{key}"})
+    assert all(text.startswith(f"there is no {key!r} here") for text in found.values())
+
+
 def test_a_rule_across_fields_speaks_for_itself(recipe: Recipe) -> None:
     found = violations(recipe, optim={"lr": 2}, depth=9)
 

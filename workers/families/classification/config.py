@@ -195,7 +195,7 @@ class MobileModel(Section):
         "mobilenet_v3_large", description="Which network; small: `widths`."
     )
     widths: tuple[Annotated[int, Field(ge=4, le=2048)], ...] = Field(
-        (32, 64, 128), min_length=1, max_length=8, description="Channels of the small network's stages, each halving."
+        (32, 96, 160), min_length=1, max_length=8, description="Channels of the small network's stages, each halving."
     )
 
 

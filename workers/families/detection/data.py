@@ -6,8 +6,6 @@ memory budget. `TrainBatches` is a pure function of the step.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from workers.families.detection import augment
 from workers.families.detection.config import Augment, Data
 from workers.families.images import ImageInvalid
 from workers.families.letterbox import Fit, fit, read_square
+from workers.families.records import Span, StoredImages, read_index
 
 # Padded shapes of rich datasets vary in these strides, so that kernels meet few of them.
 _TRUTHS_STRIDE = 8
@@ -37,10 +36,7 @@ class Record:
     `is_crowd` marks what is neither wanted nor wrong: crowds of COCO, difficult objects of VOC.
     """
 
-    path: Path
-    offset: int
-    size_bytes: int
-    member: str
+    span: Span
     height: int
     width: int
     boxes: Tensor
@@ -48,16 +44,13 @@ class Record:
     is_crowd: Tensor
     area: Tensor
 
+    @property
+    def member(self) -> str:
+        return self.span.member
+
     def read(self) -> bytes:
         """Return the encoded image."""
-        try:
-            with self.path.open("rb", buffering=0) as shard:
-                data = os.pread(shard.fileno(), self.size_bytes, self.offset)
-        except OSError as err:
-            raise DatasetInvalid(f"cannot read {self.path.name}: {err}; import the dataset again") from err
-        if len(data) != self.size_bytes:
-            raise DatasetInvalid(f"{self.path.name} ends inside {self.member}; import the dataset again")
-        return data
+        return self.span.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +67,24 @@ def read_dataset(directory: Path) -> Dataset:
     Raises:
         DatasetInvalid: not a detection dataset in canonical form, or without training or held-out images.
     """
+    index = read_index(directory, ("detection",))
     try:
-        header = json.loads((directory / "dataset.json").read_text(encoding="utf-8"))
-        if header["family"] != "detection":
-            raise DatasetInvalid(f"this is a {header['family']} dataset; detection needs images with boxes")
-        classes = tuple(str(name) for name in header["classes"])
-        splits: dict[str, list[Record]] = {}
-        with (directory / "annotations.jsonl").open(encoding="utf-8") as lines:
-            for line in lines:
-                entry = json.loads(line)
-                splits.setdefault(entry["split"], []).append(_record(directory, entry))
-    except (OSError, KeyError, TypeError, ValueError) as err:
+        splits = {split: [_record(directory, entry) for entry in entries] for split, entries in index.entries.items()}
+    except (KeyError, TypeError, ValueError) as err:
         raise DatasetInvalid(f"the dataset's index is damaged ({err!r}); import the dataset again") from err
     for split in ("train", "val"):
         if not splits.get(split):
             raise DatasetInvalid(f"the dataset has no image in the split '{split}'; import one with both train and val")
     if not any((record.labels > 0).any() for record in splits["train"]):
         raise DatasetInvalid("no training image has a box; import annotations with the images")
-    _check_labels(splits, len(classes))
-    return Dataset(classes=classes, splits={name: tuple(records) for name, records in splits.items()})
+    _check_labels(splits, len(index.meta.classes))
+    return Dataset(classes=index.meta.classes, splits={name: tuple(records) for name, records in splits.items()})
 
 
 def _record(directory: Path, entry: Mapping[str, Any]) -> Record:
     labels = torch.tensor(entry["labels"], dtype=torch.int64)
     return Record(
-        path=directory / str(entry["shard"]),
-        offset=int(entry["offset"]),
-        size_bytes=int(entry["size"]),
-        member=str(entry["member"]),
+        span=Span.of(directory, entry),
         height=int(entry["height"]),
         width=int(entry["width"]),
         boxes=torch.tensor(entry["boxes"], dtype=torch.float32).reshape(len(labels), 4),
@@ -128,10 +111,7 @@ class SquareImages:
     def __init__(self, records: Sequence[Record], *, size: int, cache_mib: int) -> None:
         self.records = records
         self.size = size
-        num_cached = min(len(records), cache_mib * 2**20 // (3 * size * size))
-        # Untouched pages cost nothing, so the cache grows with use; torch.empty would write them all in deterministic mode.
-        self._cache = torch.from_numpy(np.empty((num_cached, 3, size, size), dtype=np.uint8))
-        self._is_cached = np.zeros(num_cached, dtype=bool)
+        self._stored = StoredImages(len(records), self._load, shape=(3, size, size), cache_mib=cache_mib)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -142,15 +122,7 @@ class SquareImages:
 
     def gather(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
         """Return images by index, uint8 (N, 3, S, S)."""
-        cacheable = indices < len(self._is_cached)
-        for index in indices[cacheable][~self._is_cached[indices[cacheable]]]:
-            self._cache[index] = self._load(index)
-            self._is_cached[index] = True
-        if cacheable.all():
-            return self._cache[torch.from_numpy(indices)]
-        return torch.stack(
-            [self._cache[i] if is_in else self._load(i) for i, is_in in zip(indices, cacheable, strict=True)]
-        )
+        return self._stored.gather(indices)
 
     def _load(self, index: int) -> Tensor:
         record = self.records[index]

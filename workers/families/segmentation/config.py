@@ -62,7 +62,7 @@ class FcnModel(Section):
     )
     body: Literal["vgg16", "small"] = Field("vgg16", description="vgg16: the paper's; small: five stages of `stages`.")
     stages: tuple[tuple[Width, Annotated[int, Field(ge=1, le=8)]], ...] = Field(
-        ((16, 1), (24, 1), (32, 1), (48, 1), (64, 1)),
+        ((16, 2), (32, 2), (48, 2), (64, 2), (64, 1)),
         min_length=5,
         max_length=5,
         description="Channels and convolutions of each stage of the small body.",
@@ -84,9 +84,9 @@ class FcnConfig(SegmentationConfig):
         "tiny": {
             "data": {"image_size": 64, "batch_size": 16},
             "model": {"body": "small", "hidden": 64, "batch_norm": True, "dropout": 0.0},
-            "optim": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.01},
+            "optim": {"name": "adamw", "lr": 6e-3, "weight_decay": 0.01},
             "schedule": {"name": "cosine", "warmup_steps": 20},
-            "augment": {"scale": (0.9, 1.1), "translate": 0.1, "exposure": 1.2, "saturation": 1.2},
+            "augment": {"scale": (1.0, 1.0), "translate": 0.0, "exposure": 1.0, "saturation": 1.0},
             "eval": {"batch_size": 50},
             "limits": {
                 "max_steps": 240,

@@ -122,6 +122,24 @@ class DownloadArtifactResponse(_message.Message):
     chunk: bytes
     def __init__(self, header: _Optional[_Union[DownloadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
+class CreateDownloadLinkRequest(_message.Message):
+    __slots__ = ("name", "file")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    file: str
+    def __init__(self, name: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
+
+class CreateDownloadLinkResponse(_message.Message):
+    __slots__ = ("header", "url", "expire_time")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    header: DownloadHeader
+    url: str
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, header: _Optional[_Union[DownloadHeader, _Mapping]] = ..., url: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class DownloadHeader(_message.Message):
     __slots__ = ("file_name", "size_bytes", "sha256")
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]

@@ -55,6 +55,11 @@ class ModelServiceStub:
                 request_serializer=trainyard_dot_v1_dot_model__pb2.DownloadArtifactRequest.SerializeToString,
                 response_deserializer=trainyard_dot_v1_dot_model__pb2.DownloadArtifactResponse.FromString,
                 _registered_method=True)
+        self.CreateDownloadLink = channel.unary_unary(
+                '/trainyard.v1.ModelService/CreateDownloadLink',
+                request_serializer=trainyard_dot_v1_dot_model__pb2.CreateDownloadLinkRequest.SerializeToString,
+                response_deserializer=trainyard_dot_v1_dot_model__pb2.CreateDownloadLinkResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -91,6 +96,14 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateDownloadLink(self, request, context):
+        """Makes an address where the object store itself hands out one file, for 15 minutes and to whoever has the
+        address. UNIMPLEMENTED where the store has no server; DownloadArtifact works with every store.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +126,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.DownloadArtifact,
                     request_deserializer=trainyard_dot_v1_dot_model__pb2.DownloadArtifactRequest.FromString,
                     response_serializer=trainyard_dot_v1_dot_model__pb2.DownloadArtifactResponse.SerializeToString,
+            ),
+            'CreateDownloadLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDownloadLink,
+                    request_deserializer=trainyard_dot_v1_dot_model__pb2.CreateDownloadLinkRequest.FromString,
+                    response_serializer=trainyard_dot_v1_dot_model__pb2.CreateDownloadLinkResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -224,6 +242,33 @@ class ModelService:
             '/trainyard.v1.ModelService/DownloadArtifact',
             trainyard_dot_v1_dot_model__pb2.DownloadArtifactRequest.SerializeToString,
             trainyard_dot_v1_dot_model__pb2.DownloadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDownloadLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainyard.v1.ModelService/CreateDownloadLink',
+            trainyard_dot_v1_dot_model__pb2.CreateDownloadLinkRequest.SerializeToString,
+            trainyard_dot_v1_dot_model__pb2.CreateDownloadLinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

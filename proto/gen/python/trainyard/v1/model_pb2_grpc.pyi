@@ -45,6 +45,10 @@ class ModelServiceStub:
     """Sends the bytes of an artifact, of a checkpoint's file or of a model bundle's file. The first
     message says size and SHA-256, all others are chunks.
     """
+    CreateDownloadLink: _grpc.UnaryUnaryMultiCallable[_model_pb2.CreateDownloadLinkRequest, _model_pb2.CreateDownloadLinkResponse]
+    """Makes an address where the object store itself hands out one file, for 15 minutes and to whoever has the
+    address. UNIMPLEMENTED where the store has no server; DownloadArtifact works with every store.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -62,6 +66,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_model_pb2.DownloadArtifactRequest, _model_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
     """Sends the bytes of an artifact, of a checkpoint's file or of a model bundle's file. The first
     message says size and SHA-256, all others are chunks.
+    """
+    CreateDownloadLink: _aio.UnaryUnaryMultiCallable[_model_pb2.CreateDownloadLinkRequest, _model_pb2.CreateDownloadLinkResponse]  # type: ignore[assignment]
+    """Makes an address where the object store itself hands out one file, for 15 minutes and to whoever has the
+    address. UNIMPLEMENTED where the store has no server; DownloadArtifact works with every store.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -101,6 +109,16 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_model_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_model_pb2.DownloadArtifactResponse]]:
         """Sends the bytes of an artifact, of a checkpoint's file or of a model bundle's file. The first
         message says size and SHA-256, all others are chunks.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateDownloadLink(
+        self,
+        request: _model_pb2.CreateDownloadLinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.CreateDownloadLinkResponse, _abc.Awaitable[_model_pb2.CreateDownloadLinkResponse]]:
+        """Makes an address where the object store itself hands out one file, for 15 minutes and to whoever has the
+        address. UNIMPLEMENTED where the store has no server; DownloadArtifact works with every store.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
