@@ -14,7 +14,7 @@ keep() {
     chmod 0444 "$folder/$1"
 }
 
-random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+random() { od -An -N32 -v -tx1 /dev/urandom | tr -d ' \n'; }
 
 keep postgres_password "$(random)"
 keep trainyard_database_url "postgresql://trainyard:$(<"$folder/postgres_password")@postgres:5432/trainyard"
@@ -23,3 +23,5 @@ keep trainyard_broker_url "redis://:$(cut -d' ' -f2 "$folder/redis_conf")@redis:
 keep trainyard_s3_access_key "trainyard"
 keep trainyard_s3_secret_key "$(random)"
 keep grafana_admin_password "$(random)"
+# An administrator's token: clients show it, and make others with it.
+keep bootstrap_token "ty_default_bootstrap_$(random)"

@@ -63,7 +63,9 @@ class Agent:
             models=ModelStore(layout.model_store, objects),
             model_log=layout.logs / "model_log.log",
             limits=Limits(
-                start_seconds=settings.timings.serving_start_limit, restarts=settings.timings.serving_restart_limit
+                start_seconds=settings.timings.serving_start_limit,
+                restarts=settings.timings.serving_restart_limit,
+                worker_bytes=settings.serving_memory_limit_bytes,
             ),
         )
         self._wanted: list[Wanted] = []

@@ -23,6 +23,8 @@ class Limits:
     drain_seconds: float = 2.0
     drain_limit_seconds: float = 60.0
     retry_failed_seconds: float = 600.0
+    worker_bytes: int = 0
+    """Memory over which a worker process is replaced; 0: any amount is fine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class Seen:
     waiting_seconds: float = 0.0
     restarts: int = 0
     demoted_seconds: float = 0.0
+    heavy_pid: int = 0
+    """A ready worker that holds more memory than it may; 0: none."""
+    is_recycling: bool = False
+    """Whether one was ended a moment ago, and its successor may still be starting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,15 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Recycle:
+    """End a worker that holds too much memory; another one already answers in its place."""
+
+    name: str
+    version: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Remember that this archive does not come up here."""
 
@@ -101,7 +116,7 @@ class GiveUp:
     reason: str
 
 
-Action = Install | Scale | Verify | MakeDefault | Remove | GiveUp
+Action = Install | Scale | Verify | MakeDefault | Remove | Recycle | GiveUp
 Registered = Mapping[str, Sequence[Seen]]
 Failed = AbstractSet[tuple[str, str]]
 """Names and sha256 the agent has given up on."""
@@ -144,6 +159,12 @@ def _bring_up(wanted: Wanted, versions: Sequence[Seen], limits: Limits) -> list[
     current = next((seen for seen in versions if seen.sha256 == wanted.sha256), None)
     if current is None:
         return [Install(wanted)]
+    # One at a time: a limit that every fresh worker exceeds must not end them all the time.
+    if current.heavy_pid and not current.is_recycling and current.is_verified and current.is_default:
+        return _recycle(wanted, current)
+    if current.is_recycling and current.ready_workers < current.min_workers:
+        # TorchServe takes away its newest worker, which is the one that answers just now.
+        return []
     if current.min_workers != wanted.workers:
         return [Scale(wanted.name, current.version, wanted.workers)]
     if not current.is_verified:
@@ -153,6 +174,15 @@ def _bring_up(wanted: Wanted, versions: Sequence[Seen], limits: Limits) -> list[
         return [MakeDefault(wanted.name, current.version)] if current.ready_workers >= wanted.workers else []
     others = [seen for seen in versions if seen is not current]
     return [Remove(wanted.name, seen.version) for seen in others if _has_drained(seen, limits)]
+
+
+def _recycle(wanted: Wanted, current: Seen) -> list[Action]:
+    """One more worker first, then the heavy one goes; once its successor is up the number is as wanted again."""
+    if current.min_workers <= wanted.workers:
+        return [Scale(wanted.name, current.version, wanted.workers + 1)]
+    if current.ready_workers < current.min_workers:
+        return []
+    return [Recycle(wanted.name, current.version, current.heavy_pid)]
 
 
 def _prove(wanted: Wanted, current: Seen, limits: Limits) -> list[Action]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from services.agent import backend
 from services.agent.archive_check import ArchiveRejected
 from services.agent.client import TorchServeClient, TorchServeRefused
 from services.agent.model_store import ModelStore, same_answer
@@ -17,6 +18,7 @@ from services.agent.plan import (
     Install,
     Limits,
     MakeDefault,
+    Recycle,
     Registered,
     Remove,
     Scale,
@@ -108,6 +110,10 @@ class Reconciler:
                 self._verify(wanted, version)
             case MakeDefault(name, version):
                 self.client.set_default(name, version)
+            case Recycle(name, version, pid):
+                log.warning("worker_over_memory", model=name, pid=pid, limit_bytes=self.limits.worker_bytes)
+                self.watch.note_recycled(name, version)
+                backend.end(pid)
             case Remove(name, version):
                 self.client.unregister(name, version)
             case GiveUp(wanted, reason):

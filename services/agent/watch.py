@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.agent import metrics
+from services.agent import backend, metrics
 from services.agent.client import Version
 from services.agent.plan import Limits, Seen
 from services.core.clock import MonotonicClock
@@ -21,6 +21,7 @@ class _Memory:
     demoted_at: float | None = None
     pids: dict[str, int] = field(default_factory=dict)
     restarts: list[float] = field(default_factory=list)
+    recycled_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Watch:
 
     limits: Limits
     clock: MonotonicClock = time.monotonic
+    measure: Callable[[int], int] = backend.resident_bytes
     _memories: dict[tuple[str, str], _Memory] = field(default_factory=dict)
     _failures: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
 
@@ -45,6 +47,9 @@ class Watch:
 
     def note_verified(self, name: str, version: str) -> None:
         self._memories[name, version].is_verified = True
+
+    def note_recycled(self, name: str, version: str) -> None:
+        self._memories[name, version].recycled_at = self.clock()
 
     def note_failed(self, name: str, sha256: str, reason: str) -> None:
         self._failures[name, sha256] = (self.clock(), reason)
@@ -71,7 +76,15 @@ class Watch:
             waiting_seconds=now - memory.since,
             restarts=len(memory.restarts),
             demoted_seconds=0.0 if memory.demoted_at is None else now - memory.demoted_at,
+            heavy_pid=self._heavy_pid(version),
+            is_recycling=memory.recycled_at is not None and now - memory.recycled_at < self.limits.start_seconds,
         )
+
+    def _heavy_pid(self, version: Version) -> int:
+        if not self.limits.worker_bytes:
+            return 0
+        ready = [worker.pid for worker in version.workers if worker.is_ready and worker.pid]
+        return next((pid for pid in ready if self.measure(pid) > self.limits.worker_bytes), 0)
 
     @staticmethod
     def _count_restarts(memory: _Memory, version: Version, now: float) -> None:

@@ -138,14 +138,18 @@ class Vault:
         return snapshot
 
 
-def open_vault(where: str, settings: Settings) -> Vault:
-    """Return the vault in a directory or at `s3://host:port/bucket`, which takes the keys of the object store.
+def open_vault(where: str, settings: Settings, *, is_new: bool = False) -> Vault:
+    """Return the vault in a directory or at `s3://host:port/bucket`; a new directory is its owner's alone.
 
     Raises:
         ValueError: it is neither.
     """
     if not where.startswith("s3://"):
-        return Vault(LocalStore(Path(where).absolute()))
+        directory = Path(where).absolute()
+        if is_new:
+            # It will hold everybody's data and the digests of their tokens.
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Vault(LocalStore(directory))
     keys = {"s3_access_key": settings.backup_s3_access_key, "s3_secret_key": settings.backup_s3_secret_key}
     own = {name: key for name, key in keys.items() if key.get_secret_value()}
     return Vault(open_store(settings.model_copy(update={"object_store_url": where, **own})))

@@ -84,9 +84,9 @@ class Caller:
             except grpc.RpcError as err:
                 failure = from_rpc(err, address=self.address)
             retry += 1
-            if retry >= _TRIES or not is_repeatable or failure.code != "UNAVAILABLE":
+            if retry >= _TRIES or not (failure.was_not_begun or (is_repeatable and failure.code == "UNAVAILABLE")):
                 raise failure
-            time.sleep(_BACKOFF.delay_seconds(retry, self._rng))
+            time.sleep(max(failure.retry_seconds, _BACKOFF.delay_seconds(retry, self._rng)))
 
     def pages(
         self,
@@ -122,4 +122,4 @@ class Caller:
 
 def is_lost_contact(error: ApiError) -> bool:
     """Tell whether reconnecting may help: the server went away, not the request was wrong."""
-    return error.is_transient or error.code in ("CANCELLED", "UNKNOWN")
+    return error.is_transient or error.was_not_begun or error.code in ("CANCELLED", "UNKNOWN")

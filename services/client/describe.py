@@ -12,6 +12,10 @@ def job_state(state: job_pb2.JobState) -> str:
     return _word(job_pb2.JobState.Name(state), "JOB_STATE_")
 
 
+def attempt_state(state: job_pb2.AttemptState) -> str:
+    return _word(job_pb2.AttemptState.Name(state), "ATTEMPT_STATE_")
+
+
 def phase(value: job_pb2.Phase) -> str:
     return "" if value == job_pb2.PHASE_UNSPECIFIED else _word(job_pb2.Phase.Name(value), "PHASE_")
 

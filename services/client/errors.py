@@ -32,6 +32,7 @@ class ApiError(Exception):
         *,
         violations: Sequence[FieldViolation] = (),
         request_id: str = "",
+        retry_seconds: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -39,6 +40,13 @@ class ApiError(Exception):
         self.message = message
         self.violations = tuple(violations)
         self.request_id = request_id
+        self.retry_seconds = retry_seconds
+        """How long the server asks to be left alone."""
+
+    @property
+    def was_not_begun(self) -> bool:
+        """True where the call was turned away before anything was done, so that any may be tried again."""
+        return self.reason == "RATE_LIMITED"
 
     @property
     def is_transient(self) -> bool:
@@ -58,15 +66,12 @@ def from_rpc(error: grpc.RpcError, *, address: str) -> ApiError:
     """Turn an error of a call into an ApiError with its details."""
     call: grpc.Call = error  # type: ignore[assignment]  # an RpcError of a stub is a Call too
     code, message = call.code().name, call.details() or ""
-    reason, request_id = code, ""
+    reason, request_id, retry_seconds = code, "", 0.0
     violations: list[FieldViolation] = []
     status = rpc_status.from_call(call)
     for detail in status.details if status is not None else ():
-        info, bad, request = (
-            error_details_pb2.ErrorInfo(),
-            error_details_pb2.BadRequest(),
-            error_details_pb2.RequestInfo(),
-        )
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        request, retry = error_details_pb2.RequestInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             reason = info.reason
             request_id = info.metadata.get("request_id", request_id)
@@ -74,8 +79,10 @@ def from_rpc(error: grpc.RpcError, *, address: str) -> ApiError:
             violations += [FieldViolation(each.field, each.description) for each in bad.field_violations]
         elif detail.Unpack(request):
             request_id = request.request_id
+        elif detail.Unpack(retry):
+            retry_seconds = retry.retry_delay.ToMilliseconds() / 1000
     if code == "UNAVAILABLE" and status is None:
         is_handshake = "handshake" in message.lower()
         reason = "TLS_FAILED" if is_handshake else "UNREACHABLE"
         message = (_NO_TLS if is_handshake else _UNREACHABLE).format(address=address, why=message)
-    return ApiError(code, reason, message, violations=violations, request_id=request_id)
+    return ApiError(code, reason, message, violations=violations, request_id=request_id, retry_seconds=retry_seconds)

@@ -209,6 +209,11 @@ class Trainyard:
         request = job_pb2.GetJobRequest(name=self.name.job(job))
         return self._caller.unary(self._jobs.GetJob, request).job
 
+    def get_attempts(self, job: str) -> Sequence[job_pb2.Attempt]:
+        """Return the executions of a job so far, oldest first: what was tried, and why it ended."""
+        request = job_pb2.GetJobRequest(name=self.name.job(job))
+        return self._caller.unary(self._jobs.GetJob, request).attempts
+
     def list_jobs(self, *, states: Sequence[job_pb2.JobState] = (), recipe: str = "") -> Iterator[job_pb2.Job]:
         """Yield jobs, newest first."""
         request = job_pb2.ListJobsRequest(parent=self.name.parent, page_size=PAGE_SIZE, states=states, recipe=recipe)

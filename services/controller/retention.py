@@ -9,6 +9,7 @@ from services.db import checkpoints, outbox
 from services.db.database import Database
 from services.db.garbage import jobs_to_tidy, pinned_checkpoints
 from services.storage.port import ObjectStore
+from workers.families.catalog import CATALOG
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +27,13 @@ class Retention:
     def tick(self) -> None:
         """Mark what may go, with the effect that removes its objects, in one transaction a job."""
         with self._database.read() as session:
-            job_ids = jobs_to_tidy(session, keep_last=KEEP_LAST, changed_within_seconds=self._changed_within)
-        for job_id in job_ids:
+            due = jobs_to_tidy(session, keep_last=KEEP_LAST, changed_within_seconds=self._changed_within)
+        for job_id, recipe in due.items():
+            mode = metric_mode(recipe)
             with self._database.write() as session:
                 pinned = pinned_checkpoints(session, job_id)
-                retired = [row.id for row in checkpoints.retention(session, job_id, keep_last=KEEP_LAST)]
+                rows = checkpoints.retention(session, job_id, keep_last=KEEP_LAST, metric_mode=mode)
+                retired = [row.id for row in rows]
                 for row in checkpoints.mark_deleting(session, [row for row in retired if row not in pinned]):
                     outbox.put(session, DELETE_CHECKPOINT, row.id, {"prefix": row.prefix})
 
@@ -47,3 +50,9 @@ class CheckpointRemover:
         with self._database.write() as session:
             checkpoints.delete(session, item.key)
         metrics.COLLECTED.labels("checkpoint").inc()
+
+
+def metric_mode(recipe: str) -> str:
+    """Return whether a larger or a smaller figure is better; of recipes a later version trains, larger."""
+    entry = CATALOG.get(recipe)
+    return "max" if entry is None else entry.metric_mode

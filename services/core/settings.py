@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     cache_limit_bytes: int = 50 * 2**30
 
     serving_threads: int = Field(1, ge=1, description="Intra-op threads of one TorchServe worker process.")
+    serving_memory_limit_bytes: int = Field(
+        8 * 2**30, ge=0, description="Memory of one TorchServe worker process, over which it is replaced; 0: no limit."
+    )
     serving_device: Literal["cpu", "cuda"] = "cpu"
     torchserve_inference_port: int = 7080
     torchserve_management_port: int = 7081

@@ -54,6 +54,8 @@ class _Check:
     def _mask(self, source: SourceImage, facts: ImageFacts) -> CheckedMask | None:
         if source.mask is None:
             return None
+        if self.on_image is not None:
+            self.on_image(source.mask.where)
         try:
             indices = source.mask.indices(facts.width, facts.height)
             return store_mask(indices, self.scratch, num_classes=self.num_classes)

@@ -14,19 +14,19 @@ from services.db.types import now
 BATCH = 500
 
 
-def jobs_to_tidy(session: Session, *, keep_last: int, changed_within_seconds: float) -> list[str]:
-    """Return jobs that changed lately and have more than `keep_last` checkpoints, or one whose deletion is begun."""
+def jobs_to_tidy(session: Session, *, keep_last: int, changed_within_seconds: float) -> dict[str, str]:
+    """Return the recipes, by job, of jobs that changed lately and have more than `keep_last` checkpoints, or one whose deletion is begun."""
     row = t.checkpoints.c
     count = sa.func.count()
     is_deleting = sa.func.max(sa.case((row.state == "deleting", 1), else_=0))
     query = (
-        sa.select(row.job_id)
+        sa.select(row.job_id, t.jobs.c.recipe)
         .join_from(t.checkpoints, t.jobs, row.job_id == t.jobs.c.id)
         .where(row.state.in_(("committed", "deleting")))
-        .group_by(row.job_id, t.jobs.c.update_time)
+        .group_by(row.job_id, t.jobs.c.recipe, t.jobs.c.update_time)
         .having((is_deleting == 1) | ((count > keep_last) & (t.jobs.c.update_time > now(-changed_within_seconds))))
     )
-    return list(session.execute(query).scalars())
+    return {row.job_id: row.recipe for row in session.execute(query)}
 
 
 def pinned_checkpoints(session: Session, job_id: str) -> set[str]:

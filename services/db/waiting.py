@@ -10,7 +10,10 @@ from services.db.session import Session
 
 def has_unsent_jobs(session: Session) -> bool:
     """Return whether a queued job was never sent for since it was queued."""
-    query = sa.select(t.jobs.c.id).where(t.IS_QUEUED, t.jobs.c.dispatch_time.is_(None)).limit(1)
+    query = sa.select(t.jobs.c.id).where(t.IS_QUEUED, t.jobs.c.dispatch_time.is_(None))
+    # In the order of the index of waiting jobs, whose first are the ones that were sent for: a plan without
+    # it may read all jobs that ended before it meets the first that waits.
+    query = query.order_by(t.jobs.c.queue, t.jobs.c.project, t.jobs.c.order_time).limit(1)
     return session.execute(query).one_or_none() is not None
 
 

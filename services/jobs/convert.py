@@ -15,7 +15,7 @@ from services.core import names
 from services.core.states import FailureReason, JobState
 from services.db.artifacts import Artifact
 from services.db.checkpoints import Checkpoint
-from services.db.jobs import Job
+from services.db.jobs import Attempt, Job
 from services.jobs.request import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRESET, JobRequest
 from services.recipes.convert import recipe_id
 from services.rpc.enums import enum_value
@@ -102,6 +102,26 @@ def job_to_proto(job: Job) -> pb.Job:
 
 def failure_to_proto(reason: FailureReason, message: str) -> pb.Failure:
     return pb.Failure(reason=enum_value(pb.FailureReason, f"FAILURE_REASON_{reason.name}"), message=message)
+
+
+def attempt_to_proto(attempt: Attempt) -> pb.Attempt:
+    message = pb.Attempt(
+        token=attempt.token,
+        attempt=attempt.attempt,
+        worker_id=attempt.worker_id,
+        device=attempt.device or "",
+        state=enum_value(pb.AttemptState, f"ATTEMPT_STATE_{attempt.state.name}"),
+        start_time=timestamp(attempt.start_time),
+    )
+    if attempt.failure_reason is not None:
+        message.failure.CopyFrom(failure_to_proto(attempt.failure_reason, attempt.failure_message or ""))
+        if attempt.exit_code is not None:
+            message.failure.exit_code = attempt.exit_code
+        if attempt.signal is not None:
+            message.failure.signal = attempt.signal
+    if attempt.end_time is not None:
+        message.end_time.CopyFrom(timestamp(attempt.end_time))
+    return message
 
 
 def checkpoint_to_proto(project: str, checkpoint: Checkpoint) -> pb.Checkpoint:

@@ -15,7 +15,7 @@ from services.db import artifacts, checkpoints, datasets, jobs, quotas
 from services.db.artifacts import Artifact
 from services.db.checkpoints import Checkpoint
 from services.db.datasets import DatasetVersion
-from services.db.jobs import Event, Job, NewJob
+from services.db.jobs import Attempt, Event, Job, NewJob
 from services.db.session import Session
 from services.db.work import Work
 from services.identity.room import Room
@@ -27,6 +27,9 @@ from workers.families.config import RecipeConfig
 
 # Others may have none: faces have people, and what is generated needs no names.
 _CLASS_FAMILIES = frozenset({"detection", "classification", "segmentation"})
+
+
+MAX_ATTEMPTS_SHOWN = 50
 
 
 class JobManager:
@@ -67,6 +70,15 @@ class JobManager:
 
     async def get(self, project: str, job_id: str) -> Job:
         return await self._work.read(lambda session: jobs.get(session, project, job_id))
+
+    async def attempts(self, project: str, job_id: str) -> Sequence[Attempt]:
+        """Return the last attempts of a job, oldest first."""
+
+        def read(session: Session) -> Sequence[Attempt]:
+            jobs.get(session, project, job_id)
+            return jobs.list_attempts(session, job_id)[-MAX_ATTEMPTS_SHOWN:]
+
+        return await self._work.read(read)
 
     async def list(
         self, project: str, paging: PageRequest, *, states: Sequence[JobState], recipe: str | None

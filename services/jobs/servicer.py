@@ -27,8 +27,10 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         return pb.CreateJobResponse(job=convert.job_to_proto(job))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
-        job = await self._jobs.get(*convert.job_id(request.name))
-        return pb.GetJobResponse(job=convert.job_to_proto(job))
+        name = convert.job_id(request.name)
+        job, attempts = await self._jobs.get(*name), await self._jobs.attempts(*name)
+        shown = [convert.attempt_to_proto(attempt) for attempt in attempts]
+        return pb.GetJobResponse(job=convert.job_to_proto(job), attempts=shown)
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         project = names.parse_project(request.parent)

@@ -15,9 +15,10 @@ from typing import Any, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
-from services.core.errors import ReaderTooSlow, RequestInvalid
+from services.core.errors import ReaderTooSlow, RequestInvalid, Violation
+from services.rpc.texts import nul_field
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -105,20 +106,26 @@ class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
 
 @dataclass(frozen=True, slots=True)
 class _Malformed:
-    """Stands for a message that is none, until the chain can refuse it."""
+    """Stands for a message that is refused, until the chain can do so."""
+
+    refusal: RequestInvalid
 
 
 def _parse(parse: Callable[[bytes], Any], data: bytes) -> Any:
     # An exception here would leave gRPC as UNKNOWN, past every middleware.
     try:
-        return parse(data)
+        request = parse(data)
     except DecodeError:
-        return _Malformed()
+        return _Malformed(RequestInvalid("the request is not a message of this method"))
+    # Most requests hold no zero byte, and are not looked through.
+    if b"\0" in data and isinstance(request, Message) and (field := nul_field(request)) is not None:
+        return _Malformed(RequestInvalid(violations=[Violation(field, "holds a NUL character; leave it out")]))
+    return request
 
 
 def _checked(request: Any) -> Any:
     if isinstance(request, _Malformed):
-        raise RequestInvalid("the request is not a message of this method")
+        raise request.refusal
     return request
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import creates, latency, parallel, stall, start, steps, watch
+from tests.bench import creates, latency, million, parallel, stall, start, steps, watch
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "latency": latency.run,
@@ -18,6 +18,7 @@ SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "steps": steps.run,
     "parallel": parallel.run,
     "creates": creates.run,
+    "million": million.run,
     "watch": watch.run,
 }
 

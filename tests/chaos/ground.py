@@ -10,8 +10,9 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ from trainyard.v1 import job_pb2
 
 from services.client.errors import ApiError
 from services.client.sdk import Trainyard
+from services.controller.sweep import Sweep
+from services.core.errors import DatabaseUnavailable
+from services.core.ids import new_id
 from services.core.settings import Settings
 from services.core.states import TERMINAL, JobState
 from services.datasets.shape_scenes import write_shape_scenes
@@ -29,6 +33,7 @@ from services.db import checkpoints, jobs
 from services.db import tables as t
 from services.db.database import Database
 from services.db.job_records import Attempt, Event, Job
+from services.db.session import Session
 from services.storage.open import open_store
 from services.storage.port import ObjectStore
 from tests.builders.fault_recipe import NAME
@@ -36,14 +41,18 @@ from tests.chaos import patches
 from tests.chaos.row import Stage
 from tests.stack import invariants
 from tests.stack.data import import_folder
+from tests.stack.evidence import Evidence, Stream, Submission
 from tests.stack.minio import MinioServer, minio_server
 from tests.stack.platform import Stack, control_plane, descendants, settings_of, test_timings
 from tests.stack.postgres import PostgresServer, postgres_process
 from tests.stack.redis import RedisServer, redis_server
+from workers import host
 
 T = TypeVar("T")
 
 PROJECT = "default"
+REPLAYED = 10
+"""Jobs whose stream is read again from the start at the end of a run."""
 PATIENCE_SECONDS = 90.0
 LEASE_SECONDS = 1.5
 REDISPATCH_SECONDS = 1.0
@@ -65,7 +74,8 @@ class Ground:
     redis: RedisServer | None = None
     postgres: PostgresServer | None = None
     minio: MinioServer | None = None
-    clients: ExitStack = field(default_factory=ExitStack)
+    submissions: list[Submission] = field(default_factory=list)
+    """Every job of which the API server said that it is stored."""
 
     @cached_property
     def database(self) -> Database:
@@ -167,27 +177,40 @@ class Ground:
     def submit(self, *, steps: int = 6, every: int = 5, **fields: Any) -> str:
         """Submit a job of the fault recipe and return its id; `faults`, `model`, ... go into its config."""
         config = config_of(steps=steps, every=every, **{k: fields.pop(k) for k in CONFIG_FIELDS if k in fields})
-        job = self.yard.create_job(NAME, dataset="shapes", preset="tiny", config=config, **fields)
-        return job.name.rpartition("/")[2]
+        request_id = new_id()
+        job = self.yard.create_job(
+            NAME, dataset="shapes", preset="tiny", config=config, request_id=request_id, **fields
+        )
+        job_id = str(job.name.rpartition("/")[2])
+        self.submissions.append(Submission(PROJECT, request_id, job_id))
+        return job_id
+
+    def read(self, look: Callable[[Session], T]) -> T:
+        """Look into the database, as soon as it answers."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                with self.database.read() as session:
+                    return look(session)
+            except DatabaseUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def job(self, job_id: str) -> Job:
-        with self.database.read() as session:
-            return jobs.get(session, PROJECT, job_id)
+        return self.read(lambda session: jobs.get(session, PROJECT, job_id))
 
     def events(self, job_id: str) -> list[Event]:
-        with self.database.read() as session:
-            return jobs.events_after(session, job_id, 0, 1_000_000)
+        return self.read(lambda session: jobs.events_after(session, job_id, 0, 1_000_000))
 
     def kinds(self, job_id: str) -> list[str]:
         return [event.kind for event in self.events(job_id)]
 
     def attempts(self, job_id: str) -> list[Attempt]:
-        with self.database.read() as session:
-            return jobs.list_attempts(session, job_id)
+        return self.read(lambda session: jobs.list_attempts(session, job_id))
 
     def checkpoints(self, job_id: str) -> list[checkpoints.Checkpoint]:
-        with self.database.read() as session:
-            return checkpoints.list_all(session, job_id)
+        return self.read(lambda session: checkpoints.list_all(session, job_id))
 
     def states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         return {job_id: self.job(job_id).state for job_id in job_ids}
@@ -240,15 +263,42 @@ class Ground:
 
     def settle(self) -> None:
         """Cancel what still runs, and wait until nothing does."""
-        with self.database.read() as session:
-            live = [row.id for row in session.execute(sa.select(t.jobs.c.id).where(t.IS_LIVE))]
+        live = self.read(lambda session: [row.id for row in session.execute(sa.select(t.jobs.c.id).where(t.IS_LIVE))])
         for job_id in live:
             self.cancel(job_id)
         self.until_over(live)
 
     def violations(self) -> list[str]:
-        """Return what the invariant checker says about everything that happened here."""
-        return check(self)
+        """Return what the invariant checker says about everything that happened here, after collecting garbage."""
+        wait_at_most(LEASE_SECONDS + 5, lambda: not self._trainers())
+        Sweep(self.database, self.store, age=timedelta(0)).tick()
+        evidence = Evidence(
+            submissions=self.submissions,
+            streams=[self._replayed(one.job_id) for one in self.submissions[:REPLAYED]],
+            processes=self._trainers(),
+            store=self.store,
+            has_trained=True,
+        )
+        return invariants.violations(self.database, evidence)
+
+    def _replayed(self, job_id: str) -> Stream:
+        """Read a job's stream again from its start, as a client does."""
+        kinds = {event.seq: event.kind for event in self.events(job_id)}
+        return Stream(job_id, [(event.seq, kinds.get(event.seq, "")) for event in self.yard.watch(job_id)])
+
+    def _trainers(self) -> set[tuple[str, int]]:
+        """Return (job id, token) of every process that stands in an attempt's directory."""
+        homes = self.stack.state_dir / "workers"
+        found = set()
+        for pid in host.processes_inside(homes):
+            try:
+                name = Path(os.readlink(f"/proc/{pid}/cwd")).name
+            except OSError:
+                continue
+            job_id, _, token = name.rpartition("-")
+            if token.isdigit():
+                found.add((job_id, int(token)))
+        return found
 
 
 CONFIG_FIELDS = ("faults", "model", "data", "pace_ms", "golden_ms", "runtime", "limits", "clip")
@@ -258,10 +308,6 @@ def config_of(*, steps: int, every: int, **sections: Any) -> dict[str, Any]:
     limits = {**SHORT_LIMITS, "max_steps": steps, "checkpoint_every_steps": every, **sections.pop("limits", {})}
     runtime = {"precision": "fp32", "channels_last": "off", "seed": 7, **sections.pop("runtime", {})}
     return {"limits": limits, "runtime": runtime, **sections}
-
-
-def check(ground: Ground) -> list[str]:
-    return invariants.violations(ground.database)
 
 
 @contextmanager
@@ -331,6 +377,12 @@ def until(
             raise TimeoutError(f"not within {seconds:g} s: {what}\n{show()}")
         time.sleep(pause)
     return time.monotonic() - begin
+
+
+def wait_at_most(seconds: float, is_true: Callable[[], object]) -> None:
+    """Poll until a condition holds or the time is over."""
+    with suppress(TimeoutError):
+        until(is_true, what="", seconds=seconds)
 
 
 def quietly(act: Callable[[], T], *, default: T) -> T:

@@ -63,7 +63,14 @@ class Project:
     def fresh(cls, name: str, secrets: Path) -> Project:
         """Return a project on free ports of loopback, whose secrets lie in a folder."""
         ports = {variable: f"127.0.0.1:{free_port()}" for variable in PUBLISHED}
-        own = {_NAME: name, "TRAINYARD_SECRETS": str(secrets), "COMPOSE_FILE": str(ROOT / "compose.yaml")}
+        own = {
+            _NAME: name,
+            "COMPOSE_FILE": str(ROOT / "compose.yaml"),
+            "TRAINYARD_SECRETS": str(secrets),
+            "TRAINYARD_TOKEN_FILE": str(secrets / "bootstrap_token"),
+            # One of the cores is for everything else.
+            "TRAINYARD_WORKER_THREADS": "1",
+        }
         return cls({**os.environ, **own, **ports})
 
     @classmethod

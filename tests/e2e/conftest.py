@@ -62,7 +62,7 @@ def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def client(platform: Platform) -> Iterator[Trainyard]:
-    with Trainyard(platform.api) as made:
+    with Trainyard(platform.api, token=platform.token) as made:
         yield made
 
 

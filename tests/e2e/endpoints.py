@@ -15,7 +15,8 @@ compose, name its addresses and run `pytest tests/e2e/test_platform.py tests/e2e
     TRAINYARD_E2E_TORCHSERVE_GRPC  host:port, likewise
     TRAINYARD_E2E_PATIENCE       seconds to wait for anything; 300 unless said
 
-Tokens for TorchServe come from the API. A platform that lacks one of the first five cannot be tested, and says so.
+The client's own TRAINYARD_TOKEN or TRAINYARD_TOKEN_FILE holds a token of the project `default`; those for TorchServe
+come from the API. A platform that lacks one of the first five cannot be tested, and says so.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,7 +36,8 @@ from botocore.config import Config
 
 from services.up import endpoints as embedded_endpoints
 from services.up.endpoints import Endpoints
-from tests.stack.platform import embedded_platform, free_port, test_timings, wait_until
+from tests.stack.identity import local_token
+from tests.stack.platform import free_port, test_timings, wait_until
 from tests.stack.process_stack import BUCKET, process_stack
 from tests.stack.prometheus import Prometheus, Target, prometheus_server
 
@@ -51,6 +54,8 @@ class Platform:
     """Where a platform answers, and what a test may do to it."""
 
     api: str
+    token: str | None
+    """For the API; None leaves it to what the client finds in its environment."""
     prometheus: Prometheus
     objects: Callable[[str], Objects]
     """What the object store holds below a prefix, read past our own code."""
@@ -78,6 +83,7 @@ def named(_directory: Path, environ: Mapping[str, str] = os.environ) -> Iterator
     url = urlsplit(found["S3"])
     yield Platform(
         api=found["API"],
+        token=None,
         prometheus=Prometheus(found["PROMETHEUS"].rstrip("/")),
         objects=_s3_objects(
             f"{url.scheme}://{url.netloc}", url.path.strip("/"), found["S3_ACCESS_KEY"], found["S3_SECRET_KEY"]
@@ -95,13 +101,21 @@ def embedded(directory: Path) -> Iterator[Platform]:
     state_dir = directory / "state"
     # Ports of their own: the usual ones may be another platform's of this machine.
     ports = {f"TRAINYARD_TORCHSERVE_{name}_PORT": str(free_port()) for name in _TORCHSERVE}
-    environ = {**test_timings(), **_SMALL, **ports, "TRAINYARD_API_PORT": str(free_port())}
-    with (
-        embedded_platform(state_dir, environ) as found,
-        prometheus_server(directory / "prometheus", _targets(found)) as prometheus,
-    ):
+    environ = {
+        **os.environ,
+        **test_timings(),
+        **_SMALL,
+        **ports,
+        "TRAINYARD_API_PORT": str(free_port()),
+        "TRAINYARD_STATE_DIR": str(state_dir),
+    }
+    with ExitStack() as closing:
+        found = Endpoints.model_validate_json(_trainyard(environ, "up", "--background", "--json"))
+        closing.callback(_trainyard, environ, "down")
+        prometheus = closing.enter_context(prometheus_server(directory / "prometheus", _targets(found)))
         yield Platform(
             api=found.address,
+            token=local_token(state_dir),
             prometheus=prometheus,
             objects=lambda prefix: _local_objects(state_dir / "objects" / "objects", prefix),
             kill_worker=lambda: _kill_embedded_worker(state_dir),
@@ -119,11 +133,19 @@ def processes(directory: Path) -> Iterator[Platform]:
     with process_stack(directory, _SMALL) as running:
         minio = running.minio
         yield Platform(
-            api=running.address,
+            api=running.stack.address,
+            token=running.stack.token,
             prometheus=running.prometheus,
             objects=_s3_objects(f"http://{minio.endpoint}", BUCKET, minio.access_key, minio.secret_key),
             kill_worker=kill_worker,
         )
+
+
+def _trainyard(environ: Mapping[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-c", "from services.client.cli import main; main()", *arguments]
+    done = subprocess.run(command, env=dict(environ), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 _TORCHSERVE = ("INFERENCE", "MANAGEMENT", "METRICS", "GRPC", "GRPC_MANAGEMENT")

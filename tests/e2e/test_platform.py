@@ -38,7 +38,7 @@ def test_a_job_is_watched_from_its_first_event_to_its_end(trained: Trained) -> N
 
     assert trained.job.state == job_pb2.JOB_STATE_SUCCEEDED, trained.job.failure
     assert [event.seq for event in trained.events] == list(range(1, len(trained.events) + 1))
-    assert {"step", "checkpoint", "evaluation", "artifact", "precision", "model_stored"} <= set(told)
+    assert {"step", "checkpoint", "evaluation", "artifact", "precision", "model"} <= set(told)
     steps = [event.step.step for event in trained.events if event.WhichOneof("payload") == "step"]
     assert steps == list(range(1, STEPS + 1))
     assert trained.events[-1].state_change.state == job_pb2.JOB_STATE_SUCCEEDED

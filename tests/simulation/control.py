@@ -42,7 +42,7 @@ class Controller:
     def stop(self, seconds: float) -> None:
         """Stand still."""
         self._world.say(self._name, "stands still", seconds=round(seconds))
-        self._stopped_until = self._world.time + seconds
+        self._stopped_until = max(self._stopped_until, self._world.time + seconds)
 
     def collect(self) -> None:
         self._retention.tick()

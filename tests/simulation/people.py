@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from services.core.errors import DatabaseUnavailable, PreconditionFailed
 from services.core.states import TERMINAL, JobState
@@ -105,10 +106,8 @@ class People:
         return self._datasets[project]
 
     def _watch(self, job_id: str) -> None:
-        try:
+        with suppress(DatabaseUnavailable):
             self._read(job_id)
-        except DatabaseUnavailable:
-            pass
         self._world.at(self._world.rng.uniform(0.5, 2) * LOOK_SECONDS, lambda: self._watch(job_id))
 
     def _read(self, job_id: str) -> bool:

@@ -39,6 +39,8 @@ class Plan:
     jobs: int = 6
     projects: int = 2
     fault_seconds: float = 250.0
+    patience_seconds: float = 3 * 3600.0
+    """How long after the last fault every job has ended; of it a clock set back by an hour takes one."""
     faults: frozenset[Fault] = field(default_factory=lambda: frozenset(Fault))
 
     def command(self) -> str:

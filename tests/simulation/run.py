@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import tempfile
@@ -27,8 +28,6 @@ from tests.simulation.world import World
 from tests.stack.evidence import Evidence
 from tests.stack.invariants import violations
 
-PATIENCE_SECONDS = 3 * 3600.0
-"""After the last fault every job ends within this time, of which a clock set back an hour takes one."""
 LOOK_SECONDS = 20.0
 JUMPS_APART_SECONDS = 3 * REAP_SECONDS
 
@@ -89,7 +88,7 @@ class _Run:
         world.say("world", "calms down")
         self.people.resume_all()
         world.at(LOOK_SECONDS, self._look)
-        limit = plan.fault_seconds + PATIENCE_SECONDS
+        limit = plan.fault_seconds + plan.patience_seconds
         if not world.run_until(lambda: self._is_over, limit=limit):
             world.complain("L2: not every job ended")
         # A lease and five seconds on, no trainer may be left; long after, no garbage.
@@ -167,9 +166,18 @@ class _Run:
                     yield f"L3: job {job_id} {job.state} with {job.attempt} attempts charged, {expected} were to be"
                 if job.failure_reason is FailureReason.CRASH and crashes != job.max_attempts:
                     yield f"L3: job {job_id} failed after {crashes} of {job.max_attempts} crashes"
-                lost = sum(attempt.failure_reason is FailureReason.WORKER_LOST for attempt in attempts)
-                if job.failure_reason is FailureReason.WORKER_LOST and lost < NO_PROGRESS_LIMIT - len(attempts):
-                    yield f"L3: job {job_id} failed for lost workers after {lost}"
+                uncharged = len(attempts) - crashes
+                if job.failure_reason is FailureReason.WORKER_LOST and uncharged < NO_PROGRESS_LIMIT:
+                    yield f"L3: job {job_id} failed for lack of progress after {uncharged} uncharged attempts"
+                yield from self._doubled(job_id)
+
+    def _doubled(self, job_id: str) -> Iterator[str]:
+        """Find lines of a trainer that were written twice: within one attempt steps only grow."""
+        with self.database.read() as session:
+            steps = [event for event in jobs.events_after(session, job_id, 0, 1_000_000) if event.kind == "step"]
+        for before, event in itertools.pairwise(steps):
+            if before.token == event.token and event.payload["step"] <= before.payload["step"]:
+                yield f"L5: job {job_id} was told of step {event.payload['step']} of token {event.token} again"
 
 
 @cache
@@ -186,7 +194,9 @@ def _template() -> Path:
 def _quiet() -> Iterator[None]:
     """Keep the product's log lines out of the way: the trace tells the story."""
     before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False
+    )
     try:
         yield
     finally:

@@ -73,6 +73,11 @@ class Attempt:
         return int(self.job.spec["config"]["limits"]["max_steps"])
 
 
+def manifest_of(body: bytes) -> Manifest:
+    """Return the manifest of a folder that holds nothing but weights."""
+    return Manifest({"model.safetensors": FileEntry(len(body), hashlib.sha256(body).hexdigest())})
+
+
 class Worker:
     """One worker with one slot; a crash forgets everything but its name."""
 
@@ -109,7 +114,7 @@ class Worker:
         if not self._is_alive:
             return
         self._world.say(self.name, "stands still", seconds=round(seconds))
-        self._stopped_until = self._world.time + seconds
+        self._stopped_until = max(self._stopped_until, self._world.time + seconds)
         if self.attempt is not None:
             self.attempt.was_stopped = True
 
@@ -249,9 +254,8 @@ class Worker:
             attempt.spooled.pop(0)
 
     def _put_files(self, prefix: str, body: bytes) -> str:
+        manifest = manifest_of(body)
         self._store.put(f"{prefix}model.safetensors", body)
-        entry = FileEntry(len(body), hashlib.sha256(body).hexdigest())
-        manifest = Manifest({"model.safetensors": entry})
         self._store.put(layout.manifest(prefix), manifest.to_json())
         return manifest.sha256()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -53,7 +54,11 @@ class World:
                 return is_done()
             time, _, act = heapq.heappop(self._agenda)
             self._move(time)
-            act()
+            try:
+                act()
+            except Exception as err:
+                self.complain(f"L4: nobody expected {err!r}")
+                self.trace += traceback.format_exc().splitlines()
         return True
 
     def leap(self, seconds: float) -> None:

@@ -7,7 +7,7 @@ I10 (garbage). Each part left empty is not looked at.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.identity.bootstrap import LOCAL_FILE
 from services.up.probe import grpc_serves
 from tests.stack.minio import MinioServer, minio_server
 from tests.stack.platform import Stack, test_timings, wait_until
@@ -42,10 +43,6 @@ class ProcessStack:
     minio: MinioServer
     prometheus: Prometheus
     metrics_ports: dict[str, int]
-
-    @property
-    def address(self) -> str:
-        return self.stack.address
 
     def start(self, part: str) -> None:
         """Start one process of ours, again where it ran before."""
@@ -90,7 +87,8 @@ def process_stack(directory: Path, environ: Mapping[str, str]) -> Iterator[Proce
             },
             **environ,
         }
-        subprocess.run([sys.executable, "-m", "services.up.migrate"], env=full, check=True)
+        migrate = [sys.executable, "-m", "services.up.migrate", "--local-token", str(directory / LOCAL_FILE)]
+        subprocess.run(migrate, env=full, check=True)
         stack = Stack(directory, full, f"127.0.0.1:{api_port}")
         closing.callback(stack.stop)
         ports = {part: free_port() for part in MODULES}

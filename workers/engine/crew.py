@@ -113,7 +113,13 @@ def joined(rank: int, size: int, *, meeting: Path, device: torch.device, has_own
         tensors = words
         if device.type == "cuda" and has_own_device:
             tensors = _meet(dist.ProcessGroupNCCL, store, "tensors", rank, size)
-    yield Crew(rank, size, words=words, tensors=tensors)
+    crew = Crew(rank, size, words=words, tensors=tensors)
+    yield crew
+    if tensors is not words:
+        # A process that leaves takes its end of NCCL's channels along, and another may still be reading there.
+        torch.cuda.synchronize(device)
+        crew.agree(0)
+        tensors.abort()
 
 
 def _meet(kind: Callable[..., Group], store: dist.Store, name: str, rank: int, size: int) -> Group:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workers.families.config import RecipeConfig
 
@@ -25,6 +25,8 @@ class Entry:
     summary: str
     datasets: tuple[str, ...] = ()
     """Empty: only datasets of the recipe's own family."""
+    metric_mode: Literal["max", "min"] = "max"
+    """Whether the figure that picks the best checkpoint is better when it is larger; `Recipe.metric_mode` says the same."""
 
     def load_config(self) -> type[RecipeConfig]:
         config: type[RecipeConfig] = _load(self.config)

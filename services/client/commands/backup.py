@@ -31,7 +31,8 @@ def backup(out: Output, *, where: str) -> None:
     TRAINYARD_BACKUP_S3_ACCESS_KEY and TRAINYARD_BACKUP_S3_SECRET_KEY, by default those of the object store.
     """
     with _platform() as platform:
-        saved = Backup(platform.database, platform.store, open_vault(where, platform.settings)).save()
+        vault = open_vault(where, platform.settings, is_new=True)
+        saved = Backup(platform.database, platform.store, vault).save()
     _show_saved(out, saved, where)
     if saved.snapshot.problems:
         raise CommandFailed(

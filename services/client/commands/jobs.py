@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -122,9 +123,9 @@ def list_(invocation: Invocation, *, states: tuple[str, ...], recipe: str, limit
 @click.argument("job")
 @command
 def show(invocation: Invocation, *, job: str) -> None:
-    """Show one job."""
+    """Show one job with its attempts: what was tried, and why it ended."""
     with invocation.client() as client:
-        _show(invocation.out, client.get_job(job))
+        _show(invocation.out, client.get_job(job), client.get_attempts(job))
 
 
 @jobs.command()
@@ -272,9 +273,9 @@ def _log(out: Output, event: job_pb2.JobEvent) -> None:
         out.say(ended.log_tail.rstrip())
 
 
-def _show(out: Output, job: job_pb2.Job) -> None:
+def _show(out: Output, job: job_pb2.Job, attempts: Sequence[job_pb2.Attempt]) -> None:
     if out.is_json:
-        out.document(job)
+        out.document({**as_dict(job), "attempts": [as_dict(each) for each in attempts]})
         return
     out.facts(
         [
@@ -293,6 +294,19 @@ def _show(out: Output, job: job_pb2.Job) -> None:
             ("ended", human_time(job.end_time)),
         ]
     )
+    if len(attempts) > 1 or any(each.HasField("failure") for each in attempts):
+        rows = [
+            (
+                str(each.token),
+                each.worker_id,
+                describe.attempt_state(each.state),
+                human_time(each.start_time),
+                describe.failure(each.failure) if each.HasField("failure") else "",
+            )
+            for each in attempts
+        ]
+        out.say("")
+        out.table(("ATTEMPT", "WORKER", "STATE", "STARTED", "WHY IT ENDED"), rows, empty="")
 
 
 def _steps(job: job_pb2.Job) -> str:

@@ -317,7 +317,7 @@ def abuse(stage: Stage) -> Result:
         stubs, metadata, channels = _raw(here, 4)
         codes: dict[str, list[str]] = {
             "message of 80 MiB": [_code(lambda: stubs[0].CreateJob(_huge(80), metadata=metadata, timeout=20))],
-            "streams": _many_streams(stubs, metadata, job_id, int(1000 * scale)),
+            "streams": _many_streams(stubs, metadata, job_id, int(2600 * scale)),
         }
         ended = threading.Event()
         flood = [
@@ -343,6 +343,7 @@ def abuse(stage: Stage) -> Result:
         "p99_ms": {"without": round(1000 * p99[0], 1), "with": round(1000 * p99[1], 1)},
     }
     wrong = {code for found in said.values() for code in found} - allowed
+    # A tenth of the streams is within what one caller may have.
     refused = said["message of 80 MiB"] != ["OK"] and (stage.is_short or "RESOURCE_EXHAUSTED" in said["streams"])
     return Result(value, is_alive and not wrong and refused and p99[1] <= max(2 * p99[0], p99[0] + 0.02))
 

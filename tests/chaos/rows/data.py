@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import psutil
+from trainyard.v1 import job_pb2, job_pb2_grpc
 
 from services.client.errors import ApiError
 from services.client.sdk import Trainyard
@@ -215,18 +217,14 @@ def _beyond_role(viewer: Trainyard, job_id: str) -> Iterator[Case]:
 def _forged(here: Ground) -> Iterator[Case]:
     with here.stack.client() as known:
         good = dict(known._caller._metadata)["authorization"].removeprefix("Bearer ")
-    forged = [
-        good[:-1],
-        good + "x",
-        good.swapcase(),
-        good[::-1],
-        "x",
-        "Bearer",
-        good.replace("default", "mallory"),
-        "a.b.c",
-    ]
-    for number, text in enumerate(one for one in forged if one != good):
-        yield f"forged token {number}", lambda t=text: Trainyard(here.stack.address, token=t).list_jobs().__next__()
+    forged = [good[:-1], good + "x", good.swapcase(), good[::-1], "x", "", good.replace("default", "mallory"), "a.b.c"]
+    request = job_pb2.ListJobsRequest(parent="projects/default")
+    with grpc.insecure_channel(here.stack.address, [("grpc.enable_http_proxy", 0)]) as channel:
+        stub = job_pb2_grpc.JobServiceStub(channel)
+        for number, text in enumerate(one for one in forged if one != good):
+            shown = (("authorization", f"Bearer {text}"),)
+            yield f"forged token {number}", lambda m=shown: stub.ListJobs(request, metadata=m, timeout=10)
+        yield "no token", lambda: stub.ListJobs(request, timeout=10)
 
 
 def _own_network(here: Ground, port: int) -> Iterator[Case]:
@@ -247,6 +245,8 @@ def _answer(call: Callable[[], Any]) -> str:
         call()
     except ApiError as err:
         return err.code
+    except grpc.RpcError as err:
+        return str(err.code().name)  # type: ignore[attr-defined]
     except StopIteration:
         return "OK"
     return "OK"

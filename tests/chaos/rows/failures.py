@@ -92,12 +92,15 @@ def _fill_database(here: Ground) -> tuple[int, int]:
     api = here.stack.processes["api"].pid
     before = resource.prlimit(api, resource.RLIMIT_FSIZE)
     resource.prlimit(api, resource.RLIMIT_FSIZE, (1, before[1]))
-    acknowledged, refused = [], 0
+    acknowledged, refused, unclean = [], 0, []
     for _ in range(5):
         try:
             acknowledged.append(here.submit())
         except ApiError as err:
-            refused += err.code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+            is_clean = err.code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+            refused += is_clean
+            unclean += [] if is_clean else [f"{err.code}: {err.message}"]
+    assert not unclean, unclean
     resource.prlimit(api, resource.RLIMIT_FSIZE, before)
     acknowledged += [here.submit() for _ in range(3)]
     here.until_over(acknowledged)

@@ -221,11 +221,15 @@ def bit_flip(stage: Stage) -> Result:
             until(lambda v=victim: len(here.checkpoints(v)) >= 2, what="two checkpoints", show=here.log_tail)
             with here.frozen("a"):
                 newest = max(here.checkpoints(victim), key=lambda row: row.step)
-                _spoil(_object(here, f"{newest.prefix}model.safetensors"), stage.rng("live", seed))
+                file = _object(here, f"{newest.prefix}model.safetensors")
+                whole = file.read_bytes()
+                _spoil(file, stage.rng("live", seed))
                 here.child_of(victim).kill()
             here.until_over([victim])
             is_retired = any(row.id == newest.id and row.state == "corrupt" for row in here.checkpoints(victim))
             is_newer = max(row.step for row in here.checkpoints(victim) if row.token == newest.token) > newest.step
+            # One that nobody needed is still committed; the checker at the end reads them all.
+            file.write_bytes(whole)
             fallen.append(here.weights_sha256(victim) == expected and (is_retired or is_newer))
     value = {"detected": f"{detected}/{count}", "fell_back_to_right_weights": f"{sum(fallen)}/{len(fallen)}"}
     return Result(value, detected == count and all(fallen), range(count))

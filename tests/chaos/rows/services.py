@@ -7,10 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import redis as redis_client
 
+from services.broker.app import make_app
+from services.broker.sender import Sender
 from services.client.errors import ApiError
 from services.controller.dispatcher import Dispatcher
 from services.controller.reaping import Reaping
@@ -24,8 +26,6 @@ from tests.stack.postgres import PostgresServer, postgres_process
 
 REGISTRY = Registry()
 LONG = 10**5
-REDISPATCH = 1.0
-"""Of the test timings; 30 s in production."""
 RECONNECT = 30.0
 """Celery's longest back-off to a broker that is away."""
 
@@ -267,24 +267,28 @@ def many_controllers(stage: Stage) -> Result:
 def _loose_controllers(here: Ground, number: int) -> Iterator[None]:
     """Run dispatchers and reapers in this process, without any election between them."""
     ended = threading.Event()
+    errors: list[str] = []
     databases = [Database(here.settings.resolved_database_url) for _ in range(number)]
 
     def work(database: Database) -> None:
-        from services.broker.app import make_app
-        from services.broker.sender import Sender
-
         timings = here.settings.timings
-        reaping = Reaping(database, timings)
         sender = Sender(make_app(here.settings))
-        dispatcher = Dispatcher(database, sender, reaping.is_trusted, redispatch_after_seconds=REDISPATCH)
-        while not ended.is_set():
-            try:
-                reaping.tick()
-                dispatcher.tick_jobs()
-            except DatabaseUnavailable:
-                pass
-            ended.wait(0.1)
-        sender.close()
+        try:
+            reaping = Reaping(database, timings)
+            dispatcher = Dispatcher(
+                database,
+                sender,
+                redispatch_after_seconds=timings.redispatch_after,
+                preempt_after_seconds=timings.preempt_after,
+            )
+            while not ended.wait(0.1):
+                with suppress(DatabaseUnavailable):
+                    reaping.tick()
+                    dispatcher.tick_jobs()
+        except Exception as err:
+            errors.append(repr(err))
+        finally:
+            sender.close()
 
     threads = [threading.Thread(target=work, args=(one,)) for one in databases]
     for thread in threads:
@@ -297,6 +301,7 @@ def _loose_controllers(here: Ground, number: int) -> Iterator[None]:
             thread.join()
         for database in databases:
             database.dispose()
+    assert not errors, errors
 
 
 @contextmanager

@@ -104,12 +104,12 @@ def backend_killed(stage: Stage) -> Result:
         with load.running():
             for _ in range(kills):
                 time.sleep(1)
-                backend = _backends(agent)[0]
+                backend = backends(agent)[0]
                 begin = time.monotonic()
                 backend.kill()
                 spans.append((begin - 0.2, begin + 5))
                 time.sleep(5)
-                wait_for(lambda: len(_backends(agent)), lambda count: count >= 2)
+                wait_for(lambda: len(backends(agent)), lambda count: count >= 2)
             broken = yard.publish(seed=2, spoil={"classes": ["only one"]})
             begin = time.monotonic()
             yard.replace("digits", broken, workers=2)
@@ -151,7 +151,7 @@ def tokens_expire(stage: Stage) -> Result:
     return Result(value, not refused and len(tokens) >= 2)
 
 
-def _backends(agent: psutil.Process) -> list[psutil.Process]:
+def backends(agent: psutil.Process) -> list[psutil.Process]:
     found = []
     for one in agent.children(recursive=True):
         try:

@@ -14,14 +14,17 @@ from click.testing import CliRunner
 from services.backup.check import PlatformCheck, verify_backup
 from services.backup.load import Restore
 from services.backup.save import Backup
-from services.backup.vault import BackupNotFound, Vault
+from services.backup.vault import BackupNotFound, Vault, open_vault
 from services.client.cli import main
 from services.core.errors import IntegrityError, PreconditionFailed
+from services.core.settings import Settings
 from services.db import dump, references
 from services.db import tables as t
 from services.db.references import Reference
 from services.storage.local import LocalStore
+from services.storage.open import open_store
 from tests.integration.backup.lived_in import LivedIn, lived_in, place
+from tests.stack.minio import minio_server
 
 OF_THE_MOMENT = {"agents", "replicas", "workers", "devices"}
 
@@ -321,6 +324,7 @@ def test_the_commands_back_up_restore_and_verify(
     # The default store of a state directory is where this platform's objects lie.
     code, saved = run(before, "backup", where)
     assert (code, saved["problems"]) == (0, [])
+    assert Path(where).stat().st_mode & 0o077 == 0
     code, restored = run(after, "restore", where)
     assert (code, restored["objects"]) == (0, saved["num_objects"])
     assert run(after, "verify")[0] == run(before, "verify", where)[0] == 0
@@ -333,3 +337,22 @@ def test_the_commands_back_up_restore_and_verify(
 
 def _one(session: Any, kind: str) -> Reference:
     return next(one for one in references.required(session) if one.kind == kind)
+
+
+def test_objects_and_backups_may_lie_in_buckets(tmp_path: Path) -> None:
+    with minio_server(tmp_path / "minio") as server:
+        keys = {"s3_access_key": server.access_key, "s3_secret_key": server.secret_key, "s3_secure": False}
+        settings = Settings(
+            state_dir=tmp_path, object_store_url=f"s3://{server.endpoint}/live", backup_s3_access_key="", **keys
+        )
+        vault = open_vault(f"s3://{server.endpoint}/backups", settings)
+        with lived_in(tmp_path / "before", store=open_store(settings)) as before:
+            first, again = save(before, vault), save(before, vault)
+            objects = before.objects()
+        with place(tmp_path / "after") as after:
+            Restore(after.database, after.store, vault).load()
+
+            assert after.objects() == objects
+            assert PlatformCheck(after.database, after.store).run().is_sound
+        assert verify_backup(vault).is_sound
+    assert (first.copied_objects > 0, again.copied_objects) == (True, 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from ulid import ULID
 
 from services.controller.cleanup import Cleanup
@@ -20,6 +22,7 @@ from services.db.jobs import Job, Lease
 from services.storage import layout
 from services.storage.port import ObjectStore
 from tests.stack.builders import new_checkpoint, new_dataset, new_model_version, queued_job, sha256
+from workers.families.catalog import CATALOG
 
 NOW = timedelta(seconds=-60)
 OLD_ID = str(ULID.from_timestamp(1_700_000_000.0)).lower()
@@ -56,6 +59,24 @@ def test_only_the_last_the_best_and_every_tenth_checkpoint_stay(database: Databa
         rows = checkpoints.list_all(session, job.id)
     assert [row.step for row in rows] == [4, 10, 13, 14, 15]
     assert {key.rpartition("/")[0] + "/" for key in keys(store)} == {row.prefix for row in rows}
+
+
+def test_of_a_recipe_whose_figure_should_be_small_the_smallest_is_best(
+    database: Database, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = replace(CATALOG["detection/yolo_v1"], metric_mode="min")
+    monkeypatch.setitem(CATALOG, "gan/distance", entry)
+    job = queued_job(database, recipe="gan/distance")
+    with database.write() as session:
+        lease = jobs.claim(session, job.id, worker_id="worker-1", ttl_seconds=60)
+    for step in range(1, 8):
+        commit(database, store, lease, step, metric=0.5 if step == 2 else 9.0)
+
+    Retention(database, changed_within_seconds=60).tick()
+
+    with database.read() as session:
+        kept = [row.step for row in checkpoints.list_all(session, job.id) if row.state == "committed"]
+    assert kept == [2, 5, 6, 7]
 
 
 def test_a_checkpoint_is_remembered_until_its_objects_are_gone(database: Database, store: ObjectStore) -> None:

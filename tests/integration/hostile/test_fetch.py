@@ -54,6 +54,21 @@ def test_a_trusted_host_is_asked_once_with_nothing_of_ours(tmp_path: Path, monke
     assert names == {"host", "accept", "accept-encoding", "connection", "user-agent"}
 
 
+def test_the_connection_goes_to_the_address_that_was_checked_and_asks_for_the_name(tmp_path: Path) -> None:
+    with peer(says(ok())) as running:
+        asked: list[str] = []
+
+        def resolve(host: str, port: int) -> list[str]:
+            asked.append(host)
+            return ["127.0.0.1"]
+
+        guard = Guard(frozenset({f"archive.example:{running.port}"}), resolve)
+        Fetcher(guard, LIMITS).fetch(f"http://archive.example:{running.port}/a", tmp_path / "got")
+
+    assert asked == ["archive.example"]
+    assert f"Host: archive.example:{running.port}\r\n".encode() in running.requests[0]
+
+
 def test_the_same_server_gets_no_packet_where_nobody_trusts_it(tmp_path: Path) -> None:
     with peer(says(ok())) as running, pytest.raises(RequestInvalid):
         fetcher().fetch(f"http://127.0.0.1:{running.port}/a.zip", tmp_path / "got")

@@ -89,9 +89,11 @@ def test_shared_batch_norm_is_that_of_the_whole_batch_with_uneven_parts(together
     expected = whole(inputs)
     (expected.square() * torch.arange(BATCH)[:, None, None, None]).mean().backward()
 
+    copies = [network() for _ in range(SIZE)]  # here, since threads share the generators
+
     def act(crew: Crew) -> tuple[Tensor, Tensor, nn.Module]:
         parallel = Parallel(crew, batch_size=BATCH, seed=0)
-        mine, part = network(), images()[parallel.rows].requires_grad_()
+        mine, part = copies[crew.rank], images()[parallel.rows].requires_grad_()
         share_batch_norm(mine, crew, share=parallel.share)
         out = mine(part)
         (out.square() * torch.arange(BATCH)[parallel.rows, None, None, None]).mean().backward()
@@ -141,9 +143,11 @@ def test_an_update_of_several_backwards_is_that_of_the_whole_batch(together: Tog
     whole = build(0)
     update(whole, batch)
 
+    states = [build(rank) for rank in range(SIZE)]  # unlike the leader's, until they join
+
     def act(crew: Crew) -> dict[str, Tensor]:
         parallel = Parallel(crew, batch_size=BATCH, seed=0)
-        state = build(crew.rank)  # unlike the leader's, until they join
+        state = states[crew.rank]
         parallel.join(state)
         update(state, batch[parallel.rows])
         return {f"{name}.{key}": p.detach() for name, m in state.modules.items() for key, p in m.named_parameters()}

@@ -181,6 +181,28 @@ def test_a_cancelled_job_keeps_the_checkpoint_it_stopped_at(yard: Yard) -> None:
     assert seconds_until_gone([child], limit_seconds=10) < 10
 
 
+def test_a_paused_job_saves_leaves_its_worker_and_goes_on_from_there(yard: Yard) -> None:
+    job_id, child = start_long_job(yard, checkpoint_every_steps=LONG)
+
+    with yard.database.write() as session:
+        jobs.pause(session, "default", job_id, "test")
+    resting = yard.until_state(job_id, JobState.PAUSED)
+    saved = yard.checkpoints(job_id)[-1].step
+    assert seconds_until_gone([child], limit_seconds=10) < 10
+    yard.ring(job_id)
+    with yard.database.write() as session:
+        jobs.resume(session, "default", job_id)
+    yard.ring(job_id)
+    yard.until_step(job_id, saved + 2)
+
+    assert (resting.attempt, resting.checkpoint_step) == (0, saved)
+    assert saved >= 3
+    again = [event.payload["step"] for event in yard.events(job_id) if event.kind == "step" and event.token > 1]
+    assert again[0] == saved + 1
+    assert yard.job(job_id).attempt == 1
+    cancel(yard, job_id)
+
+
 def test_a_frozen_child_is_found_and_its_job_goes_back(yard: Yard) -> None:
     job_id, child = start_long_job(yard, checkpoint_every_steps=5)
     until(lambda: yard.job(job_id).checkpoint_step >= 5, what="a checkpoint")

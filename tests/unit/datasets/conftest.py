@@ -39,13 +39,12 @@ class Importer:
         self._root = root
         self._count = 0
 
-    def __call__(
-        self, folder: Path, *, source_format: str | None = None, limits: ImportLimits | None = None
-    ) -> Imported:
+    def __call__(self, folder: Path, *, source_format: str | None = None, **choices: Any) -> Imported:
         self._count += 1
         out = self._root / f"canonical-{self._count}"
         out.mkdir()
-        report = import_folder(folder, out, source_format=source_format, limits=limits or ImportLimits())
+        choices.setdefault("limits", ImportLimits())
+        report = import_folder(folder, out, source_format=source_format, **choices)
         return Imported(out, report)
 
 

@@ -12,6 +12,7 @@ from services.datasets.limits import ImportLimits
 from services.datasets.problem import MAX_LISTED
 from tests.builders import datasets as build
 from tests.builders.hostile import ARCHIVES, CONTENTS, SMALL, Hostile
+from tests.builders.hostile_families import FAMILIES
 
 
 def run(archive: Path, work: Path, limits: ImportLimits = SMALL) -> None:
@@ -20,7 +21,9 @@ def run(archive: Path, work: Path, limits: ImportLimits = SMALL) -> None:
     import_folder(work / "unpacked", work / "out", source_format=None, limits=limits)
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in (ARCHIVES | CONTENTS).items()])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name) for name, case in (ARCHIVES | CONTENTS | FAMILIES).items()]
+)
 def test_what_is_wrong_is_refused_with_its_place_and_the_remedy(case: Hostile, tmp_path: Path) -> None:
     archive = case.make(tmp_path)
     (tmp_path / "work").mkdir()
@@ -95,5 +98,5 @@ def test_a_hopeless_dataset_lists_fifty_problems_and_counts_the_rest(tmp_path: P
 
 
 def test_a_format_nobody_knows_is_refused_with_the_known_ones(importing: Any, tmp_path: Path) -> None:
-    with pytest.raises(DatasetInvalid, match="yolo, coco, .*voc, .*image_folder"):
+    with pytest.raises(DatasetInvalid, match=r"use one of lfw, celeba, yolo, coco, .*points"):
         importing(build.coco().write(tmp_path / "source"), source_format="kitti")

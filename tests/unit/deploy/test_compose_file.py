@@ -99,6 +99,9 @@ def test_passwords_come_as_files_and_every_file_is_made_by_the_script() -> None:
         for name in spec.get("environment", {}):
             is_secret = re.search("PASS|SECRET|KEY|TOKEN", name) is not None
             assert not is_secret or name.endswith("_FILE"), name
+            assert (
+                not name.endswith("_FILE") or spec["environment"][name].removeprefix("/run/secrets/") in spec["secrets"]
+            )
 
 
 def test_every_setting_and_every_secret_of_ours_exists() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from services.identity.token import parse
+
 DEPLOY = Path(__file__).parents[3] / "deploy"
 ENTRYPOINT = DEPLOY / "offline" / "postgres" / "entrypoint.sh"
 
@@ -29,7 +31,8 @@ def test_secrets_are_random_and_addresses_hold_them(tmp_path: Path) -> None:
     first, second = make_secrets(tmp_path / "first"), make_secrets(tmp_path / "second")
 
     random = ("postgres_password", "redis_conf", "trainyard_s3_secret_key", "grafana_admin_password")
-    assert all(first[name] != second[name] and len(first[name]) >= 48 for name in random)
+    assert all(first[name] != second[name] and len(first[name]) >= 64 for name in random)
+    assert parse(first["bootstrap_token"]) not in (None, parse(second["bootstrap_token"]))
     assert f":{first['postgres_password']}@postgres:5432/" in first["trainyard_database_url"]
     assert f":{first['redis_conf'].removeprefix('requirepass ')}@redis:6379/" in first["trainyard_broker_url"]
 

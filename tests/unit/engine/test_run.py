@@ -8,9 +8,11 @@ import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 
 from services.core.errors import RequestInvalid
+from tests.builders.fault_recipe import CATALOG, NAME, pattern_config
 from tests.builders.toy_recipe import TOY_CATALOG, Toy, ToyConfig, ToyHandler, toy_config
 from tests.builders.training import FrameLog, Outcome, attempt
 from workers.engine import run
+from workers.engine.errors import ConfigUnbuildable
 from workers.engine.frames import FrameKind
 from workers.engine.tensorfile import read_tensors
 from workers.families.base import Instance, Placement, Recipe, ServingSpec, TrainState
@@ -172,3 +174,20 @@ def test_an_error_between_steps_says_at_which(tmp_path: Path) -> None:
 
     assert isinstance(outcome.error, ZeroDivisionError)
     assert outcome.error.step == 4
+
+
+def test_a_config_that_makes_no_network_is_the_config_s_fault(tmp_path: Path) -> None:
+    config = pattern_config(faults={"how": "unbuildable", "where": "build"})
+
+    outcome = attempt(tmp_path, config, recipe=NAME, catalog=CATALOG)
+
+    assert isinstance(outcome.error, ConfigUnbuildable)
+    assert "divisible by groups" in str(outcome.error)
+
+
+def test_the_event_file_is_announced_once_for_what_it_holds(tmp_path: Path) -> None:
+    outcome = attempt(tmp_path, toy_config())
+
+    names = [(frame["name"], frame["step"]) for frame in outcome.log.of(FrameKind.ARTIFACT)]
+    assert len(names) == len(set(names))
+    assert any(name.startswith("events.out.tfevents.00001.") for name, _ in names)

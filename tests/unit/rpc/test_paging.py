@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -71,3 +72,11 @@ def test_a_token_of_another_kind_of_list_is_refused_where_times_are_read() -> No
 
     with pytest.raises(RequestInvalid):
         _ = page_request(1, token, "x").time_key
+
+
+@pytest.mark.parametrize("depth", [500, 200_000])
+def test_a_token_that_would_exhaust_the_parser_is_refused(depth: int) -> None:
+    token = base64.urlsafe_b64encode(b"[" * depth).decode().rstrip("=")
+
+    with pytest.raises(RequestInvalid):
+        page_request(10, token, "jobs")

@@ -9,6 +9,7 @@ from services.agent.plan import (
     Install,
     Limits,
     MakeDefault,
+    Recycle,
     Remove,
     Scale,
     Seen,
@@ -57,6 +58,21 @@ OLD_SERVING = replace(OLD, is_default=True)
         pytest.param(
             [replace(STARTING, restarts=5)], [GiveUp(NEW, "its workers ended 5 times while starting")], id="crash loop"
         ),
+        pytest.param([replace(UP, heavy_pid=7)], [Scale("p--d", "n", 3)], id="too much memory: one more worker first"),
+        pytest.param([replace(UP, heavy_pid=7, min_workers=3)], [], id="which is not up yet"),
+        pytest.param(
+            [replace(UP, heavy_pid=7, min_workers=3, ready_workers=3)],
+            [Recycle("p--d", "n", 7)],
+            id="then the heavy one goes",
+        ),
+        pytest.param([replace(UP, heavy_pid=7, is_recycling=True)], [], id="one at a time"),
+        pytest.param([replace(UP, min_workers=3, is_recycling=True)], [], id="its successor starts, nobody else goes"),
+        pytest.param(
+            [replace(UP, min_workers=3, ready_workers=3, is_recycling=True)],
+            [Scale("p--d", "n", 2)],
+            id="and the number is as wanted again",
+        ),
+        pytest.param([replace(STARTING, heavy_pid=7)], [], id="an unproven version is judged by its start alone"),
         pytest.param([replace(UP, ready_workers=0, restarts=9)], [], id="TorchServe itself restarts proven versions"),
     ],
 )

@@ -79,3 +79,24 @@ def test_an_archive_given_up_on_gets_another_chance_later(watch, clock):
     clock.now += 601
 
     assert watch.failures() == {}
+
+
+def test_a_ready_worker_over_the_limit_is_heavy_and_its_successor_is_given_time(clock):
+    held = {10: 100, 20: 900, 30: 900}
+    watch = Watch(Limits(worker_bytes=500, start_seconds=120), clock, held.__getitem__)
+    starting = Worker("9000", 30, is_ready=False)
+
+    (seen,) = watch.look({"m": [version(10, 20)]})["m"]
+    watch.note_recycled("m", "v")
+    (after,) = watch.look({"m": [Version("v", "sha.mar", 1, (starting,), 0, True)]})["m"]
+    clock.now += 121
+
+    assert (seen.heavy_pid, seen.is_recycling) == (20, False)
+    assert (after.heavy_pid, after.is_recycling) == (0, True)
+    assert not watch.look({"m": [version(10)]})["m"][0].is_recycling
+
+
+def test_without_a_limit_nobody_is_measured(clock):
+    watch = Watch(Limits(), clock, lambda _pid: pytest.fail("measured"))
+
+    assert watch.look({"m": [version(10)]})["m"][0].heavy_pid == 0

@@ -5,10 +5,11 @@ import errno
 import pydantic
 import pytest
 import torch
+from PIL import UnidentifiedImageError
 
 from services.core.errors import DatasetInvalid
 from services.core.states import FailureReason
-from workers.engine.errors import CheckpointMismatch, NonFiniteLoss
+from workers.engine.errors import CheckpointMismatch, ConfigUnbuildable, NonFiniteLoss, OutOfMemory
 from workers.failure import diagnose
 
 
@@ -44,6 +45,18 @@ def invalid_config() -> pydantic.ValidationError:
             RuntimeError("unable to open shared memory object </torch_1>"), FailureReason.SHARED_MEMORY, id="/dev/shm"
         ),
         pytest.param(KeyError("weights"), FailureReason.CRASH, id="a bug"),
+        pytest.param(OSError(errno.EFBIG, "File too large"), FailureReason.DISK_FULL, id="a disk that takes no more"),
+        pytest.param(OSError("image file is truncated (3 bytes)"), FailureReason.INVALID_DATASET, id="half an image"),
+        pytest.param(UnidentifiedImageError("cannot identify"), FailureReason.INVALID_DATASET, id="no image"),
+        pytest.param(ConfigUnbuildable("groups"), FailureReason.SPEC_INVALID, id="no network"),
+        pytest.param(
+            RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed. "), FailureReason.CRASH, id="a loader"
+        ),
+        pytest.param(
+            RuntimeError("DataLoader worker (pid 9) is killed by signal: Bus error. "),
+            FailureReason.SHARED_MEMORY,
+            id="a loader without shared memory",
+        ),
     ],
 )
 def test_reason_of(err: BaseException, reason: FailureReason) -> None:
@@ -56,3 +69,17 @@ def test_the_step_of_an_error_is_kept() -> None:
 
 def test_a_bad_config_is_named_field_by_field() -> None:
     assert "lr: Input should be a valid number" in diagnose(invalid_config()).message
+
+
+def test_a_loader_s_death_is_found_in_what_caused_the_error() -> None:
+    err = RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly")
+    err.__cause__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    found = diagnose(err)
+
+    assert found.is_loader
+    assert "Killed" in found.message
+
+
+def test_a_lack_of_memory_carries_into_how_many_parts_to_cut() -> None:
+    assert diagnose(OutOfMemory("m", step=3, micro_batches=4)).micro_batches == 4

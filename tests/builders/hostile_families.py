@@ -1,0 +1,152 @@
+"""What no importer of the newer layouts may trip over: each a file, and what the refusal must say about it."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tests.builders import datasets as build
+from tests.builders import family_datasets as family
+from tests.builders.hostile import Hostile
+
+_PICTURE = build.picture(7)
+_INDICES = family.mask(0)
+
+
+def _files(files: family.Files, **changes: bytes | None) -> Callable[[Path], Path]:
+    return lambda folder: build.zipped(folder / "dataset.zip", _changed(files, changes))
+
+
+def _changed(files: family.Files, changes: dict[str, bytes | None]) -> family.Files:
+    changed = {name: body for name, body in files.items() if changes.get(name, body) is not None}
+    return changed | {name: body for name, body in changes.items() if body is not None}
+
+
+def _masks(name: str, body: bytes | None) -> Callable[[Path], Path]:
+    return _files(family.mask_pairs(), **{name: body})
+
+
+def _lfw(text: str) -> Callable[[Path], Path]:
+    return _files(family.lfw(), **{"pairs.txt": text.encode()})
+
+
+def _celeba(name: str, old: str, new: str) -> Callable[[Path], Path]:
+    files = family.celeba()
+    return _files(files, **{name: files[name].replace(old.encode(), new.encode(), 1)})
+
+
+def _mnist(name: str, body: bytes | None) -> Callable[[Path], Path]:
+    return _files(family.mnist(), **{name: body})
+
+
+def _points(body: bytes) -> Callable[[Path], Path]:
+    return _files(family.points(), **{"train.csv": body})
+
+
+_TRAIN_IMAGES, _TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+_BLURRED = np.repeat(_INDICES[..., None], 3, axis=2) + np.array([1, 0, 0], dtype=np.uint8)
+_VOC = family.voc_masks()
+
+FAMILIES: dict[str, Hostile] = {
+    # folders
+    "folders of one class": Hostile(
+        _files(family.image_folder(classes=("cat",))), "dataset", "no annotations found; expected"
+    ),
+    "a class that train lacks": Hostile(
+        _files(family.image_folder(), **{"val/owl/1.png": _PICTURE}), "class 'owl'", "in val but none in train"
+    ),
+    "a class that val lacks": Hostile(
+        _files(family.image_folder(), **{"train/owl/1.png": _PICTURE}), "class 'owl'", "in train but none in val"
+    ),
+    "a misspelt split": Hostile(
+        _files(family.image_folder(), **{"valdation/cat/1.png": _PICTURE}), "valdation", "did you mean 'validation'?"
+    ),
+    "a folder beside the splits": Hostile(
+        _files(family.image_folder(), **{"more/cat/1.png": _PICTURE}), "more", "is no split"
+    ),
+    "a truncated image in a folder": Hostile(
+        _files(family.image_folder(), **{"train/cat/9.jpg": _PICTURE[:200]}), "train/cat/9.jpg", "damaged"
+    ),
+    "a misspelt folder": Hostile(_files({"anotations/a.jpg": _PICTURE}), "anotations", "'annotations'"),
+    # masks
+    "a mask of another size": Hostile(
+        _masks("masks/val/1.png", family.png(family.mask(0, size=(32, 48)))), "masks/val/1.png", "32x48, but its image"
+    ),
+    "a mask with an unknown class": Hostile(
+        _masks("masks/val/1.png", family.png(np.full_like(_INDICES, 9))), "masks/val/1.png", "value 9 is none"
+    ),
+    "a mask in colours without a list of them": Hostile(
+        _masks("masks/val/1.png", family.png(_BLURRED)), "masks/val/1.png", "give every class its colour"
+    ),
+    "a mask stored with loss": Hostile(_masks("masks/val/1.png", _PICTURE), "masks/val/1.png", "as PNG"),
+    "a mask cut short": Hostile(_masks("masks/val/1.png", family.png(_INDICES)[:80]), "masks/val/1.png", "damaged"),
+    "an image without a mask": Hostile(_masks("masks/val/1.png", None), "images/val/1.jpg", "has no mask"),
+    "a mask without an image": Hostile(_masks("images/val/1.jpg", None), "masks/val/1.png", "remove the mask"),
+    "masks without a list of classes": Hostile(_masks("classes.txt", None), "classes.txt", "one class a line"),
+    "a class twice": Hostile(_masks("classes.txt", b"road\nroad\n"), "classes.txt", "only once"),
+    "colours for some classes": Hostile(_masks("classes.txt", b"road\ncar 1 2 3\n"), "classes.txt", "1 of 2"),
+    "a colour above 255": Hostile(_masks("classes.txt", b"road 0 0 256\ncar 1 2 3\n"), "classes.txt", "0 to 255"),
+    "masks of one class": Hostile(
+        _files({n: family.png(_INDICES * 0) if n.startswith("masks") else b for n, b in family.mask_pairs().items()}),
+        "dataset",
+        "show only 'background'",
+    ),
+    "voc mask listed but missing": Hostile(
+        _files(_VOC, **{"SegmentationClass/2007_000001.png": None}), "2007_000001", "is missing"
+    ),
+    "voc mask without its image": Hostile(
+        _files(_VOC, **{"JPEGImages/2007_000001.jpg": None}), "2007_000001.png", "no image 2007_000001"
+    ),
+    # faces
+    "pairs without a count": Hostile(_lfw("cy\t1\t2\n"), "pairs.txt", "must begin with the number"),
+    "pairs cut short": Hostile(_lfw("2\t1\ncy\t1\t2\n"), "pairs.txt", "announces 4 pairs but lists 1"),
+    "a pair of five words": Hostile(_lfw("1\t1\ncy 1 2\ncy 1 dan 2 x\n"), "line 3", "person n person m"),
+    "a pair of an image that is not there": Hostile(
+        _lfw("1\t1\ncy 1 99\ncy 1 dan 2\n"), "pairs.txt: line 2", "no image cy/cy_0099"
+    ),
+    "pairs that name everybody": Hostile(
+        _lfw("2\t1\ncy 1 2\ncy 1 dan 3\nann 1 2\nann 1 bob 2\n"), "dataset", "has val but no train"
+    ),
+    "celeba with a missing image": Hostile(
+        _files(family.celeba(), **{"img_align_celeba/000002.jpg": None}), "000002.jpg", "add the image"
+    ),
+    "celeba attributes cut short": Hostile(
+        _celeba("list_attr_celeba.txt", "000003.jpg  -1 -1", "000003.jpg  -1"), "line 5", "needs 2 values"
+    ),
+    "celeba with a strange split": Hostile(
+        _celeba("list_eval_partition.txt", "000006.jpg 1", "000006.jpg 7"), "000006.jpg", "must be 0, 1 or 2"
+    ),
+    # MNIST
+    "mnist without labels": Hostile(_mnist(_TRAIN_LABELS, None), _TRAIN_IMAGES, "labels file of 'train' is missing"),
+    "mnist cut short": Hostile(_mnist(_TRAIN_IMAGES, family.idx_images(np.zeros((6, 5, 4), np.uint8))[:-3]), "", "117"),
+    "mnist with another magic": Hostile(_mnist(_TRAIN_IMAGES, b"\0\0\x08\x01" + bytes(400)), "", "not 2051"),
+    "mnist that promises too much": Hostile(
+        _mnist(_TRAIN_IMAGES, struct.pack(">4i", 2051, 2**31 - 1, 28, 28)), "", "its header says"
+    ),
+    "mnist of negative size": Hostile(_mnist(_TRAIN_IMAGES, struct.pack(">4i", 2051, -1, 28, 28)), "", "impossible"),
+    "mnist with a label too few": Hostile(_mnist(_TRAIN_LABELS, family.idx_labels([1])), _TRAIN_LABELS, "1 labels"),
+    "mnist with broken gzip": Hostile(
+        _mnist(_TRAIN_IMAGES, gzip.compress(bytes(500))[:20]), _TRAIN_IMAGES, "cannot be unpacked"
+    ),
+    # points
+    "points of text": Hostile(_points(b"x,y\n1,2\n3,many\n"), "train.csv", "line 3 holds 'many'"),
+    "points with a gap": Hostile(_points(b"x,y\n1,2\n3\n"), "train.csv", "line 3 has 1 values"),
+    "points that are not numbers": Hostile(_points(b"x,y\n1,2\n3,nan\n"), "train.csv", "row 2 holds"),
+    "points too large for 32 bits": Hostile(_points(b"x,y\n1,2\n3,1e200\n"), "train.csv", "row 2 holds"),
+    "points of another width": Hostile(_points(b"x,y,z\n1,2,3\n"), "val.csv", "other tables have 3"),
+    "points of nothing": Hostile(_points(b""), "train.csv", "no row of numbers"),
+    "points in Latin-1": Hostile(_points("é,y\n1,2\n".encode("latin-1")), "train.csv", "UTF-8"),
+    "a table of objects": Hostile(_files({"train.npy": family.npy(np.array([[{}]]))}), "train.npy", "numpy.save"),
+    "a table of words": Hostile(_files({"train.npy": family.npy(np.array([["a"]]))}), "train.npy", "real numbers"),
+    "a table of three dimensions": Hostile(
+        _files({"train.npy": family.npy(np.zeros((2, 2, 2)))}), "train.npy", "a point a row"
+    ),
+    "a table that promises too much": Hostile(
+        _files({"train.npy": family.npy(np.zeros((2, 2))).replace(b"(2, 2)", b"(2, 9)")}), "train.npy", "numpy.save"
+    ),
+    "one point": Hostile(_files({"points.csv": b"1,2\n"}), "dataset", "at least two points"),
+}
