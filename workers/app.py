@@ -33,6 +33,9 @@ from workers.warm_link import WarmLink
 log = structlog.get_logger(__name__)
 
 
+HOME_SECONDS = 2.0
+
+
 class NoGpu(Exception):
     """TRAINYARD_WORKER_DEVICE is cuda, but this machine shows no NVIDIA device; install the driver or say auto."""
 
@@ -65,7 +68,8 @@ def composed(settings: Settings) -> Iterator[Runtime]:
     worker_id = settings.worker_id or f"{host.host_name()}-{os.getpid()}"
     home = homes / worker_id
     with ExitStack() as closing:
-        closing.enter_context(take_home(home))
+        # Other workers of this host hold the home of a dead one for a moment, to look what it left.
+        closing.enter_context(take_home(home, patience_seconds=HOME_SECONDS))
         sweep(homes, home, Salvage(settings.state_dir / "salvage"))
         database = Database(settings.resolved_database_url)
         closing.callback(database.dispose)

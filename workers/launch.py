@@ -97,6 +97,8 @@ def launch(plan: Mapping[str, Any], frames: FrameWriter, stop: StopFlag) -> None
     # Whatever torch leaves behind goes with the attempt's directory; a store of its own would listen on a port.
     tempfile.tempdir = str(order.directory)
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    # torch counts devices here; were CUDA itself asked, no fork of this process could use it.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     try:
         launch_agent(_config(order), _take_part, [order])
     except ChildFailedError as err:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import IO
 
 import structlog
 
+from services.core.clock import Deadline
 from workers import host, process
 from workers.plan import PROCESS_NAME
 from workers.salvage import Salvage
@@ -30,7 +32,7 @@ class HomeTaken(Exception):
     """Another living worker of this host has the same id; give each its own TRAINYARD_WORKER_ID."""
 
 
-def take_home(home: Path) -> IO[bytes]:
+def take_home(home: Path, *, patience_seconds: float = 0.0) -> IO[bytes]:
     """Make a worker's home and lock it; the lock lasts while the returned file is open.
 
     Raises:
@@ -38,12 +40,17 @@ def take_home(home: Path) -> IO[bytes]:
     """
     home.mkdir(parents=True, exist_ok=True)
     lock = (home / LOCK_NAME).open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as err:
-        lock.close()
-        raise HomeTaken(f"another worker runs in {home}; give each its own TRAINYARD_WORKER_ID") from err
-    return lock
+    deadline = Deadline(patience_seconds)
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            if deadline.is_over:
+                lock.close()
+                raise HomeTaken(f"another worker runs in {home}; give each its own TRAINYARD_WORKER_ID") from err
+            time.sleep(0.02)
+        else:
+            return lock
 
 
 def sweep(homes: Path, own: Path, salvage: Salvage) -> None:

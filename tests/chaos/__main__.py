@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.ground import write_json
+from tests.chaos.measure import write_json
 from tests.chaos.registry import rows
 from tests.chaos.row import Result, Row, Stage
 

@@ -4,10 +4,7 @@ of the protocol's invariants at its end.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,9 +16,7 @@ from typing import Any, TypeVar
 
 import psutil
 import sqlalchemy as sa
-from trainyard.v1 import job_pb2
 
-from services.client.errors import ApiError
 from services.client.sdk import Trainyard
 from services.controller.sweep import Sweep
 from services.core.errors import DatabaseUnavailable
@@ -53,9 +48,10 @@ T = TypeVar("T")
 PROJECT = "default"
 REPLAYED = 10
 """Jobs whose stream is read again from the start at the end of a run."""
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 120.0
+START_SECONDS = 300.0
+"""For processes to come up: no row measures that, and a busy machine may take long over the import of torch."""
 LEASE_SECONDS = 1.5
-REDISPATCH_SECONDS = 1.0
 SHORT_LIMITS = {
     "log_every_steps": 1,
     "sample_every_steps": 10**6,
@@ -104,6 +100,7 @@ class Ground:
                 lambda name=name: self._count(name, "warm_parent_ready") > self._readiness[name],
                 what=f"worker {name}",
                 show=self.log_tail,
+                seconds=START_SECONDS,
             )
 
     @cached_property
@@ -205,6 +202,10 @@ class Ground:
 
     def kinds(self, job_id: str) -> list[str]:
         return [event.kind for event in self.events(job_id)]
+
+    def step_ms(self, job_id: str, *, after: int = 0) -> list[float]:
+        """Return the step times a job told of, without the first `after` of them."""
+        return [event.payload["step_ms"] for event in self.events(job_id) if event.kind == "step"][after:]
 
     def attempts(self, job_id: str) -> list[Attempt]:
         return self.read(lambda session: jobs.list_attempts(session, job_id))
@@ -383,70 +384,3 @@ def wait_at_most(seconds: float, is_true: Callable[[], object]) -> None:
     """Poll until a condition holds or the time is over."""
     with suppress(TimeoutError):
         until(is_true, what="", seconds=seconds)
-
-
-def quietly(act: Callable[[], T], *, default: T) -> T:
-    """Return what `act` returns, or the default where the platform does not answer just now."""
-    try:
-        return act()
-    except ApiError:
-        return default
-
-
-def seconds_between(events: Sequence[Event], first: str, second: str) -> list[float]:
-    """Return, for each event of the first kind, how long after it the next one of the second kind came."""
-    found = []
-    for index, event in enumerate(events):
-        if event.kind == first:
-            later = next((one for one in events[index + 1 :] if one.kind == second), None)
-            if later is not None:
-                found.append((later.create_time - event.create_time).total_seconds())
-    return found
-
-
-def redone_steps(events: Sequence[Event], *, lost_token: int) -> int:
-    """Return how many steps that an attempt had told of came again in the next one."""
-    last = max((e.payload["step"] for e in events if e.kind == "step" and e.token == lost_token), default=0)
-    resumed = next((e.payload["step"] for e in events if e.kind == "step" and e.token > lost_token), last + 1)
-    return max(0, int(last) - int(resumed) + 1)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which a share of them lies; 0 for none."""
-    if not values:
-        return 0.0
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def median(values: Sequence[float]) -> float:
-    return statistics.median(values) if values else 0.0
-
-
-def resident_bytes(pid: int) -> int:
-    return int(psutil.Process(pid).memory_info().rss)
-
-
-def terminal_events(events: Sequence[Event]) -> list[str]:
-    return [event.kind for event in events if event.kind in {state.value for state in TERMINAL}]
-
-
-def stop_process(pid: int) -> None:
-    os.kill(pid, signal.SIGSTOP)
-
-
-def resume_process(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
-
-
-def succeeded(ground: Ground, job_ids: Sequence[str]) -> int:
-    return sum(state is JobState.SUCCEEDED for state in ground.states(job_ids).values())
-
-
-def is_running(job: job_pb2.Job) -> bool:
-    return bool(job.state == job_pb2.JOB_STATE_RUNNING)
-
-
-def write_json(path: Path, document: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2, default=str) + "\n")

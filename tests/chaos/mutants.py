@@ -175,7 +175,10 @@ MUTANTS = (
     Mutant(
         "a job that ended can be paused and resumed",
         "I3",
-        lambda: [patch.object(control, "_ask", _ask_whatever_the_state)],
+        lambda: [
+            patch.object(control, "_ask", _ask_whatever_the_state),
+            patch.object(control, "_in_one_of", lambda job, *_: job),
+        ],
     ),
     Mutant(
         "a job goes back to the queue with its token",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = {"dockerd": "docker.io", "docker-compose": "docker-compose", "debootstrap": "debootstrap"}
+PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 
@@ -46,11 +46,24 @@ def engine(log_path: Path) -> Iterator[None]:
 def install_missing() -> None:
     """Install the engine, Compose and debootstrap where root can and they are not there."""
     missing = sorted(package for program, package in PACKAGES.items() if shutil.which(program) is None)
+    if not has_compose():
+        missing.append("docker-compose")
     if not missing or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", "iptables", *missing]):
         subprocess.run(["apt-get", *command], check=True, stdout=subprocess.DEVNULL, env=environ)
+
+
+def has_compose() -> bool:
+    return has_plugin() or shutil.which("docker-compose") is not None
+
+
+def has_plugin() -> bool:
+    """Return whether the client has Compose v2."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
 
 
 def answers() -> bool:

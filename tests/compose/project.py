@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.compose.engine import has_plugin
 from tests.stack.platform import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -156,11 +156,4 @@ def docker(*arguments: str) -> str:
 
 
 def _compose_client() -> list[str]:
-    """Return Compose v2 where the client has it, else docker-compose."""
-    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    if plugin.returncode == 0:
-        return ["docker", "compose"]
-    standalone = shutil.which("docker-compose")
-    if standalone is None:
-        raise RuntimeError("no Compose: install docker-compose or the Compose plugin of docker")
-    return [standalone]
+    return ["docker", "compose"] if has_plugin() else ["docker-compose"]

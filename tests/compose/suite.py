@@ -44,6 +44,7 @@ CONFIG = {
 BUCKET = "trainyard"
 PARTS = ("api", "controller", "worker", "torchserve", "minio", "prometheus")
 SERVE_SECONDS = 900.0
+API_IMAGE_BYTES = 350_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,9 @@ def test_torch_is_in_the_images_that_train_and_serve_and_in_no_other(project: Pr
 
     found = {part: docker("exec", project.only(part).id, "python", "-c", script).split() for part in PARTS[:4]}
 
+    sizes = dict(project.images())
     assert found["api"] == found["controller"] == ["False", "True"]
+    assert sizes[project.only("api").facts["Config"]["Image"]] < API_IMAGE_BYTES
     assert found["worker"][0] == found["torchserve"][0] == "True"
 
 

@@ -109,6 +109,6 @@ class Broker:
             raise BrokerUnavailable("nobody listens")
         if world.happens(Fault.LOST_MESSAGES, 0.3):
             return
-        for _ in range(1 + world.happens(Fault.DOUBLED_MESSAGES, 0.3)):
+        for _ in range(1 + world.happens(Fault.DOUBLED_MESSAGES, 0.5)):
             listener = world.rng.choice(self._listeners)
             world.at(world.rng.uniform(0.005, 1.0), lambda listener=listener: listener(argument))

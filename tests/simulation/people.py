@@ -91,7 +91,7 @@ class People:
         self.job_ids.append((new.project, job.id))
         self._seen[job.id] = []
         self._world.at(LOOK_SECONDS, lambda: self._watch(job.id))
-        if self._world.happens(Fault.DOUBLED_MESSAGES, 0.3):
+        if self._world.happens(Fault.DOUBLED_MESSAGES, 0.5):
             self._world.at(RETRY_SECONDS, lambda: self._send(new))
 
     def _database_of(self, project: str) -> str | None:
@@ -116,7 +116,7 @@ class People:
         with self._database.read() as session:
             events = jobs.events_after(session, job_id, after, self._world.rng.randint(1, 20))
         seen += [(event.seq, event.kind) for event in events]
-        return bool(events)
+        return bool(events) and events[-1].seq > after
 
     def _steer(self) -> None:
         if not self.job_ids:

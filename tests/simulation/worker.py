@@ -192,6 +192,8 @@ class Worker:
             return
         if attempt.has_crashed or attempt.is_closing or attempt.is_draining or attempt.desired is not Desired.RUN:
             return
+        if attempt.step == attempt.last_step:
+            return
         if self._world.happens(Fault.TRAINER_CRASH, 0.03):
             self._world.say(self.name, "sees its trainer crash", job=attempt.lease.job_id)
             attempt.has_crashed = True

@@ -36,6 +36,10 @@ class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, values: Tensor) -> Tensor:
         if not self.training:
             return super().forward(values)
+        return self._normalised(values)
+
+    @torch.compiler.disable
+    def _normalised(self, values: Tensor) -> Tensor:
         self._check_input_dim(values)
         out, mean, deviation, count = _Normalise.apply(values, self.weight, self.bias, self.eps, self.crew, self.share)
         if self.track_running_stats:

@@ -47,6 +47,10 @@ class Crew:
         self._tensors = tensors
         self._code = torch.zeros((), dtype=torch.int64)
 
+    def __deepcopy__(self, _: Any) -> Crew:
+        # A copied network belongs to the same crew.
+        return self
+
     @property
     def is_alone(self) -> bool:
         return self.size == 1

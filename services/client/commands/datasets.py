@@ -121,6 +121,33 @@ def delete(invocation: Invocation, *, dataset: str) -> None:
         invocation.out.say(f"deleted {dataset}")
 
 
+@datasets.command("catalogue")
+@click.argument("query", default="")
+@click.option("--family", default="", help="Only what this family of recipes could be trained on.")
+@click.option("--task", default="", help="Only datasets for this task.")
+@local_command
+def catalogue_(out: Output, *, query: str, family: str, task: str) -> None:
+    """List public datasets worth knowing; nothing is fetched, and the licence is yours to check."""
+    from services.datasets.catalogue import search
+
+    found = search(family=family, task=task, query=query)
+    if out.is_json:
+        out.document({"datasets": [entry.model_dump(mode="json", exclude_none=True) for entry in found]})
+        return
+    rows = [
+        (
+            entry.id,
+            entry.name,
+            ", ".join(entry.tasks),
+            entry.size,
+            entry.importer or f"({entry.format})",
+            entry.url or "",
+        )
+        for entry in found
+    ]
+    out.table(("ID", "NAME", "TASKS", "SIZE", "FORMAT", "ADDRESS"), rows, empty="no dataset of the catalogue fits")
+
+
 @datasets.group()
 def demo() -> None:
     """Make data to try the platform with; needs no network."""

@@ -18,7 +18,8 @@ from services.client.errors import ApiError
 from services.client.sdk import Trainyard
 from services.core.states import TERMINAL, JobState
 from services.up.probe import grpc_serves
-from tests.chaos.ground import Ground, ground, percentile, resident_bytes, terminal_events, until
+from tests.chaos.ground import Ground, ground, until
+from tests.chaos.measure import percentile, resident_bytes, terminal_events
 from tests.chaos.row import Registry, Result, Stage
 from tests.stack import identity
 from tests.stack.platform import free_port

@@ -218,13 +218,15 @@ def _forged(here: Ground) -> Iterator[Case]:
     with here.stack.client() as known:
         good = dict(known._caller._metadata)["authorization"].removeprefix("Bearer ")
     forged = [good[:-1], good + "x", good.swapcase(), good[::-1], "x", "", good.replace("default", "mallory"), "a.b.c"]
-    request = job_pb2.ListJobsRequest(parent="projects/default")
+    for number, text in enumerate(one for one in forged if one != good):
+        yield f"forged token {number}", lambda t=text: _list_with(here, (("authorization", f"Bearer {t}"),))
+    yield "no token", lambda: _list_with(here, ())
+
+
+def _list_with(here: Ground, metadata: tuple[tuple[str, str], ...]) -> None:
     with grpc.insecure_channel(here.stack.address, [("grpc.enable_http_proxy", 0)]) as channel:
         stub = job_pb2_grpc.JobServiceStub(channel)
-        for number, text in enumerate(one for one in forged if one != good):
-            shown = (("authorization", f"Bearer {text}"),)
-            yield f"forged token {number}", lambda m=shown: stub.ListJobs(request, metadata=m, timeout=10)
-        yield "no token", lambda: stub.ListJobs(request, timeout=10)
+        stub.ListJobs(job_pb2.ListJobsRequest(parent="projects/default"), metadata=metadata, timeout=10)
 
 
 def _own_network(here: Ground, port: int) -> Iterator[Case]:

@@ -14,7 +14,8 @@ import psutil
 from services.client.errors import ApiError
 from services.core.states import TERMINAL, FailureReason, JobState
 from services.db import workers
-from tests.chaos.ground import Ground, ground, median, percentile, terminal_events, until
+from tests.chaos.ground import Ground, ground, until
+from tests.chaos.measure import median, percentile, terminal_events
 from tests.chaos.row import Registry, Result, Stage
 
 REGISTRY = Registry()
@@ -120,14 +121,14 @@ def over_memory(stage: Stage) -> Result:
         # The neighbour's pace is set by its sleep: what its steps take beyond that is what disturbs it.
         neighbour = here.submit(steps=10**5, every=10**5, pace_ms=50)
         here.until_step(neighbour, 20)
-        calm = _step_ms(here, neighbour)
+        calm = here.step_ms(neighbour)
         seen = []
         for _ in seeds:
             faults = {"how": "memory", "at_step": 2, "memory_mib": 4096, "tokens": ()}
             job_id = here.submit(steps=50, faults=faults, max_attempts=1)
             done = here.until_state(job_id, *TERMINAL)
             seen.append(done.failure_reason)
-        disturbed = _step_ms(here, neighbour, after=len(calm))
+        disturbed = here.step_ms(neighbour, after=len(calm))
         is_alive = here.stack.processes["a"].poll() is None and here.job(neighbour).attempt == 1
     right = sum(reason is FailureReason.HOST_OUT_OF_MEMORY for reason in seen)
     change = median(disturbed) / median(calm) - 1
@@ -335,11 +336,6 @@ def _retry_seconds(here: Ground, job_id: str) -> float:
     first, second = here.attempts(job_id)[:2]
     assert first.end_time is not None
     return (second.start_time - first.end_time).total_seconds()
-
-
-def _step_ms(here: Ground, job_id: str, *, after: int = 0) -> list[float]:
-    steps = [event.payload["step_ms"] for event in here.events(job_id) if event.kind == "step"]
-    return steps[after:]
 
 
 def _warm_parent(here: Ground, name: str) -> psutil.Process:

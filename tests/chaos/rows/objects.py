@@ -21,7 +21,8 @@ from services.db import jobs
 from services.storage.manifest import download_directory
 from services.storage.open import open_store
 from tests.chaos import patches
-from tests.chaos.ground import Ground, ground, median, minio_environment, until
+from tests.chaos.ground import Ground, ground, minio_environment, until
+from tests.chaos.measure import median
 from tests.chaos.proxy import proxy_to
 from tests.chaos.row import Registry, Result, Stage
 from tests.stack.minio import minio_server
@@ -43,7 +44,7 @@ def store_away(stage: Stage) -> Result:
         assert here.minio is not None
         job_id = here.submit(steps=LONG, every=20, pace_ms=25, model={"ballast_mib": 4})
         here.until_step(job_id, 60)
-        calm = _step_ms(here, job_id)
+        calm = here.step_ms(job_id)
         returns = []
         for how in ("killed", "hanging"):
             process = here.minio._process
@@ -64,7 +65,7 @@ def store_away(stage: Stage) -> Result:
                 lambda s=step: here.job(job_id).checkpoint_step >= s, what="the spooled checkpoint", show=here.log_tail
             )
             returns.append(time.monotonic() - back)
-        added = median(_step_ms(here, job_id)[len(calm) :]) / median(calm) - 1
+        added = median(here.step_ms(job_id)[len(calm) :]) / median(calm) - 1
         finished = here.submit(steps=30, every=10, pace_ms=10)
         here.cancel(job_id)
         here.until_over([job_id, finished])
@@ -269,7 +270,3 @@ def _spoil(path: Path, rng: random.Random) -> None:
     place = rng.randrange(len(body))
     body[place] ^= 1 << rng.randrange(8)
     path.write_bytes(body)
-
-
-def _step_ms(here: Ground, job_id: str) -> list[float]:
-    return [event.payload["step_ms"] for event in here.events(job_id) if event.kind == "step"]

@@ -19,7 +19,8 @@ from services.controller.reaping import Reaping
 from services.core.errors import DatabaseUnavailable
 from services.core.states import TERMINAL, AttemptState, JobState
 from services.db.database import Database
-from tests.chaos.ground import Ground, ground, median, percentile, until
+from tests.chaos.ground import Ground, ground, until
+from tests.chaos.measure import median, percentile
 from tests.chaos.proxy import proxy_to
 from tests.chaos.row import Registry, Result, Stage
 from tests.stack.postgres import PostgresServer, postgres_process
@@ -315,16 +316,12 @@ def _running_jobs(here: Ground) -> tuple[list[str], list[float]]:
     running = [here.submit(steps=LONG, every=50, pace_ms=25) for _ in range(2)]
     for job_id in running:
         here.until_step(job_id, 40)
-    return running, _step_ms(here, running[1])
+    return running, here.step_ms(running[1])
 
 
 def _dip(here: Ground, job_id: str, calm: list[float]) -> float:
-    disturbed = _step_ms(here, job_id)[len(calm) :]
+    disturbed = here.step_ms(job_id)[len(calm) :]
     return 1 - median(calm) / median(disturbed)
-
-
-def _step_ms(here: Ground, job_id: str) -> list[float]:
-    return [event.payload["step_ms"] for event in here.events(job_id) if event.kind == "step"]
 
 
 def _refusal(here: Ground, acknowledged: list[str]) -> str:

@@ -13,7 +13,8 @@ from services.core.states import TERMINAL, AttemptState, JobState
 from services.db.job_records import Event
 from services.up.probe import grpc_serves
 from tests.chaos import kill_worker
-from tests.chaos.ground import LEASE_SECONDS, Ground, ground, redone_steps, until
+from tests.chaos.ground import LEASE_SECONDS, Ground, ground, until
+from tests.chaos.measure import redone_steps
 from tests.chaos.row import Registry, Result, Stage
 from tests.stack.install import find_program
 from tests.stack.platform import seconds_until_gone
