@@ -6,7 +6,7 @@ RUN := $(ENV)
 SOURCES := services workers proto tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock rules proofs bench fuzz kill-test chaos chaos-nightly images test-compose clean
+.PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock rules proofs bench fuzz simulate kill-test chaos chaos-nightly images test-compose clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench: $(RUN) ## Measure latency, stalls and throughput (writes out/bench.json)
 
 fuzz: $(RUN) ## Call every rpc 20,000 times with random and hostile messages (writes out/fuzz.json)
 	$(BIN)/python -m tests.fuzz --calls 20000 --out out
+
+simulate: $(RUN) ## Run the job protocol through 1,000 random mixes of faults in virtual time
+	$(BIN)/python -m tests.simulation --seeds 1000
 
 kill-test: $(RUN) ## Kill a worker at 20 random steps and compare the final weights (writes out/kill.json)
 	$(BIN)/python -m tests.chaos.kill_worker --out out

@@ -85,6 +85,7 @@ def composed(settings: Settings) -> Iterator[Runtime]:
         if settings.metrics_port:
             register_disk(settings.state_dir)
             metrics.register_machine()
+            metrics.expect_archives()
             metrics.INFO.labels(worker_id).set(1)
             server, _ = start_http_server(settings.metrics_port, settings.host)
             closing.callback(server.shutdown)

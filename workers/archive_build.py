@@ -60,9 +60,7 @@ class ArchiveBuild:
         self._runtime = runtime
         self._directory = runtime.attempts_dir / f"{lease.archive_id}-{lease.token}"
         self._stop = StopRequest(runtime.drain)
-        self._keeper = LeaseKeeper(
-            self._renew, look=lambda: None, stop=self._stop, timings=runtime.settings.timings
-        )
+        self._keeper = LeaseKeeper(self._renew, look=lambda: None, stop=self._stop, timings=runtime.settings.timings)
         self._packager = Packager(
             runtime, run_child=self._run_child, insist=self._insist, threads=parse_target(lease.target)[1]
         )

@@ -61,6 +61,7 @@ class Attempt:
         self._device = self._choose_device()
         self._faulty_device: str | None = None
         self._family = family_of(job.recipe)
+        metrics.expect_attempt(self._family)
         self._start = time.monotonic()
         self._is_first_step = True
         self._earlier: tuple[FailureReason | None, ...] = ()

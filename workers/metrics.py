@@ -10,6 +10,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
 
+from workers.outcome import Verdict
+
 ATTEMPTS = Counter("trainyard_attempts_total", "Attempts ended, by how.", ("family", "outcome", "reason"))
 ATTEMPT_SECONDS = Histogram(
     "trainyard_attempt_duration_seconds",
@@ -57,6 +59,18 @@ ARCHIVE_SECONDS = Histogram(
     ("outcome",),
     buckets=(1, 5, 15, 30, 60, 120, 300, 900),
 )
+
+
+def expect_attempt(family: str) -> None:
+    """Show the counters of a family's attempts before the first one ends: a series that begins at 1 never grew."""
+    for verdict in Verdict:
+        ATTEMPT_SECONDS.labels(family, verdict.value)
+
+
+def expect_archives() -> None:
+    """Show the counters of archive builds before the first one ends."""
+    for verdict in Verdict:
+        ARCHIVE_SECONDS.labels(verdict.value)
 
 
 def observe_step(family: str, fields: Mapping[str, Any]) -> None:

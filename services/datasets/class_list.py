@@ -20,6 +20,8 @@ from services.datasets.tree import Tree
 FILES = ("classes.txt", "label_colors.txt", "labelmap.txt", "class_names.txt")
 _MAX_BYTES = MIB
 _NO_COLOUR = 1 << 24
+# Longer than any name may be; matching a line of a million spaces would take hours.
+_MAX_LINE = 500
 _IGNORED_NAMES = frozenset({"ignore", "ignored", "void"})
 _TRIPLE = r"(?P<r>\d{1,3})[\s,]+(?P<g>\d{1,3})[\s,]+(?P<b>\d{1,3})"
 _FORMS = (
@@ -67,6 +69,8 @@ def read_class_list(tree: Tree, name: str, problems: Problems) -> ClassList | No
 
 
 def _parse(line: str) -> tuple[str, int | None]:
+    if len(line) > _MAX_LINE:
+        return line, None
     for form in _FORMS:
         if match := form.fullmatch(line):
             red, green, blue = (int(match[side]) for side in "rgb")

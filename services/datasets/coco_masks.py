@@ -22,7 +22,7 @@ from services.datasets.coco import (
     unlisted_images,
 )
 from services.datasets.problem import ProblemKind, Problems
-from services.datasets.raster import Patch, fill_polygon, fill_runs, unpack_runs
+from services.datasets.raster import Patch, fill_polygon, fill_runs, polygon_area, unpack_runs
 from services.datasets.source import IGNORED_PIXEL, IndexMask, MaskUnusable, Reading, SourceDataset
 
 _MAX_NUMBERS = 2_000_000
@@ -35,7 +35,7 @@ class _Object:
     where: str
     label: int
     is_crowd: bool
-    polygons: tuple[tuple[float, ...], ...] = ()
+    polygons: Sequence[Sequence[float]] = ()
     runs: Sequence[int] | str = ()
     size: tuple[int, int] | None = None
 
@@ -44,10 +44,18 @@ class _Object:
             if self.size != (height, width):
                 text = f"is of a {self.size[1]}x{self.size[0]} image, the file is {width}x{height}"
                 raise MaskUnusable(f"{self.where}: {text}; export the annotations for this file")
-            runs = self.runs
-            counts = unpack_runs(runs, width * height + 1) if isinstance(runs, str) else runs
-            return (fill_runs(counts, width, height),)
+            return (fill_runs(self._counts(), width, height),)
         return tuple(fill_polygon(corners, width, height) for corners in self.polygons)
+
+    def area(self) -> float:
+        """Return the pixels it covers, of polygons those of their outlines whether inside the image or not."""
+        return float(sum(self._counts()[1::2])) if self.size else sum(map(polygon_area, self.polygons))
+
+    def _counts(self) -> Sequence[int]:
+        if not isinstance(self.runs, str):
+            return self.runs
+        assert self.size is not None
+        return unpack_runs(self.runs, self.size[0] * self.size[1] + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +68,9 @@ class _Objects:
     def indices(self, width: int, height: int) -> IndexMask:
         """Paint the crowds first, then the objects, large ones before small ones; see SourceMask."""
         mask = np.zeros((height, width), dtype=np.uint8)
-        drawn = [(thing, thing.patches(width, height)) for thing in self.objects]
-        drawn.sort(key=lambda item: (not item[0].is_crowd, -sum(patch.area for patch in item[1])))
-        for thing, patches in drawn:
-            for patch in patches:
+        for thing in sorted(self.objects, key=lambda thing: (not thing.is_crowd, -thing.area())):
+            # One at a time: kept together, the objects of a crowded picture would fill the memory.
+            for patch in thing.patches(width, height):
                 patch.paint(mask, IGNORED_PIXEL if thing.is_crowd else thing.label + 1)
         return mask
 
@@ -89,7 +96,7 @@ def _object(entry: dict[str, Any], where: str, index: dict[int, int], problems: 
         return None
     outline, is_crowd = entry.get("segmentation"), entry.get("iscrowd") in (1, True)
     if isinstance(outline, list) and outline and all(_is_polygon(corners) for corners in outline):
-        return _Object(where, label, is_crowd, polygons=tuple(tuple(corners) for corners in outline))
+        return _Object(where, label, is_crowd, polygons=outline)
     if isinstance(outline, dict) and _is_size(outline.get("size")) and _are_runs(outline.get("counts")):
         return _Object(where, label, is_crowd, runs=outline["counts"], size=tuple(outline["size"]))
     text = "must be polygons of three corners or more, or {size, counts} run lengths; export masks, not boxes alone"

@@ -104,7 +104,8 @@ def _by_remains(tree: Tree, candidates: Iterable[Importer]) -> Importer | None:
         return by_format["yolo"]
     if "coco" in by_format and tree.images and tree.with_suffix(".json"):
         return by_format["coco"]
-    return None
+    # Without boxes among the candidates a family was asked for, and its images belong into folders.
+    return by_format.get("image_folder") if tree.images and "coco" not in by_format else None
 
 
 def _refuse(tree: Tree, candidates: Iterable[Importer]) -> Importer:

@@ -22,7 +22,7 @@ FORMAT = "lfw"
 _LISTS = ("pairs.txt", "pairsDevTest.txt")
 _NUM_FOLDS = 10
 _MAX_BYTES = 64 * MIB
-_MAX_FOLDS = 1000
+_MAX_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,9 @@ def read(reading: Reading) -> SourceDataset:
         SourceImage(image, tree.path(image), image, "val" if person in asked else "train", label=index[person])
         for (person, _), image in faces.items()
     )
+    if images and not any(image.split == "train" for image in images):
+        text = "names every person of the dataset, so that nobody is left to train on; add people it does not name"
+        problems.add(ProblemKind.SPLIT, name, text)
     ignored = {"images not named PERSON/PERSON_0001": len(tree.images) - len(images)}
     return SourceDataset(FORMAT, people, images, ignored, family="face", folds=folds)
 
@@ -85,8 +88,9 @@ def _person(image: str) -> str:
 def _folds(tree: Tree, name: str, problems: Problems) -> list[list[_Pair]]:
     """Return the pairs by fold, after checking that there are as many as the first line says."""
     lines = read_lines(tree, name, problems, max_bytes=_MAX_BYTES)
-    counts = [int(word) for word in lines[0][1] if word.isascii() and word.isdigit()] if lines else []
-    if len(counts) not in (1, 2) or not all(0 < count < 10**7 for count in counts) or counts[0] > _MAX_FOLDS * 100:
+    head = lines[0][1] if lines else []
+    counts = [int(word) for word in head if word.isascii() and word.isdigit() and 0 < len(word) < _MAX_DIGITS]
+    if len(counts) not in (1, 2) or len(counts) < len(head) or 0 in counts:
         text = "must begin with the number of folds and of pairs of one person in each, such as `10 300`"
         problems.add(ProblemKind.BROKEN_FILE, name, text)
         return []

@@ -26,14 +26,16 @@ class Patch:
     left: int
     shape: Shape
 
-    @property
-    def area(self) -> int:
-        return int(self.shape.sum())
-
     def paint(self, mask: npt.NDArray[np.uint8], value: int) -> None:
         """Give the pixels of the patch a value."""
         rows, columns = self.shape.shape
         mask[self.top : self.top + rows, self.left : self.left + columns][self.shape] = value
+
+
+def polygon_area(corners: Sequence[float]) -> float:
+    """Return the area inside x1, y1, x2, y2, ... in pixels (shoelace formula)."""
+    x, y = np.asarray(corners, dtype=np.float64).reshape(-1, 2).T
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
 
 
 def fill_polygon(corners: Sequence[float], width: int, height: int) -> Patch:

@@ -17,7 +17,7 @@ from services.db.session import Session
 
 _CLAIMS, _INTAKE = 7_305_210_966_158_101, 7_305_210_966_158_102
 """Any constants: keys of advisory locks."""
-_NO_LIMIT = "take the limit away or raise it with `trainyard admin project set-quota {project}`"
+_RAISE = "raise the limit with `trainyard admin project set-quota {project} --{quota} N`"
 _project = t.projects.c
 
 
@@ -57,7 +57,7 @@ def check_queued(session: Session, project: str) -> None:
     if session.execute(sa.select(sa.func.count()).select_from(waiting)).scalar_one() > limit:
         raise QuotaExceeded(
             f"project {project!r} has {limit} queued jobs and may have no more; wait until one starts, cancel one, "
-            f"or {_NO_LIMIT.format(project=project)} --queued-jobs"
+            f"or {_RAISE.format(project=project, quota='queued-jobs')}"
         )
 
 
@@ -75,7 +75,7 @@ def check_stored(session: Session, project: str, *, added: int = 0) -> None:
         asked = f", and this needs {added} more" if added else ""
         raise QuotaExceeded(
             f"project {project!r} stores {stored - added} of {limit} bytes{asked}; delete datasets, "
-            f"or {_NO_LIMIT.format(project=project)} --stored-bytes"
+            f"or {_RAISE.format(project=project, quota='stored-bytes')}"
         )
 
 

@@ -72,7 +72,7 @@ class Trail:
             return
         try:
             await self._work.write(lambda session: audit.write(session, lines))
-        except PlatformError as err:
+        except Exception as err:  # noqa: BLE001 - a server must end in order whatever its records meet
             # Kept in the log of the process at least: nobody may hide behind an outage.
             _tell(lines, err)
 
@@ -86,11 +86,11 @@ class Trail:
         return True
 
 
-def _tell(lines: Sequence[AuditLine], err: PlatformError) -> None:
+def _tell(lines: Sequence[AuditLine], err: Exception) -> None:
     for line in lines:
         log.error(
             "audit_not_stored",
-            reason=err.reason,
+            reason=getattr(err, "reason", PlatformError.reason),
             action=line.action,
             token_id=line.token_id,
             peer=line.peer,

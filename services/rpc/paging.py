@@ -87,9 +87,14 @@ def _decode(question: str, token: str) -> tuple[str, ...]:
         parts = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     except ValueError as err:
         raise _bad_token() from err
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts) or parts[:1] != [question]:
+    if not isinstance(parts, list) or not all(_is_key(part) for part in parts) or parts[:1] != [question]:
         raise _bad_token()
     return tuple(parts[1:])
+
+
+def _is_key(part: object) -> bool:
+    # PostgreSQL takes no text with a NUL, not even to compare with.
+    return isinstance(part, str) and "\0" not in part
 
 
 def _bad_token() -> RequestInvalid:

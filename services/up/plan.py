@@ -15,6 +15,7 @@ from services.up.ports import PortPicker
 from services.up.probe import grpc_serves, http_answers
 
 LOOPBACK = "127.0.0.1"
+_HEALTH_PORT = 7079
 _METRICS_PORTS = {"api": 7071, "controller": 7072, "worker": 7073, "serving": 7074}
 _MODULES = {
     "api": "services.api",
@@ -55,8 +56,13 @@ def make_plan(settings: Settings, environ: Mapping[str, str]) -> Plan:
     )
     address = f"{_reachable(settings.host)}:{api_port}"
     env = _shared_env(settings, environ, api_port=api_port, torchserve=torchserve)
+    asked = address
+    if settings.tls_cert_file is not None:
+        # Probes have no certificate of their own and ask beside TLS.
+        env["TRAINYARD_HEALTH_PORT"] = str(_pick(picker, environ, "health_port", settings.health_port or _HEALTH_PORT))
+        asked = f"{_reachable(settings.host)}:{env['TRAINYARD_HEALTH_PORT']}"
     parts = tuple(
-        _part(name, settings, env, metrics_port=picker.pick(port), address=address, torchserve=torchserve)
+        _part(name, settings, env, metrics_port=picker.pick(port), address=asked, torchserve=torchserve)
         for name, port in _METRICS_PORTS.items()
     )
     return Plan(parts, address, torchserve, env)

@@ -71,7 +71,9 @@ FAMILIES: dict[str, Hostile] = {
     "a truncated image in a folder": Hostile(
         _files(family.image_folder(), **{"train/cat/9.jpg": _PICTURE[:200]}), "train/cat/9.jpg", "damaged"
     ),
-    "a misspelt folder": Hostile(_files({"anotations/a.jpg": _PICTURE}), "anotations", "'annotations'"),
+    "a misspelt folder": Hostile(
+        _files({"a.jpg": _PICTURE, "anotations/a.txt": b"0 0 1 1"}), "anotations", "'annotations'"
+    ),
     # masks
     "a mask of another size": Hostile(
         _masks("masks/val/1.png", family.png(family.mask(0, size=(32, 48)))), "masks/val/1.png", "32x48, but its image"
@@ -109,7 +111,7 @@ FAMILIES: dict[str, Hostile] = {
         _lfw("1\t1\ncy 1 99\ncy 1 dan 2\n"), "pairs.txt: line 2", "no image cy/cy_0099"
     ),
     "pairs that name everybody": Hostile(
-        _lfw("2\t1\ncy 1 2\ncy 1 dan 3\nann 1 2\nann 1 bob 2\n"), "dataset", "has val but no train"
+        _lfw("2\t1\ncy 1 2\ncy 1 dan 3\nann 1 2\nann 1 bob 2\n"), "pairs.txt", "nobody is left to train on"
     ),
     "celeba with a missing image": Hostile(
         _files(family.celeba(), **{"img_align_celeba/000002.jpg": None}), "000002.jpg", "add the image"

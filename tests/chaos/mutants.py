@@ -19,7 +19,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.ids import new_id
 from services.core.states import AttemptState
-from services.db import control, events, fence, garbage, jobs, leases, reaper, transitions
+from services.db import control, events, fence, garbage, jobs, leases, reaper, schedule, transitions
 from services.db import tables as t
 from services.db.job_records import Lease
 from services.db.session import Session
@@ -163,6 +163,11 @@ def _append_without_position(session: Session, lease: Lease, lines: Any, **posit
     return _real.append_events(session, lease, lines)
 
 
+def _head_with_running_ones(queue: str, project: str) -> sa.Select[Any]:
+    of_project = (t.jobs.c.queue == queue) & (t.jobs.c.project == project)
+    return sa.select(t.jobs.c.id).where(of_project, _CLAIMS_RUNNING_TOO).order_by(t.jobs.c.order_time)
+
+
 _CLAIMS_RUNNING_TOO = sa.and_(t.jobs.c.state.in_(("queued", "running")), t.jobs.c.desired == "run")
 
 MUTANTS = (
@@ -216,7 +221,14 @@ MUTANTS = (
         "I9",
         lambda: [patch.object(transitions, "_close_attempt", _open_when_lost)],
     ),
-    Mutant("a job that runs can be claimed", "I9", lambda: [patch.object(leases, "IS_CLAIMABLE", _CLAIMS_RUNNING_TOO)]),
+    Mutant(
+        "a job that runs can be claimed",
+        "I9",
+        lambda: [
+            patch.object(leases, "IS_CLAIMABLE", _CLAIMS_RUNNING_TOO),
+            patch.object(schedule, "head", _head_with_running_ones),
+        ],
+    ),
     Mutant(
         "the collector spares what dead attempts left",
         "I10",

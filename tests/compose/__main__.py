@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"))
     out = parser.parse_args().out.absolute()
     out.mkdir(parents=True, exist_ok=True)
+    # What is running is removed after a polite end as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     install_missing()
     # One thread a trainer here and there: what is compared bit by bit is computed alike.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -64,7 +64,7 @@ class Platform:
     torchserve: str = ""
     """REST address to use in place of the reported one."""
     torchserve_grpc: str = ""
-    patience_seconds: float = 180.0
+    patience_seconds: float = 300.0
 
 
 def is_named(environ: Mapping[str, str] = os.environ) -> bool:

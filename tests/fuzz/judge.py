@@ -51,7 +51,7 @@ def faults(outcome: Outcome, sent: Sequence[bytes], secrets: Sequence[str] = ())
     found = []
     if outcome.code in _FAULTS:
         found.append(f"{outcome.code.name}: {outcome.said[:300]}")
-    found += [f"blames {reason}" for reason in _FAULT_REASONS if reason in outcome.said]
+    found += [f"blames {reason}" for reason in _FAULT_REASONS if f'reason: "{reason}"' in outcome.said]
     own = b"\n".join(sent).decode(errors="replace")
     shown = own + repr(own)
     found += [f"leaks {match}" for match in leaks(outcome.said, secrets) if match not in shown]

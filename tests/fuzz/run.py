@@ -23,9 +23,9 @@ THREADS = 4
 UNARY_SECONDS = 20.0
 STREAM_SECONDS = 0.15
 UPLOAD_SECONDS = 30.0
+ROUNDS = 5
 MAX_READ = 20
 MAX_KEPT = 50
-_WARM_SHARE = 0.2
 
 BAD_TOKENS = (
     "Bearer ",
@@ -67,23 +67,21 @@ def fuzz(target: Target, *, calls: int, seed_number: int = 0) -> dict[str, Any]:
     """Make about `calls` calls, the same number to every rpc, and return the report."""
     rpcs = every_rpc()
     findings = Findings()
-    share = max(1, -(-calls // len(rpcs)))
-    warm = max(1, round(share * _WARM_SHARE))
-    _round(target, rpcs, warm, findings, seed_number)
-    begin = settle(target)
-    if share > warm:
-        _round(target, rpcs, share - warm, findings, seed_number + 1)
-    has_crashed = not target.lives()
-    end = 0 if has_crashed else settle(target)
+    each = max(1, -(-calls // len(rpcs) // ROUNDS))
+    sizes = []
+    for number in range(ROUNDS):
+        _round(target, rpcs, each, findings, seed_number * ROUNDS + number)
+        sizes.append(settle(target) if target.lives() else 0)
     return {
         "calls": findings.calls,
         "rpcs": len(rpcs),
         "by_code": dict(sorted(findings.by_code.items())),
         "internal": findings.faults["internal"],
         "leaks": findings.faults["leak"],
-        "crashes": int(has_crashed),
-        "rss_begin_bytes": begin,
-        "rss_growth_bytes": end - begin,
+        "crashes": int(0 in sizes),
+        "rss_bytes": sizes,
+        # From the first round, which fills caches and pools, to the last.
+        "rss_growth_bytes": sizes[-1] - sizes[0],
         "slowest_unary_seconds": round(findings.slowest_seconds, 3),
         "by_rpc": {path: dict(sorted(codes.items())) for path, codes in sorted(findings.by_rpc.items())},
         "examples": findings.examples,

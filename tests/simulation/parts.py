@@ -15,7 +15,7 @@ from tests.simulation.world import World
 from tests.stack.memory_store import MemoryStore
 from tests.stack.virtual import VirtualDatabase
 
-ERROR_SHARE = 0.02
+ERROR_SHARE = 0.03
 
 
 class FlakyDatabase(VirtualDatabase):
@@ -84,7 +84,7 @@ class FlakyStore(MemoryStore):
         content_type: str = DEFAULT_CONTENT_TYPE,
     ) -> ObjectInfo:
         self._world.hazard()
-        if self._world.happens(Fault.STORE_ERRORS, 0.05):
+        if self._world.happens(Fault.STORE_ERRORS, 0.1):
             raise StoreUnavailable("the store is away")
         self._spoiled.discard(key)
         return super().put(key, source, size_bytes=size_bytes, content_type=content_type)

@@ -132,10 +132,11 @@ class _Run:
             Fault.CLOCK_JUMPS: self._jump,
             Fault.SPOILED_OBJECTS: self.store.spoil_one,
         }
-        chosen = rng.choice(sorted(strikes))
+        # Zombies are what the protocol is about.
+        chosen = rng.choice([*sorted(strikes), Fault.WORKER_STOPPED, Fault.WORKER_STOPPED])
         if chosen in world.plan.faults:
             strikes[chosen]()
-        world.at(rng.uniform(2, 30), self._strike_again)
+        world.at(rng.uniform(1, 15), self._strike_again)
 
     def _outage(self) -> None:
         seconds = self.world.rng.choice((3.0, 20.0, 80.0))

@@ -36,11 +36,12 @@ class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, values: Tensor) -> Tensor:
         if not self.training:
             return super().forward(values)
-        return self._normalised(values)
+        normalised: Tensor = self._normalised(values)
+        return normalised
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _normalised(self, values: Tensor) -> Tensor:
-        self._check_input_dim(values)
+        self._check_input_dim(values)  # type: ignore[no-untyped-call]
         out, mean, deviation, count = _Normalise.apply(values, self.weight, self.bias, self.eps, self.crew, self.share)
         if self.track_running_stats:
             self._track(mean, deviation / (count - 1).clamp(min=1))
@@ -74,7 +75,7 @@ class _Normalise(torch.autograd.Function):
         return out, mean, deviation, count
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         values, weight, mean, scale = ctx.saved_tensors
         dims, wide = _layout(values)

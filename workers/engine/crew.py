@@ -112,7 +112,7 @@ def joined(rank: int, size: int, *, meeting: Path, device: torch.device, has_own
     default group: libraries that find one talk to it by themselves, as those that compute metrics do.
     """
     with _talking():
-        store = dist.FileStore(str(meeting), size)
+        store = dist.FileStore(str(meeting), size)  # type: ignore[attr-defined]
         words = _meet(dist.ProcessGroupGloo, store, "words", rank, size)
         tensors = words
         if device.type == "cuda" and has_own_device:
@@ -126,8 +126,8 @@ def joined(rank: int, size: int, *, meeting: Path, device: torch.device, has_own
         tensors.abort()
 
 
-def _meet(kind: Callable[..., Group], store: dist.Store, name: str, rank: int, size: int) -> Group:
-    return kind(dist.PrefixStore(name, store), rank, size, PATIENCE)
+def _meet(kind: Callable[..., Group], store: Any, name: str, rank: int, size: int) -> Group:
+    return kind(dist.PrefixStore(name, store), rank, size, PATIENCE)  # type: ignore[attr-defined]
 
 
 def _of(group: Group | None) -> Group:

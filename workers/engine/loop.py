@@ -43,5 +43,5 @@ def train(training: Training, batches: Iterator[Any], hooks: LoopHooks) -> StopR
 
 def _agreed(training: Training, reason: StopReason | None) -> StopReason | None:
     """Return the leader's reason, so that all processes stop before the same step."""
-    reasons = (None, *StopReason)
+    reasons: tuple[StopReason | None, ...] = (None, *StopReason)
     return reasons[training.parallel.crew.agree(reasons.index(reason))]

@@ -65,7 +65,8 @@ class Parallel:
             return count
         total = count.detach().to(torch.float32, copy=True)
         self.crew.sum_(total)
-        return total * self.share
+        scaled: Tensor = total * self.share
+        return scaled
 
     def mean(self, scalars: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the scalars of a step as the whole batch's; all processes have the same names."""
@@ -95,7 +96,7 @@ class GradientAverage:
     def _note(self, index: int, _: Tensor) -> None:
         if not self._touched:
             # The engine's own way to act once, after all of a backward: torch's wrappers for data parallelism use it.
-            Variable._execution_engine.queue_callback(self._average)  # type: ignore[attr-defined]
+            Variable._execution_engine.queue_callback(self._average)
         self._touched.add(index)
 
     @torch.no_grad()
@@ -107,7 +108,7 @@ class GradientAverage:
         packed = [torch.cat([one.reshape(-1) for one in bucket]).mul_(self._share) for bucket in buckets]
         self._crew.sum_(*packed)
         for bucket, flat in zip(buckets, packed, strict=True):
-            for gradient, piece in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
+            for gradient, piece in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
                 gradient.copy_(piece.view(gradient.shape))
 
 
@@ -115,7 +116,7 @@ def _add_hook(parameter: nn.Parameter, hook: partial[None]) -> None:
     # A parameter that is frozen now may be trained later, and torch takes hooks of trained ones only.
     is_trained = parameter.requires_grad
     parameter.requires_grad_(True)
-    parameter.register_post_accumulate_grad_hook(hook)
+    parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
     parameter.requires_grad_(is_trained)
 
 

@@ -228,7 +228,8 @@ def _counts(split: dataset_pb2.SplitCounts) -> str:
 
 
 def _images(dataset: dataset_pb2.Dataset) -> str:
-    return " + ".join(f"{split.counts['images']} {name}" for name, split in sorted(dataset.splits.items()))
+    counts = {name: split.counts["images"] or split.counts["points"] for name, split in dataset.splits.items()}
+    return " + ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def _default_id(path: Path) -> str:

@@ -296,6 +296,33 @@ def test_events_are_numbered_in_order_and_read_from_any_point(database: Database
     assert (current(database, job).progress_step, current(database, job).progress_total) == (3, 10)
 
 
+def test_lines_sent_again_because_the_answer_got_lost_are_written_once(database: Database) -> None:
+    job = queued_job(database)
+    lease = claimed(database, job)
+    lines = [("log", {"text": "a"}), ("log", {"text": "b"})]
+
+    def append(position: int) -> int:
+        with database.write() as session:
+            return jobs.append_events(session, lease, lines, position=position)
+
+    assert [append(0), append(0), append(2), append(2)] == [4, 4, 6, 6]
+    assert kinds(database, job) == ["created", "claimed", "log", "log", "log", "log"]
+
+
+def test_answer_to_lines_that_were_written_does_not_need_the_lease(database: Database) -> None:
+    job = queued_job(database)
+    lease = claimed(database, job, ttl_seconds=EXPIRED)
+    with database.write() as session:
+        jobs.append_events(session, lease, [("log", {})], position=0)
+    reaped(database)
+
+    with database.write() as session:
+        jobs.append_events(session, lease, [("log", {})], position=0)
+    with pytest.raises(LeaseLost), database.write() as session:
+        jobs.append_events(session, lease, [("log", {})], position=1)
+    assert kinds(database, job) == ["created", "claimed", "log", "reaped"]
+
+
 def test_events_of_racing_writers_have_no_gap_and_no_double(database: Database) -> None:
     job = queued_job(database)
     lease = claimed(database, job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -14,6 +14,7 @@ from trainyard.v1 import dataset_pb2 as pb
 
 from services.core.ids import new_id
 from services.datasets.shape_scenes import write_shape_scenes
+from tests.builders.family_datasets import image_folder
 from tests.integration.api.conftest import Running
 from tests.integration.api.failures import refused
 
@@ -23,11 +24,15 @@ SECONDS = 120.0
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = write_shape_scenes(tmp_path_factory.mktemp("shapes"), seed=0, train_images=6, val_images=3)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return zip_of({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
+
+
+def zip_of(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                packed.write(path, path.relative_to(folder))
+        for name, body in files.items():
+            packed.writestr(name, body)
     return buffer.getvalue()
 
 
@@ -55,6 +60,19 @@ def test_an_upload_becomes_a_version_that_jobs_can_use(api: Running, archive: by
     assert not leftovers(api)
 
 
+def test_an_upload_says_what_its_images_are_for_and_how_they_are_split(api: Running) -> None:
+    files = {name.removeprefix("train/"): body for name, body in image_folder(train=10, val=0).items()}
+    asked = {"family": "images", "format": pb.DATASET_FORMAT_IMAGE_FOLDER, "val_fraction": 0.3, "split_seed": 5}
+
+    dataset = api.datasets.CreateDataset(messages(zip_of(files), **asked), timeout=SECONDS).dataset
+
+    assert (dataset.family, dataset.format) == ("images", pb.DATASET_FORMAT_IMAGE_FOLDER)
+    assert {name: split.counts["images"] for name, split in dataset.splits.items()} == {"train": 14, "val": 6}
+    assert "6 of 20 images" in dataset.report["notes"][0]
+    refusal = refused(lambda: api.create(dataset=dataset.name))
+    assert "holds images data, but detection/yolo_v1 needs detection" in refusal.violations["dataset"]
+
+
 def test_the_same_upload_twice_is_one_version(api: Running, archive: bytes) -> None:
     request_id = new_id()
 
@@ -73,6 +91,8 @@ def test_the_same_upload_twice_is_one_version(api: Running, archive: bytes) -> N
         pytest.param({"sha256": "0" * 64}, "sha256", id="another digest"),
         pytest.param({"dataset_id": "Not Valid"}, "header.dataset_id", id="no slug"),
         pytest.param({"family": "faces"}, "family", id="unknown family"),
+        pytest.param({"format": pb.DATASET_FORMAT_YOLO, "family": "face"}, "family", id="family of another format"),
+        pytest.param({"val_fraction": 1.5}, "header.val_fraction", id="more than everything held out"),
     ],
 )
 def test_an_upload_that_is_not_what_it_says_is_refused(

@@ -140,6 +140,42 @@ def test_cancelling_a_running_job_asks_it_to_stop(api: Running) -> None:
     assert first.state == second.state == job_pb2.JOB_STATE_CANCELLING
 
 
+def test_pausing_and_resuming_show_in_the_stream(api: Running) -> None:
+    job = api.create()
+    stream = watch(api, job.name)
+
+    paused = api.jobs.PauseJob(job_pb2.PauseJobRequest(name=job.name, reason="later")).job
+    resumed = api.jobs.ResumeJob(job_pb2.ResumeJobRequest(name=job.name)).job
+    claim(api, job)
+    pausing = api.jobs.PauseJob(job_pb2.PauseJobRequest(name=job.name)).job
+    seen = [next(stream).state_change for _ in range(5)]
+
+    assert [each.state for each in (paused, resumed, pausing)] == [
+        job_pb2.JOB_STATE_PAUSED,
+        job_pb2.JOB_STATE_QUEUED,
+        job_pb2.JOB_STATE_PAUSING,
+    ]
+    assert [each.state for each in seen[1:]] == [
+        job_pb2.JOB_STATE_PAUSED,
+        job_pb2.JOB_STATE_QUEUED,
+        job_pb2.JOB_STATE_RUNNING,
+        job_pb2.JOB_STATE_PAUSING,
+    ]
+    assert seen[1].message == "later"
+
+
+def test_an_ended_job_is_neither_paused_nor_resumed(api: Running) -> None:
+    job = api.create()
+    api.jobs.CancelJob(job_pb2.CancelJobRequest(name=job.name))
+
+    for act in (
+        lambda: api.jobs.PauseJob(job_pb2.PauseJobRequest(name=job.name)),
+        lambda: api.jobs.ResumeJob(job_pb2.ResumeJobRequest(name=job.name)),
+    ):
+        refusal = refused(act)
+        assert refusal.code == grpc.StatusCode.FAILED_PRECONDITION
+
+
 def test_a_checkpoint_event_names_the_checkpoint_that_is_listed(api: Running) -> None:
     job = api.create()
     lease = claim(api, job)

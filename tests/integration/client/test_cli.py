@@ -165,6 +165,32 @@ def test_a_queued_job_is_cancelled_and_listed_so(run: Run, imported: dict[str, A
     assert "typo" in run("jobs", "logs", job_id).stdout
 
 
+def test_a_job_is_paused_listed_so_and_resumed(run: Run, imported: dict[str, Any]) -> None:
+    submit = (
+        "jobs",
+        "submit",
+        "detection/yolo_v1",
+        "--dataset",
+        "squares",
+        "--preset",
+        "tiny",
+        "--preemptible",
+        "--json",
+    )
+    job = document(run(*submit))
+    job_id = job["name"].rpartition("/")[2]
+
+    assert job["is_preemptible"] is True
+    assert run("jobs", "pause", job_id, "--reason", "lunch").stdout == f"{job_id} is paused\n"
+    assert job_id in run("jobs", "list", "--state", "paused").stdout
+    assert run("jobs", "resume", job_id).stdout == f"{job_id} is queued\n"
+    assert "lunch" in run("jobs", "logs", job_id).stdout
+
+    run("jobs", "cancel", job_id)
+    refused = run("jobs", "pause", job_id, "--json")
+    assert json.loads(refused.stderr)["error"]["code"] == "FAILED_PRECONDITION"
+
+
 def test_watching_a_cancelled_job_ends_with_1(run: Run, imported: dict[str, Any]) -> None:
     job = document(run("jobs", "submit", "detection/yolo_v1", "--dataset", "squares", "--preset", "tiny", "--json"))
     run("jobs", "cancel", job["name"])

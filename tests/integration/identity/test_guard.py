@@ -6,6 +6,7 @@ import asyncio
 import io
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,9 @@ def test_as_many_jobs_wait_as_the_quota_says_and_a_repetition_is_none(api: Runni
     assert api.create().name
 
 
+@cache
 def archive() -> bytes:
-    """Return a YOLO set of one picture, zipped."""
+    """Return a YOLO set of one picture, zipped; the same bytes each time, as in a repeated upload."""
     picture, packed = io.BytesIO(), io.BytesIO()
     Image.new("RGB", (64, 64)).save(picture, "PNG")
     with zipfile.ZipFile(packed, "w") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from services.db import audit
 from services.db.database import Database
 from services.rpc.tls import TlsFiles, TlsInvalid
 from services.storage.local import LocalStore
+from services.up.plan import make_plan
 from tests.integration.identity.conftest import api_server
 from tests.stack.identity import admit
 from tests.stack.platform import free_port, wait_until
@@ -164,11 +166,11 @@ def test_new_files_are_used_without_a_restart_and_broken_ones_are_not(
 ) -> None:
     monkeypatch.setenv("TRAINYARD_TLS_CA", str(certificates.ca))
     with serving(tmp_path, certificates, is_mutual=False) as server:
-        first = served_certificate(server)
+        first = served_certificate(server.address)
         certificates.write("server")
-        second = served_certificate(server)
+        second = served_certificate(server.address)
         (certificates.folder / "server.key").write_text("not a key")
-        third = served_certificate(server)
+        third = served_certificate(server.address)
 
         assert projects_jobs(server) == []
 
@@ -176,8 +178,8 @@ def test_new_files_are_used_without_a_restart_and_broken_ones_are_not(
     assert third == second
 
 
-def served_certificate(server: Secured) -> str:
-    host, _, port = server.address.partition(":")
+def served_certificate(address: str) -> str:
+    host, _, port = address.partition(":")
     return ssl.get_server_certificate((host, int(port)))
 
 
@@ -194,6 +196,25 @@ def test_probes_ask_for_health_without_tls_and_for_nothing_else(tmp_path: Path, 
 
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_the_embedded_platform_sees_that_its_api_serves_with_tls(tmp_path: Path, certificates: Certificates) -> None:
+    cert, key = certificates.write("server")
+    environ = {"TRAINYARD_TLS_CERT_FILE": str(cert), "TRAINYARD_TLS_KEY_FILE": str(key)}
+    settings = Settings(state_dir=tmp_path, tls_cert_file=cert, tls_key_file=key)
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    database.dispose()
+    plan = make_plan(settings, {**os.environ, **environ})
+    api = next(part for part in plan.parts if part.name == "api")
+
+    process = subprocess.Popen(api.command, env=dict(api.env))
+    try:
+        wait_until(lambda: all(probe() for probe in api.probes), what="the API serves", limit_seconds=60)
+        assert served_certificate(plan.address)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,17 @@ def test_the_newest_figures_are_kept() -> None:
     assert progress.samples_per_second == 64.0
 
 
+def test_a_paused_job_is_at_rest_and_a_pause_taken_back_changes_nothing() -> None:
+    before = (running(), step(10), state(job_pb2.JOB_STATE_PAUSING))
+
+    rests = after(*before, state(job_pb2.JOB_STATE_PAUSED))
+    goes_on = after(*before, state(job_pb2.JOB_STATE_RUNNING))
+
+    assert (rests.state, rests.step, rests.eta_seconds) == (job_pb2.JOB_STATE_PAUSED, 10, None)
+    assert (goes_on.state, goes_on.step, goes_on.attempt) == (job_pb2.JOB_STATE_RUNNING, 10, 1)
+    assert goes_on.eta_seconds is not None
+
+
 def test_the_time_left_is_the_steps_left_at_the_present_speed() -> None:
     assert after(running(), step(60, seconds=0.5)).eta_seconds == pytest.approx(20.0)
 

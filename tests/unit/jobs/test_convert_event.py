@@ -24,6 +24,8 @@ def convert(kind: str, payload: dict[str, Any]) -> pb.JobEvent:
         ("claimed", pb.JOB_STATE_RUNNING),
         ("cancel_requested", pb.JOB_STATE_CANCELLING),
         ("cancelled", pb.JOB_STATE_CANCELLED),
+        ("pause_requested", pb.JOB_STATE_PAUSING),
+        ("paused", pb.JOB_STATE_PAUSED),
         ("succeeded", pb.JOB_STATE_SUCCEEDED),
     ],
 )
@@ -32,6 +34,11 @@ def test_transitions_are_state_changes(kind: str, state: pb.JobState) -> None:
 
     assert event.state_change.state == state
     assert (event.seq, event.token, event.create_time.ToDatetime().year) == (3, 7, 2026)
+
+
+@pytest.mark.parametrize(("state", "shown"), [("queued", pb.JOB_STATE_QUEUED), ("running", pb.JOB_STATE_RUNNING)])
+def test_a_resumed_job_shows_where_it_went(state: str, shown: pb.JobState) -> None:
+    assert convert("resumed", {"state": state}).state_change.state == shown
 
 
 def test_a_step_carries_its_figures() -> None:

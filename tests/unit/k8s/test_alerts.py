@@ -14,7 +14,7 @@ from tests.stack.metric_names import known_series
 from workers.outcome import Verdict
 
 VALUES: dict[tuple[str, str], set[str]] = {
-    ("trainyard_attempts_total", "outcome"): {verdict.value for verdict in Verdict},
+    ("trainyard_attempt_duration_seconds_count", "outcome"): {verdict.value for verdict in Verdict},
     ("trainyard_attempts_total", "reason"): {reason.value for reason in FailureReason},
     ("trainyard_workers", "state"): set(figures.WORKER_STATES),
     ("trainyard_deployments", "state"): {state.value for state in DeploymentState},

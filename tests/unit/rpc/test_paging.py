@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -80,3 +81,12 @@ def test_a_token_that_would_exhaust_the_parser_is_refused(depth: int) -> None:
 
     with pytest.raises(RequestInvalid):
         page_request(10, token, "jobs")
+
+
+def test_a_key_that_no_database_compares_is_refused() -> None:
+    page = page_request(1, "", "jobs").cut([Row("a", NOON), Row("b", NOON)], by_time)
+    question, time, _ = json.loads(base64.urlsafe_b64decode(page.next_page_token + "=="))
+    token = base64.urlsafe_b64encode(json.dumps([question, time, "a\0b"]).encode()).decode()
+
+    with pytest.raises(RequestInvalid):
+        page_request(1, token, "jobs")
