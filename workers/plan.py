@@ -29,6 +29,8 @@ def log_tail(attempt_dir: Path, *, limit_bytes: int = 64 * 1024) -> str:
         with (attempt_dir / LOG_NAME).open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - limit_bytes))
-            return file.read().decode(errors="replace")
+            text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
+    # After a crash Python lists every compiled module in one long line, which would push the stack out of sight.
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("Extension modules:"))

@@ -95,6 +95,8 @@ class Crew:
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return all processes' tensors of this shape, stacked by rank."""
+        if self.is_alone:
+            return tensor[None]
         gathered = [torch.empty_like(tensor) for _ in range(self.size)]
         with _talking():
             _of(self._tensors).allgather([gathered], [tensor]).wait()

@@ -126,7 +126,10 @@ def test_work_goes_on_where_the_first_release_left_it(upgraded: Upgraded) -> Non
 
     assert [one.job_id for one in reaped] == [old.RUNNING]
     assert {first.job_id, second.job_id} == {old.RUNNING, old.QUEUED}
-    assert (first.job_id, first.token) == (old.RUNNING, 2)  # of lower priority number than the other
+    assert (first.job_id, first.token) == (
+        old.RUNNING,
+        3,
+    )  # the reaper took the token that the dead worker held
     assert (done.state, done.model_version) == (JobState.SUCCEEDED, 2)
     assert seqs == list(range(1, len(seqs) + 1))
     assert [item.payload for item in waiting] == [{"prefix": "gone/"}]

@@ -40,7 +40,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatasetMan
         ("coco", "segmentation", family.coco_masks({"segmentation": [family.square(4, 4, 9)]}), {"images": 1}),
         ("identity_folders", "face", family.people(), {"images": 6, "identities": 2}),
         ("lfw", "face", family.lfw(), {"images": 6, "identities": 2}),
-        ("celeba", "face", family.celeba(), {"images": 4, "identities": 2}),
+        ("celeba", "face", family.celeba(count=8), {"images": 4, "identities": 2}),
         ("celeba", "images", family.celeba(), {"images": 4}),
         ("mnist", "classification", family.mnist(packed=True), {"images": 6}),
         ("points", "points", family.points(), {"points": 3}),

@@ -44,7 +44,7 @@ def lines(api: Running, count: int = 1) -> list[Stored]:
         with api.database.read() as session:
             return audit.page(session, page_size=count)
 
-    wait_until(lambda: len(read()) == count, what=f"{count} lines", limit_seconds=20)
+    wait_until(lambda: len(read()) == count, what=f"{count} lines", limit_seconds=120)
     return read()[::-1]
 
 

@@ -101,7 +101,7 @@ def test_a_process_that_stands_still_is_found_and_its_job_goes_back(trials: Tria
     until(lambda: "requeued" in yard.kinds(job.id), what="a requeue", show=yard.log_text)
     failed = next(event.payload for event in yard.events(job.id) if event.kind == "requeued")
     assert failed["reason"] == FailureReason.STALL
-    assert "engine/parallel.py" in failed["log_tail"]  # the stack of the leader, which waits for the other's gradients
+    assert "engine/loop.py" in failed["log_tail"]  # the stack of the leader, which waits for the other's gradients
     assert seconds_until_gone(trainers, limit_seconds=10) < 10
     with yard.database.write() as session:
         jobs.cancel(session, "default", job.id, "test")

@@ -125,7 +125,13 @@ def test_workers_of_three_classes_on_three_hosts_run_each_job_once_where_it_belo
             assert all(process.poll() is None for process in processes.values())
             return all(client.get_job(name).state == job_pb2.JOB_STATE_SUCCEEDED for name in asked)
 
-        wait_until(are_done, what="all jobs", limit_seconds=PATIENCE_SECONDS)
+        try:
+            wait_until(are_done, what="all jobs", limit_seconds=PATIENCE_SECONDS)
+        except TimeoutError as err:
+            logs = [*site.directory.glob("*.log"), *site.directory.glob("control/logs/*.log")]
+            told = "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in logs)
+            states = [(job.name, job.state, job.progress.step) for job in client.list_jobs()]
+            raise AssertionError(f"{err}\n{states}\n{told}") from err
         networks = {os.readlink(f"/proc/{process.pid}/ns/net") for process in processes.values()}
         database = Database(site.postgres.url)
         with database.read() as session:
@@ -168,4 +174,4 @@ def test_the_lock_of_a_leader_whose_host_is_gone_is_free_within_seconds(
         other.release()
     finally:
         leader.kill()
-        leader.wait()
+        leader.communicate()
