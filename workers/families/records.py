@@ -245,7 +245,7 @@ class StoredImages:
     def gather(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
         """Return images by index, uint8 (N, *shape)."""
         storable = indices < len(self._is_stored)
-        for index in indices[storable][~self._is_stored[indices[storable]]]:
+        for index in np.unique(indices[storable][~self._is_stored[indices[storable]]]):
             self._stored[index] = self._load(int(index))
             self._is_stored[index] = True
         if storable.all():
