@@ -24,6 +24,7 @@ from workers import devices, host, metrics, tasks
 from workers.cache import DatasetCache
 from workers.devices import list_gpus
 from workers.environment import child_environment
+from workers.families.catalog import CATALOG, family_of
 from workers.registry import Registry
 from workers.runtime import Identity, Runtime, Slot, Slots, devices_of
 from workers.salvage import Salvage
@@ -85,7 +86,7 @@ def composed(settings: Settings) -> Iterator[Runtime]:
         if settings.metrics_port:
             register_disk(settings.state_dir)
             metrics.register_machine()
-            metrics.expect_archives()
+            metrics.expect_work({family_of(recipe) for recipe in CATALOG})
             metrics.INFO.labels(worker_id).set(1)
             server, _ = start_http_server(settings.metrics_port, settings.host)
             closing.callback(server.shutdown)

@@ -24,7 +24,7 @@ from workers.conclusion import Conclusion
 from workers.devices import Gpu, is_lost, quarantine
 from workers.engine.frames import Frame, FrameInvalid, FrameKind
 from workers.families.catalog import family_of
-from workers.inputs import InputFetcher, Inputs
+from workers.inputs import InputFetcher, Inputs, SourceGone, origin_of
 from workers.lease import LeaseKeeper
 from workers.outcome import Ending, Outcome, Verdict, decide, failed, limited
 from workers.plan import PROCESS_NAME, SPOOL_NAME, write_plan
@@ -150,6 +150,8 @@ class Attempt:
             return Outcome(Verdict.ABANDON)
         except DatasetInvalid as err:
             return failed(FailureReason.INVALID_DATASET, str(err))
+        except SourceGone as err:
+            return failed(FailureReason.SPEC_INVALID, str(err))
         except StoreUnavailable:
             return failed(FailureReason.STORAGE_UNAVAILABLE, "The object store did not answer; the job waits for it.")
         except WarmParentLost as err:
@@ -181,6 +183,8 @@ class Attempt:
             "config": self._job.spec["config"],
             "dataset_dir": str(inputs.dataset_dir),
             "resume_dir": None if inputs.resume_dir is None else str(inputs.resume_dir),
+            "source": inputs.source,
+            "origin": origin_of(self._job),
             "device": self._device,
             **self._crew(),
             "threads": self._runtime.threads,

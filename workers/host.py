@@ -7,8 +7,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import psutil
-
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -99,12 +97,6 @@ def _proportional_bytes(entry: Path) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def free_fraction(directory: Path) -> float:
-    """Return the free share of the disk that holds `directory`."""
-    usage = psutil.disk_usage(str(directory))
-    return usage.free / usage.total if usage.total else 0.0
 
 
 def _read(path: Path) -> str:

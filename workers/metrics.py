@@ -67,8 +67,10 @@ def expect_attempt(family: str) -> None:
         ATTEMPT_SECONDS.labels(family, verdict.value)
 
 
-def expect_archives() -> None:
-    """Show the counters of archive builds before the first one ends."""
+def expect_work(families: Iterable[str]) -> None:
+    """Show counters whose first figure may come before the next scrape, or is the only one for days."""
+    for family in families:
+        CLAIM_SECONDS.labels(family)
     for verdict in Verdict:
         ARCHIVE_SECONDS.labels(verdict.value)
 

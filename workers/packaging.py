@@ -16,6 +16,7 @@ from services.db.models import ModelVersion
 from services.storage import layout
 from services.storage.manifest import download_directory, upload_directory
 from workers.cache import DatasetRef
+from workers.inputs import origin_of
 from workers.outcome import Outcome, Verdict
 from workers.runtime import Runtime
 
@@ -54,25 +55,27 @@ class Packager:
             PackagingEnded: the checkpoint or its dataset is gone, or the child did not finish.
         """
         try:
-            checkpoint, dataset = self._insist("checkpoint", lambda: self._look_up(version))
+            checkpoint, dataset, origin = self._insist("checkpoint", lambda: self._look_up(version))
             directory.mkdir()
             self._insist("checkpoint", lambda: self._download(checkpoint, directory / "checkpoint"))
-            metrics = self._make(version, dataset, directory)
+            metrics = self._make(version, dataset, directory, origin=origin)
         except (CheckpointNotFound, IntegrityError, ObjectNotFound) as err:
             message = "The checkpoint, or the dataset it was trained on, is gone or damaged: package another one."
             raise PackagingEnded(Outcome(Verdict.FAIL, FailureReason.INTERNAL, message)) from err
         return self._publish(version, directory / "bundle", metrics)
 
-    def _look_up(self, version: ModelVersion) -> tuple[Checkpoint, DatasetVersion]:
+    def _look_up(self, version: ModelVersion) -> tuple[Checkpoint, DatasetVersion, str]:
         with self._runtime.database.read() as session:
             job = jobs.get(session, version.project, version.job_id)
             checkpoint = checkpoints.get(session, version.job_id, version.checkpoint_id or "")
-            return checkpoint, datasets.get_by_id(session, job.dataset_version_id)
+            return checkpoint, datasets.get_by_id(session, job.dataset_version_id), origin_of(job)
 
     def _download(self, checkpoint: Checkpoint, directory: Path) -> None:
         download_directory(self._runtime.store, checkpoint.prefix, directory, checkpoint.manifest_sha256)
 
-    def _make(self, version: ModelVersion, dataset: DatasetVersion, directory: Path) -> dict[str, float]:
+    def _make(
+        self, version: ModelVersion, dataset: DatasetVersion, directory: Path, *, origin: str
+    ) -> dict[str, float]:
         prefix = layout.dataset_prefix(dataset.project, dataset.dataset_id, dataset.id)
         ref = DatasetRef(prefix, dataset.manifest_sha256, dataset.size_bytes)
         with self._runtime.cache.hold(ref) as dataset_dir:
@@ -83,6 +86,7 @@ class Packager:
                 "dataset_dir": str(dataset_dir),
                 "checkpoint_dir": str(directory / "checkpoint"),
                 "bundle_dir": str(directory / "bundle"),
+                "origin": origin,
                 "device": "cpu",
                 "threads": self._threads,
             }

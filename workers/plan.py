@@ -12,6 +12,7 @@ LOG_NAME = "attempt.log"
 PROCESS_NAME = "process.json"
 SPOOL_NAME = "spool"
 RESUME_NAME = "resume"
+SOURCE_NAME = "source"
 
 
 def write_plan(attempt_dir: Path, plan: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from workers.stop import Latch
 from workers.warm_link import WarmLink
 
 MIN_FREE_FRACTION = 0.05
-"""Below this share of free disk the worker begins no attempt: its checkpoints would not fit."""
+MIN_FREE_BYTES = 2 << 30
+"""With less free disk than the smaller of the two the worker begins no attempt: its checkpoints would not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +133,5 @@ class Runtime:
 
     @property
     def has_disk_room(self) -> bool:
-        return host.free_fraction(self.home) >= MIN_FREE_FRACTION
+        disk = shutil.disk_usage(self.home)
+        return disk.free >= min(MIN_FREE_BYTES, MIN_FREE_FRACTION * disk.total)

@@ -9,6 +9,7 @@ import structlog
 from trainyard.v1 import (
     dataset_pb2_grpc,
     deployment_pb2_grpc,
+    gallery_pb2_grpc,
     job_pb2_grpc,
     model_pb2_grpc,
     recipe_pb2_grpc,
@@ -25,6 +26,13 @@ from services.db.work import Work
 from services.deployments.manager import DeploymentManager
 from services.deployments.predict import Predictor
 from services.deployments.servicer import DeploymentServicer
+from services.galleries.cache import MatrixCache
+from services.galleries.embed import Embedder
+from services.galleries.enrolment import Enrolment
+from services.galleries.manager import GalleryManager
+from services.galleries.objects import ImageObjects
+from services.galleries.recognition import Recogniser
+from services.galleries.servicer import GalleryServicer
 from services.identity.authenticator import Authenticator
 from services.identity.guard import Guard
 from services.identity.sessions import Sessions
@@ -46,7 +54,14 @@ log = structlog.get_logger(__name__)
 
 SERVICES = tuple(
     f"trainyard.v1.{name}"
-    for name in ("JobService", "DatasetService", "RecipeService", "ModelService", "DeploymentService")
+    for name in (
+        "JobService",
+        "DatasetService",
+        "RecipeService",
+        "ModelService",
+        "DeploymentService",
+        "GalleryService",
+    )
 )
 DATASET_THREADS = 8
 IMPORT_THREADS = 8
@@ -90,6 +105,7 @@ class Api:
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
             DeploymentServicer(deployments, self._predictor), grpc
         )
+        gallery_pb2_grpc.add_GalleryServiceServicer_to_server(self._galleries(store), grpc)
         self._server.describe(SERVICES)
         self._readiness: asyncio.Task[None] | None = None
 
@@ -113,11 +129,22 @@ class Api:
         await drained
         self._sessions.close()
         await self._trail.close()
+        await self._recogniser.close()
         await self._predictor.close()
+        self._images.close()
         self._downloads.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._imports.shutdown(wait=False, cancel_futures=True)
         self._work.close()
+
+    def _galleries(self, store: ObjectStore) -> GalleryServicer:
+        embedder, cache = Embedder(self._predictor), MatrixCache()
+        self._images = ImageObjects(store)
+        self._recogniser = Recogniser(self._work, embedder, cache)
+        manager = GalleryManager(self._work, self._images, cache)
+        limit = self._settings.api_gallery_identities
+        enrolment = Enrolment(self._work, embedder, self._images, manager, limit=limit)
+        return GalleryServicer(manager, enrolment, self._recogniser)
 
     async def _watch_readiness(self) -> None:
         loop = asyncio.get_running_loop()

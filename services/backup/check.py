@@ -29,7 +29,7 @@ _ROOT = "projects/"
 # The collector's own patience: what is younger may get its row yet.
 _SETTLED = timedelta(hours=24)
 _JOB = re.compile(r"projects/[^/]+/jobs/([^/]+)/")
-_MADE = re.compile(r"projects/[^/]+/(?:datasets|models)/[^/]+/([^/]+)/")
+_MADE = re.compile(r"projects/[^/]+/(?:datasets|models|galleries)/[^/]+/([^/]+)/")
 
 Fault = Literal["missing", "corrupt", "orphan"]
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "deploy": "services.client.commands.deployments:deploy",
     "deployments": "services.client.commands.deployments:deployments",
     "predict": "services.client.commands.predict:predict",
+    "galleries": "services.client.commands.galleries:galleries",
     "admin": "services.client.commands.admin:admin",
 }
 

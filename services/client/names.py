@@ -26,6 +26,16 @@ class Namer:
     def deployment(self, deployment: str) -> str:
         return deployment if _is_full(deployment) else names.deployment(self.project, deployment)
 
+    def gallery(self, gallery: str) -> str:
+        return gallery if _is_full(gallery) else names.gallery(self.project, gallery)
+
+    def identity(self, identity: str) -> str:
+        """Take a full name, or `gallery/identity`."""
+        if _is_full(identity):
+            return identity
+        gallery, _, identity_id = identity.partition("/")
+        return names.identity(self.project, gallery, identity_id)
+
     def model(self, model: str) -> str:
         return model if _is_full(model) else f"{self.parent}/models/{model}"
 
@@ -42,6 +52,17 @@ class Namer:
             return checkpoint
         job, _, checkpoint_id = checkpoint.partition("/")
         return names.checkpoint(self.project, job, checkpoint_id)
+
+    def start(self, start: str) -> str:
+        """Take a full name, `model/3`, `model` for its newest version, `job/checkpoint`, or `torchvision:...`.
+
+        Ids of checkpoints are long; versions are numbers.
+        """
+        if ":" in start or "/checkpoints/" in start:
+            return start
+        _, _, last = start.partition("/")
+        is_version = _is_full(start) or not last or last == "latest" or last.isdigit()
+        return self.model_version(start) if is_version else self.checkpoint(start)
 
 
 def short(name: str) -> str:

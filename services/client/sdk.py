@@ -22,6 +22,7 @@ from trainyard.v1 import (
     dataset_pb2_grpc,
     deployment_pb2,
     deployment_pb2_grpc,
+    gallery_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
     model_pb2,
@@ -33,6 +34,7 @@ from trainyard.v1 import (
 from services.client.address import resolve_address
 from services.client.channel import Caller, open_channel
 from services.client.credentials import resolve_credentials, resolve_project
+from services.client.gallery_calls import PREDICT_SECONDS, GalleryCalls
 from services.client.names import Namer
 from services.client.transfer import (
     Downloaded,
@@ -48,7 +50,6 @@ from services.core.clock import Deadline
 from services.core.ids import new_id
 
 PAGE_SIZE = 200
-PREDICT_SECONDS = 150.0
 _POLL_SECONDS = 0.25
 _SETTLED = (deployment_pb2.DEPLOYMENT_STATE_READY, deployment_pb2.DEPLOYMENT_STATE_FAILED)
 
@@ -65,6 +66,7 @@ class JobFields(TypedDict, total=False):
     max_attempts: int
     dataset_version: int
     request_id: str
+    init_from: str
 
 
 class DatasetFields(TypedDict, total=False):
@@ -77,7 +79,7 @@ class DatasetFields(TypedDict, total=False):
     request_id: str
 
 
-class Trainyard:
+class Trainyard(GalleryCalls):
     """A platform and one project in it. Resources are named by id or by full name.
 
     Without a token of the caller it is that of TRAINYARD_TOKEN, of TRAINYARD_TOKEN_FILE, or the one that
@@ -106,6 +108,7 @@ class Trainyard:
         self._recipes = recipe_pb2_grpc.RecipeServiceStub(self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
         self._deployments = deployment_pb2_grpc.DeploymentServiceStub(self._channel)
+        self._galleries = gallery_pb2_grpc.GalleryServiceStub(self._channel)
 
     def close(self) -> None:
         self._channel.close()
@@ -193,8 +196,14 @@ class Trainyard:
         config: Mapping[str, Any] | None = None,
         **fields: Unpack[JobFields],
     ) -> job_pb2.Job:
-        """Ask for a training job; `config` holds nested overrides such as `{"optim": {"lr": 0.01}}`."""
+        """Ask for a training job; `config` holds nested overrides such as `{"optim": {"lr": 0.01}}`.
+
+        `init_from` is a model version or a checkpoint, named in full, as `model/3`, as `model` for its newest
+        version, as `job/checkpoint`, or weights such as `torchvision:ResNet18_Weights.DEFAULT`.
+        """
         fields.setdefault("request_id", new_id())
+        if start := fields.get("init_from"):
+            fields["init_from"] = self.name.start(start)
         request = job_pb2.CreateJobRequest(
             parent=self.name.parent,
             recipe=recipe,
@@ -382,16 +391,26 @@ class Trainyard:
         return reply.deployment
 
     def predict(
-        self, deployment: str, images: Sequence[bytes | Path], *, params: Mapping[str, Any] | None = None
+        self,
+        deployment: str,
+        inputs: Sequence[bytes | Path | Mapping[str, Any]],
+        *,
+        params: Mapping[str, Any] | None = None,
     ) -> deployment_pb2.PredictResponse:
-        """Answer encoded images (bytes, or paths of files): one prediction each, in order."""
-        instances = [
-            deployment_pb2.Instance(body=image.read_bytes() if isinstance(image, Path) else image) for image in images
-        ]
+        """Answer encoded images (bytes, or paths of files) or named inputs: one prediction each, in order."""
+        instances = [_instance(one) for one in inputs]
         request = deployment_pb2.PredictRequest(
             name=self.name.deployment(deployment), instances=instances, params=_struct(params)
         )
         return self._caller.unary(self._deployments.Predict, request, timeout_seconds=PREDICT_SECONDS)
+
+
+def _instance(value: bytes | Path | Mapping[str, Any]) -> deployment_pb2.Instance:
+    if isinstance(value, Mapping):
+        fields = Struct()
+        fields.update(dict(value))
+        return deployment_pb2.Instance(fields=fields)
+    return deployment_pb2.Instance(body=value.read_bytes() if isinstance(value, Path) else value)
 
 
 def _shifted(on_progress: Progress, before: int, total: int) -> Progress:

@@ -1,4 +1,4 @@
-"""How far a transfer is: a bar in a terminal, nothing elsewhere."""
+"""How far a transfer or another long call is: a bar in a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
 
 @contextmanager
@@ -21,3 +29,12 @@ def transfer_bar(console: Console, title: str, *, afterwards: str = "") -> Itera
             bar.update(task, completed=done, total=total, description=description)
 
         yield update
+
+
+@contextmanager
+def count_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback for how many things are done and how many there are."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -28,6 +28,7 @@ _CHECKPOINT = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/checkpoints/\d+-(?
 _ARTIFACT = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/artifacts/.+")
 _DATASET = re.compile(r"projects/[^/]+/datasets/[^/]+/(?P<id>[^/]+)/")
 _BUNDLE = re.compile(r"projects/[^/]+/models/[^/]+/(?P<id>[^/]+)/bundle/")
+_IMAGE = re.compile(r"projects/[^/]+/galleries/[^/]+/(?P<id>[^/]+)/.+")
 _ARCHIVE = re.compile(r"projects/[^/]+/models/[^/]+/(?P<id>[^/]+)/archives/[^/]+/.+")
 
 
@@ -44,6 +45,7 @@ class Candidates:
     datasets: dict[str, str] = field(default_factory=dict)
     bundles: dict[str, str] = field(default_factory=dict)
     archives: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
 
     def add(self, key: str) -> None:
         if match := _CHECKPOINT.match(key):
@@ -56,6 +58,8 @@ class Candidates:
             self.bundles[match.group()] = match["id"]
         elif match := _ARCHIVE.fullmatch(key):
             self.archives[key] = match["id"]
+        elif match := _IMAGE.fullmatch(key):
+            self.images[key] = match["id"]
 
 
 class Sweep:
@@ -90,8 +94,9 @@ class Sweep:
             building = garbage.versions_in_building(session, set(found.archives.values()))
             prefixes = garbage.known_prefixes(session, [*found.checkpoints, *found.bundles])
             manifests = {layout.manifest(prefix): prefix for prefix in found.datasets}
-            keys = garbage.known_keys(session, [*found.artifacts, *found.archives, *manifests])
+            keys = garbage.known_keys(session, [*found.artifacts, *found.archives, *found.images, *manifests])
         orphans = {
+            "image": [k for k, made in found.images.items() if k not in keys and self._is_old(made)],
             "checkpoint": [p for p, by in found.checkpoints.items() if by in abandoned and p not in prefixes],
             "artifact": [k for k, job in found.artifacts.items() if job in ended and k not in keys],
             "dataset": [p for k, p in manifests.items() if k not in keys and self._is_old(found.datasets[p])],

@@ -115,6 +115,14 @@ class DeploymentNotFound(NotFound):
     """No such deployment."""
 
 
+class GalleryNotFound(NotFound):
+    """No such gallery."""
+
+
+class IdentityNotFound(NotFound):
+    """No such identity."""
+
+
 class RecipeNotFound(NotFound):
     """No such recipe."""
 
@@ -150,6 +158,12 @@ class PreconditionFailed(PlatformError):
 
     code = Code.FAILED_PRECONDITION
     reason = "FAILED_PRECONDITION"
+
+
+class VersionsDiffer(PreconditionFailed):
+    """Embeddings of different model versions cannot be compared."""
+
+    reason = "MODEL_VERSIONS_DIFFER"
 
 
 class LeaseHeld(PlatformError):

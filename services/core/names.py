@@ -55,6 +55,14 @@ def deployment(project_id: str, deployment_id: str) -> str:
     return f"projects/{project_id}/deployments/{deployment_id}"
 
 
+def gallery(project_id: str, gallery_id: str) -> str:
+    return f"projects/{project_id}/galleries/{gallery_id}"
+
+
+def identity(project_id: str, gallery_id: str, identity_id: str) -> str:
+    return f"projects/{project_id}/galleries/{gallery_id}/identities/{identity_id}"
+
+
 def recipe(recipe_id: str) -> str:
     return f"recipes/{recipe_id}"
 
@@ -65,7 +73,7 @@ def parse(name: str, *collections: str, field: str = "name") -> Name:
     Raises:
         RequestInvalid: the name has another shape; the violation shows the expected one.
     """
-    shape = "/".join(["projects/{project}", *(f"{c}/{{{c.rstrip('s')}}}" for c in collections)])
+    shape = "/".join(["projects/{project}", *(f"{c}/{{{_singular(c)}}}" for c in collections)])
     parts = name.split("/")
     is_shaped = len(parts) == 2 + 2 * len(collections) and parts[0] == "projects"
     is_shaped = is_shaped and all(parts[2 + 2 * i] == c for i, c in enumerate(collections))
@@ -78,3 +86,7 @@ def parse(name: str, *collections: str, field: str = "name") -> Name:
 def parse_project(parent: str, *, field: str = "parent") -> str:
     """Return the project id of `projects/{project}`; an empty parent means the default project."""
     return parse(parent, field=field).project if parent else DEFAULT_PROJECT
+
+
+def _singular(collection: str) -> str:
+    return f"{collection[:-3]}y" if collection.endswith("ies") else collection.removesuffix("s")

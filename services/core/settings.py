@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     api_calls_per_second: float = Field(
         1000.0, gt=0, description="Calls one address or token may make; above it they are refused with a time to wait."
     )
+    api_gallery_identities: int = Field(100_000, ge=1, description="Most identities of one gallery of faces.")
     api_streams_per_caller: int = Field(2000, ge=1, description="Streams one address or token may have open.")
     dataset_url_hosts: str = Field(
         "",

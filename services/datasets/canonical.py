@@ -117,6 +117,8 @@ def _record(image: CheckedImage, dataset: CheckedDataset, images: _Shards, masks
             record["identity"] = dataset.classes[image.label]
     if dataset.attributes:
         record["attributes"] = list(image.attributes)
+    if image.landmarks:
+        record["landmarks"] = [list(point) for point in image.landmarks]
     if (mask := image.mask) is not None:
         member = f"{image.split}/{mask.sha256}.png"
         record["mask"] = masks.place(_Stored(member, mask.path, f"the mask of {image.name}", mask.size_bytes))

@@ -2,24 +2,27 @@
 
 `list_attr_celeba.txt` begins with a count and the names; `list_eval_partition.txt` says 0, 1 or 2 for
 train, val and test; `identity_CelebA.txt` names a person an image. For family `face` the people are
-needed, for `images` whatever is there is kept.
+needed and landmarks kept, for `images` whatever else is there is kept.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from services.datasets.limits import MIB
 from services.datasets.problem import ProblemKind, Problems
-from services.datasets.source import SPLITS, Reading, SourceDataset, SourceImage
+from services.datasets.source import SPLITS, Landmarks, Reading, SourceDataset, SourceImage
 from services.datasets.text_file import read_lines
 from services.datasets.tree import Tree
 
 FORMAT = "celeba"
 _ATTRIBUTES, _PEOPLE, _PARTITION = "list_attr_celeba.txt", "identity_CelebA.txt", "list_eval_partition.txt"
+_ALIGNED, _WILD = "list_landmarks_align_celeba.txt", "list_landmarks_celeba.txt"
 _MAX_BYTES = 256 * MIB
 _MAX_ATTRIBUTES = 1000
+_INTEGER = re.compile(r"-?[0-9]{1,6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ def read(reading: Reading) -> SourceDataset:
     attributes = _attributes(tree, problems)
     people = _column(tree, _PEOPLE, problems)
     partition = _column(tree, _PARTITION, problems)
+    landmarks = _landmarks(tree, problems) if reading.family == "face" else {}
     if reading.family == "face" and not people:
         problems.add(ProblemKind.LAYOUT, _PEOPLE, "not found or empty; add it, or import with family 'images'")
     identities = tuple(sorted(set(people.values()))) if reading.family == "face" else ()
@@ -58,7 +62,8 @@ def read(reading: Reading) -> SourceDataset:
             continue
         split = _split(short, partition, problems)
         label = labels.get(people.get(short, "")) if identities else None
-        images.append(SourceImage(name, tree.path(name), name, split, label=label, attributes=row))
+        points = landmarks.get(short, ())
+        images.append(SourceImage(name, tree.path(name), name, split, label=label, attributes=row, landmarks=points))
     ignored = {"images no list names": len(tree.images) - len(listed & set(by_name))}
     return SourceDataset(FORMAT, identities, tuple(images), ignored, family=reading.family, attributes=attributes.names)
 
@@ -98,6 +103,22 @@ def _column(tree: Tree, wanted: str, problems: Problems) -> dict[str, str]:
             problems.add(ProblemKind.BROKEN_FILE, where, "needs an image's name and one value; correct the line")
         else:
             found[words[0]] = words[1]
+    return found
+
+
+def _landmarks(tree: Tree, problems: Problems) -> dict[str, Landmarks]:
+    """Return five points an image, of the list that was made for these pictures: aligned ones or as they were found."""
+    name = _find(tree, _ALIGNED if any("align" in image for image in tree.images) else _WILD)
+    found: dict[str, Landmarks] = {}
+    for where, (image, *values) in read_lines(tree, name, problems, max_bytes=_MAX_BYTES) if name else ():
+        if "." not in image:  # the count, and the names of the columns
+            continue
+        numbers = [int(value) for value in values if _INTEGER.fullmatch(value)]
+        if len(values) != 10 or len(numbers) != 10:
+            text = "needs ten whole numbers, x and y of five points, after the image's name; correct the line"
+            problems.add(ProblemKind.BROKEN_FILE, where, text)
+        else:
+            found[image] = tuple(zip(numbers[::2], numbers[1::2], strict=True))
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from services.datasets.image import ImageFacts
-from services.datasets.source import Fold
+from services.datasets.source import Fold, Landmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class CheckedImage:
     label: int | None = None
     attributes: tuple[int, ...] = ()
     mask: CheckedMask | None = None
+    landmarks: Landmarks = ()
 
     def truth_key(self) -> tuple[Any, ...]:
         """Order images of the same bytes, which differ only in their truth."""

@@ -15,55 +15,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from services.core.errors import DatasetInvalid
 from services.datasets.archive import unpack
+from services.datasets.errand import (
+    CANONICAL_DIR,
+    CURRENT_FILE,
+    REQUEST_FILE,
+    RESULT_FILE,
+    Fault,
+    ImportRequest,
+    ImportResult,
+)
 from services.datasets.importer import import_folder
-from services.datasets.limits import GIB, ImportLimits
+from services.datasets.limits import GIB
 from services.datasets.problem import invalid
-from services.datasets.report import Report
-from services.datasets.split import SplitRule
 
-REQUEST_FILE = "request.json"
-RESULT_FILE = "result.json"
-CANONICAL_DIR = "canonical"
-CURRENT_FILE = "current"
 _CURRENT_BYTES = 512
 _PR_SET_PDEATHSIG = 1
-
-
-class ImportRequest(BaseModel):
-    """What the parent asks for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    archive: Path
-    source_format: str | None
-    family: str | None = None
-    rule: SplitRule = SplitRule()
-    limits: ImportLimits
-    parent_pid: int
-
-
-class Fault(BaseModel):
-    """A violation as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    field: str
-    description: str
-
-
-class ImportResult(BaseModel):
-    """Exactly one of a report, a refusal, or the note that this machine has no room."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    report: Report | None = None
-    message: str = ""
-    faults: list[Fault] = []
-    is_disk_full: bool = False
 
 
 def main(work: Path) -> None:

@@ -10,7 +10,7 @@ from trainyard.v1 import dataset_pb2 as pb
 
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
-from services.datasets.split import SplitRule
+from services.datasets.split_rule import SplitRule
 from services.datasets.upload import Expected
 from services.db.datasets import DatasetVersion
 from services.jobs.convert import timestamp

@@ -22,6 +22,7 @@ from services.datasets import (
     voc_masks,
     yolo,
 )
+from services.datasets.formats import request_faults
 from services.datasets.problem import invalid
 from services.datasets.source import Reading, SourceDataset, SourcePoints
 from services.datasets.tree import OTHER_IMAGE_SUFFIXES, Tree
@@ -56,8 +57,6 @@ IMPORTERS = (
     Importer("identity_folders", "face", image_folder.has_images, identity_folders.read, "train/PERSON/*.jpg"),
     Importer("points", "points", points.is_like, points.read, "train.csv or train.npy"),
 )
-FORMATS = tuple(dict.fromkeys(importer.format for importer in IMPORTERS))
-FAMILIES = tuple(dict.fromkeys(importer.family for importer in IMPORTERS))
 # Any picture is like these, so they are only taken where their family or format is asked for.
 _ON_REQUEST = frozenset({("image_folder", "images"), ("identity_folders", "face")})
 
@@ -81,20 +80,6 @@ def choose_importer(tree: Tree, name: str | None, family: str | None) -> Importe
         # What was asked for is read whatever it looks like, so that the importer says what is missing.
         found = candidates[0]
     return found or _by_remains(tree, candidates) or _refuse(tree, candidates)
-
-
-def request_faults(name: str | None, family: str | None) -> list[tuple[str, str]]:
-    """Return what is wrong with a stated format and family, as (field, fault)."""
-    faults = []
-    if name is not None and name not in FORMATS:
-        faults.append(("format", f"{name!r} is not known; {_did_you_mean(name, FORMATS)}, or leave it out"))
-    if family is not None and family not in FAMILIES:
-        faults.append(("family", f"{family!r} cannot be imported; {_did_you_mean(family, FAMILIES)}"))
-    served = [each.family for each in IMPORTERS if each.format == name]
-    if not faults and name is not None and family is not None and family not in served:
-        known = " or ".join(map(repr, served))
-        faults.append(("family", f"{name!r} holds no {family} data; use {known}, or another format"))
-    return faults
 
 
 def _by_remains(tree: Tree, candidates: Iterable[Importer]) -> Importer | None:
@@ -126,8 +111,3 @@ def _misspelt(tree: Tree, expected: str) -> DatasetInvalid | None:
         if close and close[0] != folder.lower():
             return invalid(folder, f"no annotations found; did you mean this folder to be {close[0]!r}? {expected}")
     return None
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else "use one of " + ", ".join(known)

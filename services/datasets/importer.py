@@ -13,7 +13,7 @@ from services.datasets.points import write_points
 from services.datasets.problem import Problems
 from services.datasets.report import Report
 from services.datasets.source import Reading, SourcePoints
-from services.datasets.split import SplitRule
+from services.datasets.split_rule import SplitRule
 from services.datasets.tree import Tree
 from services.datasets.validate import validate
 

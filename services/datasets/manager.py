@@ -25,13 +25,13 @@ from services.core.ids import new_id
 from services.core.retry import Backoff
 from services.core.settings import Settings
 from services.datasets.address import Guard
-from services.datasets.child import CANONICAL_DIR
-from services.datasets.detect import request_faults
+from services.datasets.errand import CANONICAL_DIR
 from services.datasets.fetch import Fetcher, FetchLimits, digest_of_request
+from services.datasets.formats import request_faults
 from services.datasets.limits import ImportLimits
 from services.datasets.report import Report
 from services.datasets.sandbox import run_import
-from services.datasets.split import SplitRule
+from services.datasets.split_rule import SplitRule
 from services.datasets.workplace import workplace
 from services.db import audit, datasets, quotas
 from services.db.database import Database

@@ -18,7 +18,7 @@ from services.datasets.limits import GIB, ImportLimits
 from services.datasets.problem import ProblemKind, Problems
 from services.datasets.report import Report, SplitCounts
 from services.datasets.source import SPLITS, Reading, SourcePoints
-from services.datasets.split import SplitRule
+from services.datasets.split_rule import SplitRule
 from services.datasets.tree import Tree, split_of_path
 
 FORMAT = "points"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 import services
 from services.core.errors import DatasetInvalid, LimitExceeded, PlatformError, Violation
-from services.datasets.child import (
+from services.datasets.errand import (
     CURRENT_FILE,
     REQUEST_FILE,
     RESULT_FILE,
@@ -23,7 +23,7 @@ from services.datasets.child import (
 from services.datasets.limits import MIB, ImportLimits
 from services.datasets.problem import invalid
 from services.datasets.report import Report
-from services.datasets.split import SplitRule
+from services.datasets.split_rule import SplitRule
 
 log = structlog.get_logger(__name__)
 

@@ -19,6 +19,8 @@ IGNORED_PIXEL = 255
 """Value of a mask where nothing is to be learned; classes are the values below."""
 
 IndexMask = npt.NDArray[np.uint8]
+Landmarks = tuple[tuple[float, float], ...]
+"""Left eye, right eye, nose, left and right corner of the mouth as seen, (x, y) in pixels; none where not known."""
 Fold = tuple[tuple[str, str, bool], ...]
 """Pairs of image names, and whether both show the same person."""
 
@@ -86,6 +88,7 @@ class SourceImage:
     label: int | None = None
     attributes: tuple[int, ...] = ()
     mask: SourceMask | None = None
+    landmarks: Landmarks = ()
 
 
 @dataclass(frozen=True, slots=True)

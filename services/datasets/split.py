@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from dataclasses import replace
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from services.datasets.checked import CheckedImage
 from services.datasets.problem import ProblemKind, Problems
-
-
-class SplitRule(BaseModel):
-    """How much is set aside for evaluation where the source has no val split; another seed picks others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    val_fraction: float = Field(0.1, gt=0, lt=1)
-    seed: int = 0
-
-    def rank(self, key: str) -> bytes:
-        """Return where a key stands in the draw."""
-        return hashlib.sha256(f"{self.seed}:{key}".encode()).digest()
-
-    def draw(self, keys: set[str]) -> set[str]:
-        """Return the share of `keys` to set aside: at least one, never all, none of a single key."""
-        if len(keys) < 2:
-            return set()
-        count = min(len(keys) - 1, max(1, round(len(keys) * self.val_fraction)))
-        return set(sorted(keys, key=self.rank)[:count])
+from services.datasets.split_rule import SplitRule
 
 
 def assign_splits(

@@ -13,9 +13,11 @@ from services.datasets.image import ImageFacts, ImageUnusable, inspect_image
 from services.datasets.limits import ImportLimits
 from services.datasets.mask import store_mask
 from services.datasets.problem import ProblemKind, Problems
-from services.datasets.report import Report, Tally, make_report
+from services.datasets.report import Report, Tally
 from services.datasets.source import MaskUnusable, Reading, SourceBox, SourceDataset, SourceImage
-from services.datasets.split import SplitRule, assign_splits
+from services.datasets.split import assign_splits
+from services.datasets.split_rule import SplitRule
+from services.datasets.survey import make_report
 
 # Rounding in exporters puts edges a fraction of a pixel outside; more than this is a wrong box.
 _TOLERANCE_PIXELS = 1.0
@@ -48,7 +50,15 @@ class _Check:
         if source.mask is not None and mask is None:
             return None
         return CheckedImage(
-            source.split, source.path, source.name, facts, tuple(boxes), source.label, source.attributes, mask
+            source.split,
+            source.path,
+            source.name,
+            facts,
+            tuple(boxes),
+            source.label,
+            source.attributes,
+            mask,
+            source.landmarks,
         )
 
     def _mask(self, source: SourceImage, facts: ImageFacts) -> CheckedMask | None:

@@ -119,6 +119,17 @@ def get(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
     return _to_checkpoint(row)
 
 
+def hold(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
+    """Return a committed checkpoint that cannot be retired before this transaction ends.
+
+    Raises:
+        CheckpointNotFound: there is none; it may have been retired.
+    """
+    found = sa.select(t.checkpoints.c.id).where(t.checkpoints.c.id == checkpoint_id)
+    session.execute(found.with_for_update(read=True)).all()
+    return get(session, job_id, checkpoint_id)
+
+
 def page(session: Session, job_id: str, *, page_size: int, after: Key | None = None) -> list[Checkpoint]:
     """Return up to `page_size` committed checkpoints, newest first, after the (create_time, id) last seen."""
     query = sa.select(*_COLUMNS).where(t.checkpoints.c.job_id == job_id, _IS_COMMITTED)
@@ -189,13 +200,18 @@ def retention(
 def mark_deleting(session: Session, checkpoint_ids: Sequence[str]) -> list[Checkpoint]:
     """Hide checkpoints before their objects go, and return those whose objects may be deleted now.
 
-    The job's newest checkpoint is refused silently: a resume may be reading it. Safe to repeat.
+    The job's newest checkpoint is refused silently, since a resume may be reading it, and so is one that a job
+    which has not ended starts from. Safe to repeat.
     """
     announce(session)
+    # First the locks: a submission that holds one is waited for, and then seen.
+    locked = sa.select(t.checkpoints.c.id).where(t.checkpoints.c.id.in_(checkpoint_ids)).with_for_update()
+    session.execute(locked.order_by(t.checkpoints.c.id)).all()
     newest = sa.exists().where(t.jobs.c.checkpoint_id == t.checkpoints.c.id)
+    started_from = sa.exists().where(t.jobs.c.source_checkpoint_id == t.checkpoints.c.id, t.IS_LIVE)
     update = (
         sa.update(t.checkpoints)
-        .where(t.checkpoints.c.id.in_(checkpoint_ids), ~newest, t.checkpoints.c.state != "corrupt")
+        .where(t.checkpoints.c.id.in_(checkpoint_ids), ~newest, ~started_from, t.checkpoints.c.state != "corrupt")
         .values(state="deleting")
         .returning(*_COLUMNS)
     )

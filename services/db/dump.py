@@ -6,7 +6,8 @@ own time, by code that knows only a later one, and then be migrated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +36,7 @@ _KINDS: dict[str, TypeEngine[Any]] = {
     "int": sa.BigInteger(),
     "float": sa.Float(53),
     "text": sa.Text(),
+    "bytes": sa.LargeBinary(),
 }
 
 
@@ -48,9 +50,10 @@ def dumped_tables() -> dict[str, Kinds]:
 
 
 def rows(session: Session, table_name: str) -> Iterator[Row]:
-    """Yield the rows of a table in the order of their primary key, with times as text."""
+    """Yield the rows of a table in the order of their primary key, with times and bytes as text."""
     table = t.metadata.tables[table_name]
     times = [column.name for column in table.columns if _kind(column) == "time"]
+    blobs = [column.name for column in table.columns if _kind(column) == "bytes"]
     query = sa.select(table).order_by(*table.primary_key.columns)
     result = session.execute(query, execution_options={"yield_per": BATCH})
     for found in result.mappings():
@@ -58,6 +61,9 @@ def rows(session: Session, table_name: str) -> Iterator[Row]:
         for name in times:
             if row[name] is not None:
                 row[name] = row[name].isoformat()
+        for name in blobs:
+            if row[name] is not None:
+                row[name] = base64.b64encode(row[name]).decode()
         yield row
 
 
@@ -71,10 +77,10 @@ def load(session: Session, table_name: str, kinds: Kinds, rows: Iterable[Row]) -
         raise IntegrityError(f"the dump of {table_name} has columns of unknown kinds: {sorted(unknown)}")
     columns: list[sa.ColumnClause[Any]] = [sa.column(name, _KINDS[kind]) for name, kind in kinds.items()]
     insert = sa.insert(sa.table(table_name, *columns))
-    times = [name for name, kind in kinds.items() if kind == "time"]
+    parsers = {name: _PARSERS[kind] for name, kind in kinds.items() if kind in _PARSERS}
     count = 0
     for batch in _batches(rows):
-        session.execute(insert, [_parsed(row, times, table_name) for row in batch])
+        session.execute(insert, [_parsed(row, parsers, table_name) for row in batch])
         count += len(batch)
     return count
 
@@ -134,18 +140,27 @@ def _kind(column: sa.Column[Any]) -> str:
         return "int"
     if isinstance(column.type, sa.Float):
         return "float"
+    if isinstance(column.type, sa.LargeBinary):
+        return "bytes"
     # Decorated text such as CleanText is text to a dump.
     return "text"
 
 
-def _parsed(row: Row, times: list[str], table_name: str) -> Row:
+def _decoded(value: str) -> bytes:
+    return base64.b64decode(value, validate=True)
+
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {"time": datetime.fromisoformat, "bytes": _decoded}
+
+
+def _parsed(row: Row, parsers: Mapping[str, Callable[[str], Any]], table_name: str) -> Row:
     parsed = dict(row)
-    for name in times:
+    for name, parse in parsers.items():
         if parsed[name] is not None:
             try:
-                parsed[name] = datetime.fromisoformat(parsed[name])
+                parsed[name] = parse(parsed[name])
             except (TypeError, ValueError) as err:
-                raise IntegrityError(f"{table_name}.{name} of the dump is no time: {parsed[name]!r}") from err
+                raise IntegrityError(f"{table_name}.{name} of the dump cannot be read: {parsed[name]!r}") from err
     return parsed
 
 

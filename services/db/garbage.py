@@ -30,10 +30,13 @@ def jobs_to_tidy(session: Session, *, keep_last: int, changed_within_seconds: fl
 
 
 def pinned_checkpoints(session: Session, job_id: str) -> set[str]:
-    """Return the checkpoints that a model version of the job is still to be packaged from."""
+    """Return the checkpoints that a model version of the job is still to be packaged from, or a job to start from."""
     version = t.model_versions.c
     query = sa.select(version.checkpoint_id).where(version.job_id == job_id, version.bundle_sha256 == "")
-    return {checkpoint_id for checkpoint_id in session.execute(query).scalars() if checkpoint_id}
+    packaged = {checkpoint_id for checkpoint_id in session.execute(query).scalars() if checkpoint_id}
+    of_job = sa.select(t.checkpoints.c.id).where(t.checkpoints.c.job_id == job_id)
+    started = sa.select(t.jobs.c.source_checkpoint_id).where(t.IS_LIVE, t.jobs.c.source_checkpoint_id.in_(of_job))
+    return packaged | set(session.execute(started).scalars())
 
 
 def abandoned_attempts(
@@ -65,8 +68,8 @@ def known_prefixes(session: Session, prefixes: Collection[str]) -> set[str]:
 
 
 def known_keys(session: Session, keys: Collection[str]) -> set[str]:
-    """Return those that an artifact, a dataset's manifest or an archive has."""
-    columns = (t.artifacts.c.key, t.dataset_versions.c.manifest_key, t.archives.c.key)
+    """Return those that an artifact, a dataset's manifest, an archive or an enrolled identity has."""
+    columns = (t.artifacts.c.key, t.dataset_versions.c.manifest_key, t.archives.c.key, t.identity_images.c.key)
     return {key for column in columns for key in _found(session, column, keys)}
 
 

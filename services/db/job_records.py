@@ -34,6 +34,8 @@ class NewJob:
     max_attempts: int = 3
     display_name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    source_checkpoint_id: str | None = None
+    """The checkpoint that training starts from; it stays stored until the job has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def check_stored(session: Session, project: str, *, added: int = 0) -> None:
 
 
 def stored_bytes(session: Session, project: str) -> int:
-    """Return the bytes of a project's datasets, checkpoints, artifacts, models and archives."""
+    """Return the bytes of a project's datasets, checkpoints, artifacts, models, archives and kept images of faces."""
     versions = t.model_versions
     parts = [
         sa.select(t.dataset_versions.c.size_bytes).where(
@@ -92,6 +92,10 @@ def stored_bytes(session: Session, project: str) -> int:
         sa.select(t.archives.c.size_bytes)
         .join(versions, versions.c.id == t.archives.c.model_version_id)
         .where(versions.c.project == project),
+        sa.select(t.identity_images.c.size_bytes)
+        .join(t.identities, t.identities.c.id == t.identity_images.c.identity_uid)
+        .join(t.galleries, t.galleries.c.id == t.identities.c.gallery_uid)
+        .where(t.galleries.c.project == project),
     ]
     sums = [
         sa.select(sa.func.coalesce(sa.func.sum(part.subquery().c.size_bytes), 0)).scalar_subquery() for part in parts

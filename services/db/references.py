@@ -24,6 +24,7 @@ COLUMNS = frozenset(
         "artifacts.key",
         "model_versions.bundle_prefix",
         "archives.key",
+        "identity_images.key",
     }
 )
 """The columns that hold keys or prefixes of objects."""
@@ -47,7 +48,7 @@ class Reference:
 def required(session: Session) -> Iterator[Reference]:
     """Yield what every reader may rely on, kind by kind."""
     dataset, checkpoint, model = t.dataset_versions.c, t.checkpoints.c, t.model_versions.c
-    artifact, archive = t.artifacts.c, t.archives.c
+    artifact, archive, image = t.artifacts.c, t.archives.c, t.identity_images.c
     manifests = {
         "dataset": sa.select(dataset.manifest_key, dataset.manifest_sha256).where(dataset.purge_time.is_(None)),
         "checkpoint": sa.select(checkpoint.prefix + layout.MANIFEST, checkpoint.manifest_sha256).where(
@@ -58,6 +59,7 @@ def required(session: Session) -> Iterator[Reference]:
     plain = {
         "artifact": sa.select(artifact.key, artifact.sha256),
         "archive": sa.select(archive.key, archive.sha256).where(archive.state == "ready"),
+        "image": sa.select(image.key, image.sha256),
     }
     for is_manifest, queries in ((True, manifests), (False, plain)):
         for kind, query in queries.items():
@@ -77,7 +79,8 @@ def known_keys(session: Session) -> set[str]:
     """Return the keys of single objects that rows of any state have."""
     artifacts = session.scalars(sa.select(t.artifacts.c.key))
     archives = session.scalars(sa.select(t.archives.c.key).where(t.archives.c.key.is_not(None)))
-    return {*artifacts, *archives}
+    images = session.scalars(sa.select(t.identity_images.c.key))
+    return {*artifacts, *archives, *images}
 
 
 def writing_jobs(session: Session, job_ids: Collection[str]) -> set[str]:

@@ -44,6 +44,10 @@ class Work:
         """Run `function` with a reading session."""
         return await self._loop.run_in_executor(self._readers, self._read, function)
 
+    async def read_moment(self, function: Callable[[Session], T]) -> T:
+        """Run `function` with a reading session whose statements all see the same moment."""
+        return await self._loop.run_in_executor(self._readers, self._read_moment, function)
+
     async def write(self, function: Callable[[Session], T], *, made: Callable[[T], str] | None = None) -> T:
         """Run `function` in a transaction and return once it is committed, with the audit line of the running call.
 
@@ -64,6 +68,10 @@ class Work:
 
     def _read(self, function: Callable[[Session], T]) -> T:
         with self._database.read() as session:
+            return function(session)
+
+    def _read_moment(self, function: Callable[[Session], T]) -> T:
+        with self._database.snapshot() as session:
             return function(session)
 
     def _deliver(self, outcomes: Sequence[Outcome]) -> None:

@@ -45,7 +45,7 @@ ACCESS: Mapping[str, Rule] = {
     **_service(
         "trainyard.v1.JobService",
         {
-            "CreateJob": _write("dataset", parent="parent"),
+            "CreateJob": _write("dataset", "init_from", parent="parent"),
             "GetJob": _read("name"),
             "ListJobs": _read(parent="parent"),
             "WatchJob": _read("name"),
@@ -87,6 +87,22 @@ ACCESS: Mapping[str, Rule] = {
             "DeleteDeployment": _write("name"),
             # A client that only predicts needs no right to change anything.
             "Predict": _read("name"),
+        },
+    ),
+    **_service(
+        "trainyard.v1.GalleryService",
+        {
+            "CreateGallery": _write("deployment", parent="parent"),
+            "GetGallery": _read("name"),
+            "ListGalleries": _read(parent="parent"),
+            "DeleteGallery": _write("name", role=Role.ADMIN),
+            "EnrolIdentity": _write("parent"),
+            "ListIdentities": _read("parent"),
+            # A person's wish to be forgotten waits for no administrator.
+            "DeleteIdentity": _write("name"),
+            "Verify": _read("name"),
+            "Identify": _read("name"),
+            "ReenrolGallery": _write("name", "deployment"),
         },
     ),
 }

@@ -46,6 +46,7 @@ def job_request(request: pb.CreateJobRequest) -> JobRequest:
         is_preemptible=request.is_preemptible,
         max_attempts=request.max_attempts or DEFAULT_MAX_ATTEMPTS,
         request_id=request.request_id,
+        init_from=request.init_from,
     )
 
 
@@ -82,6 +83,7 @@ def job_to_proto(job: Job) -> pb.Job:
         create_time=timestamp(job.create_time),
         update_time=timestamp(job.update_time),
         etag=job.etag,
+        init_from=(spec.get("init_from") or {}).get("name", ""),
     )
     resources = spec.get("resources", {})
     message.resources.resource_class = _CLASSES_BACK.get(resources.get("class"), pb.RESOURCE_CLASS_UNSPECIFIED)

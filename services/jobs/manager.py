@@ -19,6 +19,7 @@ from services.db.jobs import Attempt, Event, Job, NewJob
 from services.db.session import Session
 from services.db.work import Work
 from services.identity.room import Room
+from services.jobs import start as sources
 from services.jobs.request import Checked, JobRequest, check, queue_of
 from services.jobs.watch import EventHub
 from services.recipes.manager import Recipe, RecipeManager
@@ -51,14 +52,14 @@ class JobManager:
         """
         checked = check(request, self._recipes)
         if checked.violations or checked.recipe is None or checked.config is None:
-            found = await self._work.read(lambda session: _dataset_violations(session, request, checked))
+            found = await self._work.read(lambda session: _named_violations(session, request, checked))
             raise RequestInvalid(violations=[*checked.violations, *found])
-        recipe, config, sha256 = checked.recipe, checked.config, request.sha256()
+        config, sha256 = checked.config, request.sha256()
         new = _new_job(request, sha256, config)
         full = await self._room.refusal(new.project)
 
         def write(session: Session) -> Job:
-            job, is_new = _insert(session, request, new, checked, recipe)
+            job, is_new = _insert(session, request, new, checked)
             # A repetition of a request that was stored is no further job, and asks for no quota.
             if is_new and full is not None:
                 raise full
@@ -147,20 +148,21 @@ def _resume(session: Session, project: str, job_id: str) -> Job:
     return job
 
 
-def _insert(session: Session, request: JobRequest, new: NewJob, checked: Checked, recipe: Recipe) -> tuple[Job, bool]:
-    try:
-        version = _find_dataset(session, request, checked)
-    except DatasetNotFound as err:
-        # A repetition must find its job even after the dataset went; the store looks before it refuses.
+def _insert(session: Session, request: JobRequest, new: NewJob, checked: Checked) -> tuple[Job, bool]:
+    version, violations = _look_up_dataset(session, request, checked)
+    start, wrong = _look_up_start(session, request, checked)
+    violations += wrong
+    if violations or version is None:
+        # A repetition must find its job even after what it names went; the store looks before it refuses.
         try:
             return jobs.insert(session, new)
-        except DatasetNotFound:
-            raise RequestInvalid(violations=[_unknown_dataset(session, request, checked)]) from err
-    if violations := _suitability(version, recipe):
-        raise RequestInvalid(violations=violations)
-    dataset = {"name": request.dataset, "version_id": version.id}
-    new = replace(new, dataset_version_id=version.id, spec={**new.spec, "dataset": dataset})
-    return jobs.insert(session, new)
+        except DatasetNotFound as err:
+            raise RequestInvalid(violations=violations) from err
+    spec = {**new.spec, "dataset": {"name": request.dataset, "version_id": version.id}}
+    if start is not None:
+        spec |= {"init_from": start.spec, "config": start.config}
+        new = replace(new, source_checkpoint_id=start.checkpoint_id)
+    return jobs.insert(session, replace(new, dataset_version_id=version.id, spec=spec))
 
 
 def _new_job(request: JobRequest, sha256: str, config: RecipeConfig) -> NewJob:
@@ -200,14 +202,37 @@ def _find_dataset(session: Session, request: JobRequest, checked: Checked) -> Da
     return known[key]
 
 
-def _dataset_violations(session: Session, request: JobRequest, checked: Checked) -> list[Violation]:
+def _look_up_dataset(
+    session: Session, request: JobRequest, checked: Checked
+) -> tuple[DatasetVersion | None, list[Violation]]:
     if checked.dataset_id is None or request.dataset_version < 0:
-        return []
+        return None, []
     try:
         version = _find_dataset(session, request, checked)
     except DatasetNotFound:
-        return [_unknown_dataset(session, request, checked)]
-    return _suitability(version, checked.recipe) if checked.recipe is not None else []
+        return None, [_unknown_dataset(session, request, checked)]
+    return version, _suitability(version, checked.recipe) if checked.recipe is not None else []
+
+
+def _look_up_start(
+    session: Session, request: JobRequest, checked: Checked
+) -> tuple[sources.Start | None, list[Violation]]:
+    """Return what the job starts from, and what is wrong with it."""
+    start = None
+    try:
+        if checked.start is not None:
+            start = sources.find(session, checked.start, project=request.project)
+        is_known = start is not None or not request.init_from
+        if is_known and checked.config is not None and checked.recipe is not None:
+            config = sources.complete(checked.config, start.origin if start else None, checked.recipe)
+            start = replace(start, config=config.model_dump(mode="json")) if start else None
+    except RequestInvalid as err:
+        return None, list(err.violations)
+    return start, []
+
+
+def _named_violations(session: Session, request: JobRequest, checked: Checked) -> list[Violation]:
+    return [*_look_up_dataset(session, request, checked)[1], *_look_up_start(session, request, checked)[1]]
 
 
 def _unknown_dataset(session: Session, request: JobRequest, checked: Checked) -> Violation:

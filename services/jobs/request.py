@@ -11,6 +11,7 @@ from typing import Any
 
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
+from services.jobs.start import Wanted, parse
 from services.recipes.manager import Recipe, RecipeManager
 from workers.families.config import RecipeConfig
 
@@ -46,13 +47,15 @@ class JobRequest:
     is_preemptible: bool
     max_attempts: int
     request_id: str
+    init_from: str = ""
 
     def sha256(self) -> str:
         """Hash everything but the request_id, alike for every spelling of the same request."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "request_id"}
-        if not self.is_preemptible:
+        for name in ("is_preemptible", "init_from"):
             # Left out where it was not said: requests hashed before the field came stay the same.
-            del values["is_preemptible"]
+            if not values[name]:
+                del values[name]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=dict)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -65,6 +68,7 @@ class Checked:
     recipe: Recipe | None
     config: RecipeConfig | None
     dataset_id: str | None
+    start: Wanted | None = None
 
 
 def check(request: JobRequest, recipes: RecipeManager) -> Checked:
@@ -85,7 +89,7 @@ def check(request: JobRequest, recipes: RecipeManager) -> Checked:
     if config is not None and config.max_processes() < request.processes <= MAX_PROCESSES:
         violations.append(Violation("resources.processes", _too_many(request, config.max_processes())))
     dataset_id = _check_dataset_name(request, violations)
-    return Checked(violations, recipe, config, dataset_id)
+    return Checked(violations, recipe, config, dataset_id, _check_start(request, violations))
 
 
 def _too_many(request: JobRequest, most: int) -> str:
@@ -111,6 +115,14 @@ def _check_dataset_name(request: JobRequest, violations: list[Violation]) -> str
         violations.append(Violation("dataset", text))
         return None
     return name.ids[0]
+
+
+def _check_start(request: JobRequest, violations: list[Violation]) -> Wanted | None:
+    try:
+        return parse(request.init_from, project=request.project) if request.init_from else None
+    except RequestInvalid as err:
+        violations += err.violations
+        return None
 
 
 def _check_shape(request: JobRequest) -> list[Violation]:

@@ -13,6 +13,8 @@ class ServerLimits:
     """Bounds of one API server; rates and streams count by caller, who is a peer address or a bearer token."""
 
     message_bytes: int = 4 * MIB
+    answer_bytes: int = 40 * MIB
+    """What a serving machine may answer, 32 MiB, fits: pictures of a generator or of a large mask."""
     metadata_bytes: int = 8 * 1024
     metadata_hard_bytes: int = 16 * 1024
     """Above `metadata_bytes` more and more calls are refused, above this all are."""
@@ -48,7 +50,7 @@ def grpc_options(limits: ServerLimits) -> tuple[tuple[str, int], ...]:
     """Return the channel arguments of a grpc.aio server."""
     return (
         ("grpc.max_receive_message_length", limits.message_bytes),
-        ("grpc.max_send_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.answer_bytes),
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_hard_bytes),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),

@@ -49,6 +49,19 @@ def archive(project: str, model_id: str, version_id: str, target: str, *, sha256
     return check_key(f"{_prefix('projects', project, 'models', model_id, version_id, 'archives', target)}{sha256}.mar")
 
 
+def identity_prefix(project: str, gallery_uid: str, identity_uid: str) -> str:
+    """Return where the kept images of one enrolment lie; uids only, for what people are called must not outlive them."""
+    return _prefix("projects", project, "galleries", gallery_uid, identity_uid)
+
+
+def identity_image(project: str, gallery_uid: str, identity_uid: str, image_id: str) -> str:
+    return check_key(f"{identity_prefix(project, gallery_uid, identity_uid)}{image_id}")
+
+
+def gallery_prefix(project: str, gallery_uid: str) -> str:
+    return _prefix("projects", project, "galleries", gallery_uid)
+
+
 def prediction(project: str, deployment_id: str, prediction_id: str, name: str) -> str:
     return check_key(f"{_prefix('projects', project, 'predictions', deployment_id, prediction_id)}{_plain(name)}")
 
@@ -56,6 +69,11 @@ def prediction(project: str, deployment_id: str, prediction_id: str, name: str) 
 def upload(project: str, upload_id: str, name: str) -> str:
     """Return the key of an archive a client uploads before it is imported."""
     return check_key(f"{_prefix('projects', project, 'uploads', upload_id)}{_plain(name)}")
+
+
+def published_weights(library: str, name: str) -> str:
+    """Return where an operator may put weights that a library publishes, for workers that cannot reach its server."""
+    return check_key(f"{_prefix('weights', library)}{_plain(name)}")
 
 
 def manifest(prefix: str) -> str:

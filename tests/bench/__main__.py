@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import creates, latency, million, parallel, stall, start, steps, watch
+from tests.bench import creates, families, identify, latency, million, parallel, serving, stall, start, steps, watch
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "latency": latency.run,
@@ -20,6 +20,9 @@ SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "creates": creates.run,
     "million": million.run,
     "watch": watch.run,
+    "identify": identify.run,
+    "serving": serving.run,
+    "families": families.run,
 }
 
 

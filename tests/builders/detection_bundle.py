@@ -50,7 +50,7 @@ def write_detection_bundle(
         "fill": list(FILL),
     }
     spec = ServingSpec((3, size, size), constants)
-    module = _with_loud_outputs(entry.load_recipe().load_serving_module(config, spec), seed)
+    module = with_loud_outputs(entry.load_recipe().load_serving_module(config, spec), seed)
     inputs = [scene_png(number) for number in range(count)]
     with torch.inference_mode():
         answers = DetectionHandler(spec).predict([Instance(body, {}, {}) for body in inputs], module)
@@ -73,7 +73,7 @@ def write_detection_bundle(
     return directory
 
 
-def _with_loud_outputs(module: nn.Module, seed: int) -> nn.Module:
+def with_loud_outputs(module: nn.Module, seed: int) -> nn.Module:
     """Give fresh weights that find something: untrained scores are all near zero."""
     torch.manual_seed(seed)
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]

@@ -119,6 +119,14 @@ def celeba(*, count: int = 6) -> Files:
     }
 
 
+def celeba_landmarks(*, count: int = 6) -> Files:
+    """Return the list of landmarks of aligned pictures: the corners of a square and its middle, wider in each picture."""
+    points = [(10, 10), (30, 10), (20, 20), (10, 30)]
+    rows = [f"{n:06d}.jpg " + " ".join(f"{x} {y}" for x, y in [*points, (30 + n, 30)]) for n in range(1, count + 1)]
+    names = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
+    return {"list_landmarks_align_celeba.txt": "\n".join([str(count), names, *rows]).encode()}
+
+
 def idx_images(images: Pixels) -> bytes:
     return struct.pack(">4i", 2051, *images.shape) + images.tobytes()
 

@@ -12,7 +12,7 @@ from typing import Any
 from tests.builders.toy_recipe import TOY_CATALOG
 from workers.engine import run
 from workers.engine.frames import Frame, FrameKind, FrameReader, FrameWriter
-from workers.engine.plan import TrainPlan
+from workers.engine.plan import SourcePlan, TrainPlan
 from workers.engine.state import Stored, read
 from workers.families.catalog import Entry
 
@@ -90,6 +90,7 @@ def attempt(
     catalog: Mapping[str, Entry] = TOY_CATALOG,
     dataset_dir: Path = Path(),
     micro_batches: int = 1,
+    source: SourcePlan | None = None,
 ) -> Outcome:
     """Train in this process; an error is returned in the outcome."""
     number = len(list(directory.glob("attempt-*"))) + 1
@@ -103,6 +104,8 @@ def attempt(
         dataset_dir=dataset_dir,
         resume_dir=resume_dir,
         micro_batches=micro_batches,
+        source=source,
+        origin="" if source is None else source.name,
         cache_dir=directory / "cache",
         spool_dir=spool_dir,
     )

@@ -28,7 +28,7 @@ from tests.simulation import worker
 from tests.simulation.plan import Fault, Plan
 from tests.simulation.run import simulate
 
-SEEDS = 8
+SEEDS = 32
 _real = SimpleNamespace(
     write=events.write,
     ask=control._ask,

@@ -38,6 +38,10 @@ class Report:
         begin = time.monotonic()
         try:
             yield
+        except BaseException:
+            # A stage that broke off has shown nothing, whatever passed before.
+            self.failed += 1
+            raise
         finally:
             self.seconds[name] = round(time.monotonic() - begin, 1)
             print(f"{name}: {self.seconds[name]} s", flush=True)
@@ -52,9 +56,8 @@ class Report:
         path.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def run(out: Path) -> Report:
-    """Run every stage and return what they showed; whatever happens, nothing of the project is left running."""
-    report = Report()
+def run(out: Path, report: Report) -> None:
+    """Run every stage and report what it showed; whatever happens, nothing of the project is left running."""
     with tempfile.TemporaryDirectory(prefix="trainyard-compose-") as scratch:
         secrets = Path(scratch) / "secrets"
         subprocess.run([ROOT / "deploy" / "secrets.sh", secrets], check=True)
@@ -72,7 +75,6 @@ def run(out: Path) -> Report:
             _keep_logs(project, out / "compose-containers.log")
             with report.stage("down"):
                 project.down()
-    return report
 
 
 def _build(log: int, log_path: Path) -> None:
@@ -108,9 +110,12 @@ def main() -> None:
     install_missing()
     # One thread a trainer here and there: what is compared bit by bit is computed alike.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with engine(out / "dockerd.log"):
-        report = run(out)
-    report.write(out / "compose.json")
+    report = Report()
+    try:
+        with engine(out / "dockerd.log"):
+            run(out, report)
+    finally:
+        report.write(out / "compose.json")
     print(f"{report.passed} passed, {report.failed} failed")
     sys.exit(1 if report.failed or not report.passed else 0)
 

@@ -55,13 +55,13 @@ class Trained:
     events: list[job_pb2.JobEvent]
 
 
-@pytest.fixture(scope="session", params=PLATFORMS)
+@pytest.fixture(scope="module", params=PLATFORMS)
 def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with required_parts(), PLATFORMS[request.param](tmp_path_factory.mktemp(request.param)) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(platform: Platform) -> Iterator[Trainyard]:
     with Trainyard(platform.api, token=platform.token) as made:
         yield made
@@ -74,19 +74,19 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dataset(client: Trainyard, scenes: Path) -> str:
     return import_folder(client, scenes, dataset_id=DATASET).name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def trained(client: Trainyard, dataset: str) -> Trained:
     job = client.create_job(RECIPE, dataset=dataset, preset="tiny", config=config(), model_id="e2e")
     events = list(client.watch(job.name))
     return Trained(client.get_job(job.name), events)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deployment(client: Trainyard, platform: Platform, trained: Trained) -> Iterator[deployment_pb2.Deployment]:
     made = client.create_deployment("e2e", model_version=trained.job.model_version)
     yield client.wait_until_served(made.name, timeout_seconds=platform.patience_seconds)

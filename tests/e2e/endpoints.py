@@ -1,8 +1,8 @@
 """A platform as its users and operators see it: addresses, and the few things a test may do to it from outside.
 
-The suite (`test_platform.py`, `dashboards_suite.py`) knows nothing else, so it runs on every platform. By default it
-runs on the embedded one and on the process stack, which it starts itself. Against one that runs already, such as
-compose, name its addresses and run `pytest tests/e2e/test_platform.py tests/e2e/dashboards_suite.py`:
+The suite (`test_platform.py`) knows nothing else, so it runs on every platform. By default it runs on the embedded one
+and on the process stack, which it starts itself. Against one that runs already, such as compose, name its addresses and
+run `pytest tests/e2e/test_platform.py`:
 
     TRAINYARD_E2E_API            host:port of the gRPC API; naming it chooses that platform
     TRAINYARD_E2E_PROMETHEUS     http://host:port of the Prometheus that scrapes it

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,10 +16,13 @@ from google.protobuf.json_format import MessageToDict
 from trainyard.v1 import deployment_pb2, job_pb2
 
 from services.client.sdk import Trainyard
+from tests.e2e import boards
 from tests.e2e.conftest import RECIPE, STEPS, Trained, config
 from tests.e2e.endpoints import Platform
 from tests.integration.serving.torchserve_grpc import grpc_client
+from tests.stack.dashboards import BOARDS
 from tests.stack.platform import wait_until
+from tests.stack.prometheus import Prometheus
 
 WEIGHTS = "model.safetensors"
 
@@ -199,3 +203,23 @@ def test_everything_is_scraped_and_every_rule_can_be_evaluated(platform: Platfor
     rules = platform.prometheus.rules()
     assert {"api", "controller", "worker", "torchserve"} <= jobs
     assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]
+
+
+@pytest.fixture(scope="module")
+def busy_prometheus(
+    client: Trainyard, platform: Platform, trained: Trained, deployment: deployment_pb2.Deployment, picture: bytes
+) -> Prometheus:
+    """Return a Prometheus that has seen a job and predictions, twice at least: rates need two scrapes."""
+    seen = 'changes(ts_inference_requests_total{model_name="default--e2e"}[5m]) > 0'
+    while_waiting: Iterator[object] = iter(lambda: client.predict(deployment.name, [picture]), None)
+    wait_until(
+        lambda: bool(next(while_waiting)) and bool(platform.prometheus.query(seen)),
+        what="predictions in two scrapes",
+        limit_seconds=platform.patience_seconds,
+    )
+    return platform.prometheus
+
+
+@pytest.mark.parametrize("board", sorted(BOARDS))
+def test_every_query_of_a_dashboard_returns_data(busy_prometheus: Prometheus, board: str) -> None:
+    assert boards.without_data(busy_prometheus, BOARDS[board]) == {}

@@ -82,6 +82,7 @@ def test_the_commands_work_as_written(tmp_path: Path) -> None:
         **os.environ,
         "PATH": f"{bin_dir}:{os.environ['PATH']}",
         "TRAINYARD_STATE_DIR": str(tmp_path / "state"),
+        "TRAINYARD_WORKER_THREADS": "1",
     }
     try:
         for language, text in blocks():

@@ -28,6 +28,8 @@ _TEXTS = {
     "family": ("detection", ""),
     "dataset_id": ("fresh", "digits"),
     "deployment_id": ("fresh", "digits-0"),
+    "gallery_id": ("fresh", "people-digits-0"),
+    "identity_id": ("fresh", "ada"),
     "model_id": ("fresh", "digits-yolo"),
     "resource_class": ("cpu", ""),
     "file": ("model.safetensors", "bundle.json", "manifest.json", ""),
@@ -44,10 +46,15 @@ _COLLECTIONS = {
     "Deployment": [("deployments",)],
     "Predict": [("deployments",)],
     "Job": [("jobs",)],
+    "Gallery": [("galleries",)],
+    "Identity": [("galleries", "identities")],
+    "Verify": [("galleries",)],
+    "Identify": [("galleries",)],
 }
 _OTHERS = {
     "dataset": [("datasets",)],
     "checkpoint": [("jobs", "checkpoints")],
+    "deployment": [("deployments",)],
     "init_from": [("jobs", "checkpoints"), ("models", "versions")],
     "model_version": [("models", "versions")],
 }
@@ -120,8 +127,10 @@ def _names(platform: LivedIn) -> list[str]:
     checkpoints = [f"projects/default/jobs/{row['job_id']}/checkpoints/{row['id']}" for row in rows["checkpoints"]]
     artifacts = [f"projects/default/jobs/{row['job_id']}/artifacts/{row['id']}" for row in rows["artifacts"]]
     models = ["projects/default/models/digits-yolo", "projects/default/models/digits-yolo/versions/1"]
+    galleries = [f"projects/default/galleries/{row['gallery_id']}" for row in rows["galleries"]]
+    people = [f"{name}/identities/ada" for name in galleries]
     others = ["projects/default/datasets/digits", "projects/default/deployments/digits-0", "projects/default"]
-    return [*jobs, *checkpoints[:6], *artifacts[:6], *models, *others]
+    return [*jobs, *checkpoints[:6], *artifacts[:6], *models, *galleries[:3], *people[:3], *others]
 
 
 def _vocabulary(names: Sequence[str], tokens: Sequence[str]) -> Vocabulary:
@@ -137,6 +146,8 @@ def _vocabulary(names: Sequence[str], tokens: Sequence[str]) -> Vocabulary:
         if field == "parent":
             if message in ("ListCheckpointsRequest", "ListArtifactsRequest"):
                 return of([("jobs",)])
+            if message in ("EnrolIdentityRequest", "ListIdentitiesRequest"):
+                return of([("galleries",)])
             return ("projects/default", "", *(of([("models",)]) if "ModelVersion" in message else ()))
         return of(_OTHERS[field]) if field in _OTHERS else _TEXTS.get(field, ())
 

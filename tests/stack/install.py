@@ -47,12 +47,13 @@ def install(package: str) -> str:
     if apt is None or os.geteuid() != 0:
         return ""
     LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("wb") as lock, _no_service_starts():
+    with LOCK.open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        said = _run(apt, "install", package)
-        # A machine made from an image often has no list of packages yet, or an old one.
-        if said and not (said := _run(apt, "update")):
+        with _no_service_starts():
             said = _run(apt, "install", package)
+            # A machine made from an image often has no list of packages yet, or an old one.
+            if said and not (said := _run(apt, "update")):
+                said = _run(apt, "install", package)
     return said
 
 

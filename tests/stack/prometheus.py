@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,16 @@ class Prometheus:
         if document["resultType"] == "scalar":
             return [Sample({}, (float(document["result"][1]),))]
         return [Sample(one["metric"], (float(one["value"][1]),)) for one in document["result"]]
+
+    def range(self, expression: str, *, seconds: float, step: float) -> list[Sample]:
+        """Return what an expression gave over the last `seconds`, one value every `step`.
+
+        Raises:
+            QueryFailed: it is no valid expression.
+        """
+        end = time.time()
+        document = self._get("query_range", query=expression, start=str(end - seconds), end=str(end), step=str(step))
+        return [Sample(one["metric"], tuple(float(value) for _, value in one["values"])) for one in document["result"]]
 
     def value(self, expression: str) -> float:
         """Return the sum of an expression's series; 0 where there is none."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 
 from workers.engine.artifacts import Artifacts
 from workers.engine.frames import FrameKind
 from workers.engine.steplog import StepLog
 from workers.engine.training import Training
+from workers.families.base import Table
 
 
 class Evaluation:
@@ -31,6 +34,8 @@ class Evaluation:
         self.metrics, self.step = {name: float(value) for name, value in metrics.items()}, step
         self._log.add_figures(self.metrics)
         self._training.frames.write(FrameKind.EVAL, step=step, metrics=self.metrics)
+        for text in self._training.recipe.warnings(self.metrics):
+            self._training.frames.write(FrameKind.LOG, level="warning", text=text)
 
     def metric_at(self, step: int) -> float | None:
         """Return the recipe's own figure if this very state was evaluated and gave a number."""
@@ -55,6 +60,17 @@ class Sampling:
         step = self._training.state.step
         with self._log.pause(), self._training.aside("evaluating", "samples"):
             pictures = self._training.recipe.sample(self._training.state, self._training.own_placement)
+            tables = self._training.recipe.tables(self._training.state, self._training.own_placement)
         for picture in pictures:
             name = f"{picture.name}-{step:010d}.png"
             self._artifacts.save(name, picture.png, kind="samples", content_type="image/png", step=step)
+        for table in tables:
+            self._artifacts.save(
+                f"{table.name}-{step:010d}.csv", _csv(table), kind="table", content_type="text/csv", step=step
+            )
+
+
+def _csv(table: Table) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows((table.columns, *table.rows))
+    return text.getvalue().encode()

@@ -21,6 +21,20 @@ class _Plan(BaseModel):
     threads: int = Field(1, ge=1, description="The share of cores this attempt owns.")
 
 
+class SourcePlan(BaseModel):
+    """Weights that the networks start from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="As the job says it.")
+    kind: Literal["model", "checkpoint", "torchvision"]
+    recipe: str = Field(description="What trained them; 'torchvision' for that library's.")
+    config: dict[str, Any] = Field(description="The config they were trained with; empty for torchvision's.")
+    directory: Path = Field(
+        description="A verified bundle or checkpoint, or the published file; empty: to be downloaded from its publisher."
+    )
+
+
 class TrainPlan(_Plan):
     """One attempt of a job."""
 
@@ -29,6 +43,8 @@ class TrainPlan(_Plan):
     attempt: int = Field(ge=1)
     token: int = Field(ge=0)
     resume_dir: Path | None = Field(None, description="A verified checkpoint to go on from.")
+    source: SourcePlan | None = Field(None, description="Weights to start from; no attempt that resumes has them.")
+    origin: str = Field("", description="What the job started from, for the record.")
     micro_batches: int = Field(1, ge=1, description="Parts each batch is trained in: more after a lack of memory.")
     loader_workers: int | None = Field(None, ge=0, description="Loader processes instead of the config's; same bits.")
     cache_dir: Path = Field(description="Survives attempts: decisions of the precision probe.")
@@ -40,4 +56,5 @@ class PackagePlan(_Plan):
 
     mode: Literal["package_checkpoint"] = "package_checkpoint"
     checkpoint_dir: Path = Field(description="A verified checkpoint.")
+    origin: str = Field("", description="What its job started from, for the record.")
     bundle_dir: Path = Field(description="Where to write the bundle; must not exist.")

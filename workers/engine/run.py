@@ -29,6 +29,7 @@ from workers.engine.placement import Decision
 from workers.engine.plan import PackagePlan, TrainPlan
 from workers.engine.probe import ProbeCache, cache_key, cached_probe, probe
 from workers.engine.process import process_settings
+from workers.engine.source import read_source
 from workers.engine.stop import StopSignal
 from workers.engine.training import Training
 from workers.families.base import BatchSource, Placement, Recipe, TrainState
@@ -107,7 +108,9 @@ def package_checkpoint(
         train_state.restore_weights(state, stored)
         _announce(frames, "exporting")
         metrics = stored.document["metrics"]
-        write_bundle(plan.bundle_dir, recipe, state, name=plan.recipe, device=device, metrics=metrics)
+        write_bundle(
+            plan.bundle_dir, recipe, state, name=plan.recipe, device=device, metrics=metrics, origin=plan.origin
+        )
     _finish(frames, reason="completed", state=state, metrics=metrics, bundle_dir=str(plan.bundle_dir))
 
 
@@ -169,6 +172,11 @@ def _build(setup: _Setup, decision: Decision) -> Training:
     if setup.stored is not None:
         train_state.restore(state, setup.stored)
         _warn_of_changes(training, setup.stored.document["environment"])
+    elif setup.plan.source is not None and setup.parallel.crew.is_leader:
+        # The others get the leader's weights when they join.
+        source = read_source(setup.plan.source, cache_dir=setup.plan.cache_dir)
+        setup.recipe.load_source(state, source)
+        setup.frames.write(FrameKind.LOG, level="info", text=f"starting from {source.origin.name}")
     setup.parallel.join(state)
     return training
 
@@ -216,6 +224,7 @@ def _export(training: Training, hooks: Hooks) -> Path:
         name=training.plan.recipe,
         device=training.placement.device,
         metrics=hooks.evaluation.metrics,
+        origin=training.plan.origin,
     )
     return directory
 

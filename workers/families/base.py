@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from workers.families.config import RecipeConfig
+from services.core.errors import Code, PlatformError
+from services.core.states import FailureReason
+from workers.families.config import Origin, RecipeConfig
 
 ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
 BatchT = TypeVar("BatchT")
@@ -61,6 +63,30 @@ class TrainState:
     step: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Weights that a job starts from, on the host."""
+
+    origin: Origin
+    tensors: Mapping[str, Tensor]
+    """Of a model: the served network's, by its own names. Of a checkpoint: `<module>.<name>`, averaged ones where the
+    training kept an average. Of torchvision: by its names."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Of a model: `ServingSpec.constants`."""
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin with `prefix` and a dot, named without them."""
+        start = f"{prefix}."
+        return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
+
+
+class SourceUnfit(PlatformError):
+    """The weights that the job starts from do not fit its networks; the message names tensors and shapes."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = FailureReason.SPEC_INVALID.value
+
+
 class BatchSource(Protocol[BatchT_co]):
     """Batches as a pure function of the step, so that a resume needs no loader state.
 
@@ -86,8 +112,17 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text and numbers for people and their tools, under a name such as `units`."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Golden:
-    """Encoded inputs of the evaluation set and the answers `evaluate`'s own path gives for them.
+    """Inputs of the evaluation set, encoded or as an envelope of one instance, and the answers of `evaluate`'s own path.
 
     `answers` are what the handler returns for an instance, as JSON-ready values; the parity gate
     compares a served answer with these.
@@ -114,7 +149,7 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
     Construction may index the dataset but reads no image.
     """
 
-    metric: ClassVar[str]
+    metric: str
     """The evaluation figure that picks the best checkpoint, such as `eval/ap50`."""
     metric_mode: ClassVar[str] = "max"
     is_batch_divisible: ClassVar[bool] = False
@@ -137,6 +172,17 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
     def build(self, placement: Placement) -> TrainState:
         """Build freshly initialised networks and optimizers; seeded by the engine just before."""
 
+    def load_source(self, state: TrainState, source: Source) -> None:
+        """Put weights that the job starts from into networks fresh from `build`.
+
+        Called once in the life of a job, before its first step and never by a resume; the config was completed by
+        `RecipeConfig.adopt` before. A recipe that takes sources lists them in its config's `SOURCES`.
+
+        Raises:
+            SourceUnfit: names or shapes differ where they must not.
+        """
+        raise SourceUnfit(f"this recipe starts from no other weights: leave out {source.origin.name}")
+
     @abstractmethod
     def train_step(self, state: TrainState, batch: BatchT, placement: Placement) -> dict[str, Tensor]:
         """Do one whole update and return detached scalars on the device, keys such as `train/loss`.
@@ -154,9 +200,18 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
         """Return figures such as `eval/ap50` on the held-out split, from the weights serving will use."""
 
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """Return what people should hear of an evaluation's figures, a sentence each with its remedy; mostly nothing."""
+        return []
+
     @abstractmethod
     def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
         """Draw what the model does now, on fixed held-out inputs."""
+
+    def tables(self, state: TrainState, placement: Placement) -> list[Table]:
+        """Return what a picture cannot hold, when samples are drawn; nothing for most recipes."""
+        del state, placement
+        return []
 
     @abstractmethod
     def serving_module(self, state: TrainState) -> nn.Module:
@@ -213,6 +268,11 @@ class Handler(ABC):
     @abstractmethod
     def predict(self, instances: Sequence[Instance], network: Network) -> list[Mapping[str, Any] | InstanceInvalid]:
         """Answer every instance in one batch; a bad one yields its error and spoils no other."""
+
+    def weigh(self, instance: Instance) -> int:
+        """Return the pixels that an answer will draw where a request may ask for any number of them, else 0."""
+        del instance
+        return 0
 
     @abstractmethod
     def compare(self, expected: Mapping[str, Any], actual: Mapping[str, Any]) -> ParityReport:

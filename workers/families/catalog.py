@@ -49,6 +49,9 @@ def _load(path: str) -> Any:
 _DETECTION = "workers.families.detection"
 _SEGMENTATION = "workers.families.segmentation"
 _CLASSIFICATION = "workers.families.classification"
+_GAN = "workers.families.gan"
+_PICTURES = ("classification", "images", "face")
+_FACE = "workers.families.face"
 
 CATALOG: dict[str, Entry] = {
     "classification/mnist_fc": Entry(
@@ -68,6 +71,12 @@ CATALOG: dict[str, Entry] = {
         recipe=f"{_CLASSIFICATION}.recipes:Train",
         handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
         summary="Any classifier of torchvision or timm.",
+    ),
+    "classification/finetune": Entry(
+        config=f"{_CLASSIFICATION}.config:FinetuneConfig",
+        recipe=f"{_CLASSIFICATION}.finetune:Finetune",
+        handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
+        summary="A trained classifier tuned to other images, from a model, a checkpoint or torchvision's weights.",
     ),
     "classification/vit": Entry(
         config=f"{_CLASSIFICATION}.config:VitConfig",
@@ -93,6 +102,18 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_DETECTION}.handler:DetectionHandler",
         summary="SSD: default boxes on several feature maps (Liu et al. 2016).",
     ),
+    "face/siamese": Entry(
+        config=f"{_FACE}.config:SiameseConfig",
+        recipe=f"{_FACE}.siamese:Siamese",
+        handler=f"{_FACE}.handler:FaceHandler",
+        summary="Siamese network: one encoder for both faces of a pair (Koch et al. 2015).",
+    ),
+    "face/triplet": Entry(
+        config=f"{_FACE}.config:TripletConfig",
+        recipe=f"{_FACE}.triplet:Triplet",
+        handler=f"{_FACE}.handler:FaceHandler",
+        summary="FaceNet: triplets mined in each batch (Schroff et al. 2015); ArcFace as another loss.",
+    ),
     "segmentation/fcn": Entry(
         config=f"{_SEGMENTATION}.config:FcnConfig",
         recipe=f"{_SEGMENTATION}.fcn:Fcn",
@@ -104,6 +125,69 @@ CATALOG: dict[str, Entry] = {
         recipe=f"{_SEGMENTATION}.ready:Ready",
         handler=f"{_SEGMENTATION}.handler:SegmentationHandler",
         summary="FCN, DeepLab v3 and LR-ASPP on ResNet and MobileNet bodies, as torchvision builds them.",
+    ),
+    "gan/vanilla": Entry(
+        config=f"{_GAN}.config:VanillaConfig",
+        recipe=f"{_GAN}.vanilla:Vanilla",
+        handler=f"{_GAN}.handler:GanHandler",
+        summary="The first GAN: fully connected, for a Gaussian of points or small images (Goodfellow et al. 2014).",
+        datasets=("points", *_PICTURES),
+        metric_mode="min",
+    ),
+    "gan/cgan": Entry(
+        config=f"{_GAN}.config:CganConfig",
+        recipe=f"{_GAN}.cgan:Cgan",
+        handler=f"{_GAN}.handler:GanHandler",
+        summary="Conditional GAN: samples of the class asked for (Mirza and Osindero 2014).",
+        datasets=("classification", "images"),
+        metric_mode="min",
+    ),
+    "gan/dcgan": Entry(
+        config=f"{_GAN}.config:DcganConfig",
+        recipe=f"{_GAN}.dcgan:Dcgan",
+        handler=f"{_GAN}.handler:GanHandler",
+        summary="DCGAN: all convolutions (Radford et al. 2016).",
+        datasets=_PICTURES,
+        metric_mode="min",
+    ),
+    "gan/lapgan": Entry(
+        config=f"{_GAN}.config:LapganConfig",
+        recipe=f"{_GAN}.lapgan:Lapgan",
+        handler=f"{_GAN}.handler:GanHandler",
+        summary="LAPGAN: from coarse to fine, a GAN a level (Denton et al. 2015).",
+        datasets=_PICTURES,
+        metric_mode="min",
+    ),
+    "gan/stylegan2": Entry(
+        config=f"{_GAN}.config:StyleganConfig",
+        recipe=f"{_GAN}.stylegan2:StyleGan2",
+        handler=f"{_GAN}.handler:GanHandler",
+        summary="StyleGAN2: a style for every layer (Karras et al. 2020).",
+        datasets=_PICTURES,
+        metric_mode="min",
+    ),
+    "gan/celeba_fc": Entry(
+        config=f"{_GAN}.config:CelebaFcConfig",
+        recipe=f"{_GAN}.vanilla:CelebaFc",
+        handler=f"{_GAN}.handler:GanHandler",
+        summary="The lesson's fully connected GAN of faces: 46,712,513 parameters, most of them memory.",
+        datasets=_PICTURES,
+        metric_mode="min",
+    ),
+    "gan/celeba_conv": Entry(
+        config=f"{_GAN}.config:CelebaConvConfig",
+        recipe=f"{_GAN}.dcgan:CelebaConv",
+        handler=f"{_GAN}.handler:GanHandler",
+        summary="The lesson's convolutional GAN of faces: a fifth of the memory.",
+        datasets=_PICTURES,
+        metric_mode="min",
+    ),
+    "gan/find_units": Entry(
+        config=f"{_GAN}.units_config:FindUnitsConfig",
+        recipe=f"{_GAN}.find_units:FindUnits",
+        handler=f"{_GAN}.handler:GanHandler",
+        summary="Which hidden units of a trained generator draw what (Radford et al. 2016, section 6.3.2).",
+        datasets=_PICTURES,
     ),
 }
 

@@ -8,9 +8,26 @@ exist for every recipe.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+TORCHVISION = "torchvision"
+"""Stands among recipes for the weights that torchvision publishes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a job starts from, as far as it is known before its weights are read."""
+
+    name: str
+    """As the job says it: a model version, a checkpoint, or `torchvision:ResNet18_Weights.IMAGENET1K_V1`."""
+    kind: Literal["model", "checkpoint", "torchvision"]
+    recipe: str
+    """That of the model or checkpoint; `TORCHVISION` for weights of that library."""
+    config: Mapping[str, Any]
+    """The complete config that the model or checkpoint was trained with; empty for torchvision's."""
 
 
 class Section(BaseModel):
@@ -55,6 +72,10 @@ class RecipeConfig(Section):
     """Base of every recipe's config; subclasses add their own sections and fill PRESETS."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
+    SOURCES: ClassVar[tuple[str, ...]] = ()
+    """Recipes, or `TORCHVISION`, whose weights a job may start from; `Recipe.load_source` takes them."""
+    NEEDS_SOURCE: ClassVar[bool] = False
+    """Whether a job without one makes no sense."""
 
     runtime: Runtime = Runtime()
     limits: Limits = Limits()
@@ -76,6 +97,17 @@ class RecipeConfig(Section):
         upgrade keeps old models alive. Whoever calls this compares the model's answers with its golden ones.
         """
         return cls.model_validate(_known(cls, stored))
+
+    def adopt(self, origin: Origin) -> Self:
+        """Return this config completed by what a job starts from, such as the layers of its network.
+
+        Called once, when the job is created: from then on the config alone says how to build the networks.
+
+        Raises:
+            ValueError: the two do not go together; the text says what to change.
+        """
+        del origin
+        return self
 
     def max_processes(self) -> int:
         """Return how many processes may share each batch: its size where the step keeps to the rule of

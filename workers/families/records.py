@@ -114,6 +114,8 @@ class Record:
     label: int | None
     attributes: tuple[int, ...]
     mask: Span | None
+    landmarks: tuple[tuple[float, float], ...] | None = None
+    """Of a face: left eye, right eye, nose, left and right corner of the mouth as seen, (x, y) in upright pixels."""
 
     @property
     def member(self) -> str:
@@ -221,7 +223,7 @@ class RecordSet:
 
 
 def _record(directory: Path, entry: Mapping[str, Any]) -> Record:
-    label, mask = entry.get("label"), entry.get("mask")
+    label, mask, landmarks = entry.get("label"), entry.get("mask"), entry.get("landmarks")
     return Record(
         span=Span.of(directory, entry),
         height=int(entry["height"]),
@@ -229,6 +231,7 @@ def _record(directory: Path, entry: Mapping[str, Any]) -> Record:
         label=None if label is None else int(label),
         attributes=tuple(map(int, entry.get("attributes", ()))),
         mask=None if mask is None else Span.of(directory, mask),
+        landmarks=None if landmarks is None else tuple((float(x), float(y)) for x, y in landmarks),
     )
 
 

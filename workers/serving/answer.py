@@ -23,6 +23,8 @@ _Prediction = Mapping[str, Any] | InstanceInvalid
 _REASON_CHARACTERS = 500
 MAX_REQUEST_PIXELS = 100_000_000
 """Of all images of one request: seconds of decoding, while other requests of the batch wait."""
+MAX_DRAWN_PIXELS = 2**21
+"""Of all pictures that one request asks a handler to draw, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class PredictionFailed(Exception):
 
 def answer_batch(served: Served, bodies: Sequence[bytes | bytearray]) -> list[Answer]:
     """Answer every request; all their instances go through the handler as one batch."""
-    requests = [_parse(body) for body in bodies]
+    requests = [_parse(served, body) for body in bodies]
     instances = [
         instance
         for request in requests
@@ -55,10 +57,11 @@ def answer_batch(served: Served, bodies: Sequence[bytes | bytearray]) -> list[An
     ]
 
 
-def _parse(body: bytes | bytearray) -> Request | RequestRejected:
+def _parse(served: Served, body: bytes | bytearray) -> Request | RequestRejected:
     try:
         request = parse_request(body)
         _check_pixels(request)
+        _check_drawn(served, request)
     except RequestRejected as err:
         return err
     return request
@@ -69,6 +72,14 @@ def _check_pixels(request: Request) -> None:
     bodies = [one.body for one in request.instances if isinstance(one, Instance) and one.body is not None]
     if len(bodies) > 1 and sum(map(_pixels, bodies)) > MAX_REQUEST_PIXELS:
         text = f"the images have more than {MAX_REQUEST_PIXELS // 1_000_000} million pixels together"
+        raise RequestRejected(f"{text}; send fewer of them in one request")
+
+
+def _check_drawn(served: Served, request: Request) -> None:
+    """Refuse what takes long to draw; one instance alone is bounded by its handler."""
+    instances = [one for one in request.instances if isinstance(one, Instance)]
+    if len(instances) > 1 and sum(map(served.handler.weigh, instances)) > MAX_DRAWN_PIXELS:
+        text = f"the instances ask for more than {MAX_DRAWN_PIXELS / 1e6:.1f} million pixels together"
         raise RequestRejected(f"{text}; send fewer of them in one request")
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from services.core.errors import PlatformError
 from workers.families.base import Golden, Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
 from workers.families.catalog import CATALOG, Entry
+from workers.serving.envelope import parse_request
 from workers.serving.form import Form, instruction_sets, load_eager, load_stored, memory_format_of
 
 log = structlog.get_logger()
@@ -122,7 +123,9 @@ class Served:
 
 
 def golden_instances(golden: Golden) -> list[Instance]:
-    return [Instance(body=body, fields={}, params={}) for body in golden.inputs]
+    """Return the golden inputs as a server reads them: encoded bytes, or an envelope of one instance."""
+    found = [instance for body in golden.inputs for instance in parse_request(body).instances]
+    return [one for one in found if isinstance(one, Instance)]
 
 
 def read_parts(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Parts:

@@ -50,6 +50,12 @@ def jobs() -> None:
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override, such as optim.lr=0.01.")
 @click.option("--resources", type=click.Choice(list(_CLASSES)), default="auto", show_default=True)
 @click.option("--processes", default=1, show_default=True, help="Processes that share each batch, one per GPU.")
+@click.option(
+    "--init-from",
+    default="",
+    metavar="SOURCE",
+    help="Weights to start from: MODEL, MODEL/VERSION, JOB/CHECKPOINT or torchvision:WEIGHTS.",
+)
 @click.option("--model", "model_id", default="", help="Model that the result becomes a version of.")
 @click.option("--title", default="", help="A title for people.")
 @click.option("--priority", default=0, help="Lower runs first; waiting makes up for it.")
@@ -212,6 +218,7 @@ def _fields(options: dict[str, str | int]) -> JobFields:
         priority=int(options["priority"]),
         is_preemptible=bool(options["is_preemptible"]),
         dataset_version=int(options["dataset_version"]),
+        init_from=str(options["init_from"]),
     )
 
 

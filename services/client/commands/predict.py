@@ -1,8 +1,9 @@
-"""`trainyard predict`: ask a deployed model about pictures."""
+"""`trainyard predict`: ask a deployed model about pictures, or a generator for some."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from services.client.draw import draw_file
 from services.client.output import Output
 from services.client.overrides import parse_assignments
 from services.client.pack import PathInvalid
+from services.client.pictures import NoPicture, describe, main_picture, save_pictures, without_pictures
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
 
@@ -24,11 +26,19 @@ _BATCH_BYTES = 3_000_000
 
 @click.command()
 @click.argument("deployment")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--draw", "drawing", type=click.Path(path_type=Path), help="Draw boxes: a file, or a folder for many images."
+    "--draw",
+    "drawing",
+    type=click.Path(path_type=Path),
+    help="Draw the boxes, or save the picture that shows most of the answer: a file, or a folder for many images.",
 )
-@click.option("--param", "assignments", multiple=True, metavar="KEY=VALUE", help="Such as score_threshold=0.3.")
+@click.option(
+    "--out", "folder", type=click.Path(path_type=Path, file_okay=False), help="Save every picture of the answers here."
+)
+@click.option(
+    "--param", "assignments", multiple=True, metavar="KEY=VALUE", help="Such as score_threshold=0.3 or op=walk."
+)
 @command
 def predict(
     invocation: Invocation,
@@ -36,37 +46,67 @@ def predict(
     deployment: str,
     images: tuple[Path, ...],
     drawing: Path | None,
+    folder: Path | None,
     assignments: tuple[str, ...],
 ) -> None:
-    """Ask a deployed model about IMAGES."""
+    """Ask a deployed model about IMAGES, or without any for what --param says, such as a generator's samples."""
     params = parse_assignments(assignments, option="--param")
     for image in images:
         if not image.is_file():
             raise PathInvalid(f"{image} is no file; give an image")
     with invocation.client() as client:
-        predictions = list(_predict(client, deployment, images, params))
-    drawn = _draw(images, predictions, drawing) if drawing is not None else {}
+        if images:
+            predictions = [one for batch in _batches(images) for one in _ask(client, deployment, batch, params)]
+        else:
+            predictions = _ask(client, deployment, [{}], params)
+    asked: Sequence[Path | None] = images or (None,)
+    cases = [_Case(number, *pair) for number, pair in enumerate(zip(asked, predictions, strict=True), start=1)]
+    drawn = _draw(cases, drawing) if drawing is not None else {}
+    saved = _save(cases, folder) if folder is not None else {}
     if invocation.out.is_json:
-        invocation.out.document(
-            {"predictions": [_answer(*pair, drawn) for pair in zip(images, predictions, strict=True)]}
-        )
+        rows = [case.to_json(drawn.get(case.number), saved.get(case.number)) for case in cases]
+        invocation.out.document({"predictions": rows})
     else:
-        for image, prediction in zip(images, predictions, strict=True):
-            _show(invocation.out, image, prediction, drawn.get(image))
-    failed = [image for image, each in zip(images, predictions, strict=True) if each.HasField("error")]
-    if failed:
-        raise CommandFailed(
-            f"{len(failed)} of {len(images)} images could not be answered: {failed[0]} and so on"
-            if len(failed) > 1
-            else f"{failed[0]} could not be answered"
-        )
+        for case in cases:
+            _show(invocation.out, case, drawn.get(case.number), saved.get(case.number, ()))
+    _fail_for([case for case in cases if case.result is None], len(cases))
 
 
-def _predict(
-    client: Trainyard, deployment: str, images: Sequence[Path], params: dict[str, Any]
-) -> Iterator[deployment_pb2.Prediction]:
-    for batch in _batches(images):
-        yield from client.predict(deployment, batch, params=params).predictions
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One question and its answer; `image` is None where the parameters were the question."""
+
+    number: int
+    image: Path | None
+    prediction: deployment_pb2.Prediction
+
+    @property
+    def name(self) -> str:
+        return "the request" if self.image is None else str(self.image)
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.number:03d}-{'answer' if self.image is None else self.image.stem}"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The answer, or None where there is an error."""
+        has_one = self.prediction.HasField("result")
+        return dict(as_dict(self.prediction)["result"]) if has_one else None
+
+    def to_json(self, drawn: Path | None, saved: Sequence[Path] | None) -> dict[str, Any]:
+        """Return everything; pictures that were saved are left out of the answer."""
+        row = as_dict(self.prediction)
+        if saved is not None and "result" in row:
+            row |= {"result": without_pictures(row["result"]), "saved": [str(path) for path in saved]}
+        image = None if self.image is None else str(self.image)
+        return {"image": image, **row, "drawn": None if drawn is None else str(drawn)}
+
+
+def _ask(
+    client: Trainyard, deployment: str, inputs: Sequence[Path | dict[str, Any]], params: dict[str, Any]
+) -> list[deployment_pb2.Prediction]:
+    return list(client.predict(deployment, inputs, params=params).predictions)
 
 
 def _batches(images: Sequence[Path]) -> Iterator[list[Path]]:
@@ -82,32 +122,60 @@ def _batches(images: Sequence[Path]) -> Iterator[list[Path]]:
     yield batch
 
 
-def _draw(images: Sequence[Path], predictions: Sequence[deployment_pb2.Prediction], target: Path) -> dict[Path, Path]:
-    """Draw every answered image; returns where each drawing went."""
-    is_folder = len(images) > 1 or target.is_dir()
+def _draw(cases: Sequence[_Case], target: Path) -> dict[int, Path]:
+    """Draw every answer; returns where each drawing went, by the number of its case."""
+    is_folder = len(cases) > 1 or target.is_dir()
     if is_folder:
         target.mkdir(parents=True, exist_ok=True)
     drawn = {}
-    for number, (image, prediction) in enumerate(zip(images, predictions, strict=True), start=1):
-        if prediction.HasField("result"):
-            path = target / f"{number:03d}-{image.stem}.png" if is_folder else target
-            draw_file(image, as_dict(prediction)["result"], path)
-            drawn[image] = path
+    for case in cases:
+        if (result := case.result) is None:
+            continue
+        path = target / f"{case.prefix}.png" if is_folder else target
+        if "boxes" in result and case.image is not None:
+            draw_file(case.image, result, path)
+        else:
+            path.write_bytes(_main_picture(result))
+        drawn[case.number] = path
     return drawn
 
 
-def _answer(image: Path, prediction: deployment_pb2.Prediction, drawn: dict[Path, Path]) -> dict[str, Any]:
-    path = drawn.get(image)
-    return {"image": str(image), **as_dict(prediction), "drawn": str(path) if path else None}
+def _main_picture(result: dict[str, Any]) -> bytes:
+    try:
+        return main_picture(result)
+    except NoPicture as err:
+        raise CommandFailed(str(err)) from err
 
 
-def _show(out: Output, image: Path, prediction: deployment_pb2.Prediction, drawn: Path | None) -> None:
-    if prediction.HasField("error"):
-        out.say(f"{image}: {prediction.error.message}")
-        return
-    result = as_dict(prediction)["result"]
-    boxes = list(zip(result.get("labels", ()), result.get("scores", ()), result.get("boxes", ()), strict=True))
+def _save(cases: Sequence[_Case], folder: Path) -> dict[int, list[Path]]:
+    """Save the pictures of every answer; returns where they went, by the number of the case."""
+    return {
+        case.number: save_pictures(result, folder, prefix=case.prefix)
+        for case in cases
+        if (result := case.result) is not None
+    }
+
+
+def _show(out: Output, case: _Case, drawn: Path | None, saved: Sequence[Path]) -> None:
+    result = case.result
     where = f", drawn in {drawn}" if drawn else ""
-    out.say(f"{image}: {len(boxes)} found{where}")
-    for label, score, box in boxes:
-        out.say(f"  {label}  {score:.2f}  [{', '.join(f'{value:.0f}' for value in box)}]")
+    if result is None:
+        out.say(f"{case.name}: {case.prediction.error.message}")
+    elif "boxes" in result:
+        boxes = list(zip(result["labels"], result["scores"], result["boxes"], strict=True))
+        out.say(f"{case.name}: {len(boxes)} found{where}")
+        for label, score, box in boxes:
+            out.say(f"  {label}  {score:.2f}  [{', '.join(f'{value:.0f}' for value in box)}]")
+    else:
+        out.say(f"{case.name}: answered{where}")
+        for line in describe(result):
+            out.say(f"  {line}")
+    for path in saved:
+        out.say(f"  saved {path}")
+
+
+def _fail_for(failed: Sequence[_Case], total: int) -> None:
+    if len(failed) == 1:
+        raise CommandFailed(f"{failed[0].name} could not be answered")
+    if failed:
+        raise CommandFailed(f"{len(failed)} of {total} images could not be answered: {failed[0].name} and so on")

@@ -18,7 +18,7 @@ from services.db import archives, jobs, migrations
 from services.db.changes import ChangeFeed
 from services.db.database import Database
 from services.db.reaper import ClockGuard, Reaper
-from services.db.tables import metadata
+from services.db.tables import complete_for_postgres, metadata
 from services.db.types import now
 from tests.stack.builders import make_dataset, queued_job
 from tests.stack.postgres import PostgresServer
@@ -133,6 +133,7 @@ def test_one_process_leads_until_it_lets_go(url: str) -> None:
 
 
 def test_upgrade_from_empty_gives_the_schema_of_the_tables(empty_url: str) -> None:
+    complete_for_postgres()
     migrated = Database(empty_url)
     assert migrated.is_at_head() is False
     migrated.migrate()

@@ -15,6 +15,7 @@ import pytest
 from trainyard.v1 import (
     dataset_pb2_grpc,
     deployment_pb2_grpc,
+    gallery_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
     model_pb2_grpc,
@@ -48,6 +49,7 @@ class Running:
     recipes: recipe_pb2_grpc.RecipeServiceStub = field(init=False)
     models: model_pb2_grpc.ModelServiceStub = field(init=False)
     deployments: deployment_pb2_grpc.DeploymentServiceStub = field(init=False)
+    galleries: gallery_pb2_grpc.GalleryServiceStub = field(init=False)
 
     def __post_init__(self) -> None:
         self.jobs = job_pb2_grpc.JobServiceStub(self.channel)
@@ -55,6 +57,7 @@ class Running:
         self.recipes = recipe_pb2_grpc.RecipeServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.deployments = deployment_pb2_grpc.DeploymentServiceStub(self.channel)
+        self.galleries = gallery_pb2_grpc.GalleryServiceStub(self.channel)
 
     def create(self, **fields: object) -> job_pb2.Job:
         return self.jobs.CreateJob(job_request(**fields), timeout=TIMEOUT).job

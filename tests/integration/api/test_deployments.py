@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 from trainyard.v1 import deployment_pb2 as pb
 
+from services.client.sdk import Trainyard
 from services.core.ids import new_id
 from services.core.states import JobState
 from services.db import archives, deployments, jobs
@@ -178,6 +179,19 @@ def test_several_instances_go_in_one_envelope_and_fail_alone(api: Running, endpo
     assert envelope["params"] == {"score_threshold": 0.25, "limit": 3}
     assert [p.WhichOneof("outcome") for p in response.predictions] == ["result", "error"]
     assert response.predictions[1].error.message == "not an image"
+
+
+def test_an_answer_full_of_pictures_fits(api: Running, endpoint: Endpoint) -> None:
+    deploy(api, model_version=trained_model(api))
+    serve(api, endpoint.url)
+    picture = "A" * 2**20
+    endpoint.answer["predictions"] = [{"images": [{"b64": picture}] * 8}]
+
+    with Trainyard(api.address, token=api.token) as client:
+        response = client.predict("digits", [{"op": "sample", "n": 8}])
+
+    assert json.loads(endpoint.requests[0][2]) == {"instances": [{"op": "sample", "n": 8}], "params": {}}
+    assert len(response.predictions[0].result["images"]) == 8
 
 
 @pytest.mark.parametrize(

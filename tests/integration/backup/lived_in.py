@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from services.core.ids import new_id
 from services.core.settings import Settings
 from services.core.states import JobState
-from services.db import archives, artifacts, checkpoints, datasets, deployments, jobs, models, outbox
+from services.db import archives, artifacts, checkpoints, datasets, deployments, identities, jobs, models, outbox
 from services.db import tables as t
 from services.db.database import Database
 from services.db.job_records import Lease
@@ -21,6 +21,7 @@ from services.storage import layout
 from services.storage.local import LocalStore
 from services.storage.manifest import upload_directory
 from services.storage.port import ObjectStore
+from tests.builders import galleries as made
 from tests.stack import builders
 
 
@@ -132,6 +133,20 @@ class LivedIn:
         )
         with self.database.write() as session:
             deployments.insert(session, new)
+        self._gallery(row, deployment_id)
+
+    def _gallery(self, version: models.ModelVersion, deployment_id: str) -> None:
+        """Enrol two people, with images kept of one of them."""
+        gallery = made.make_gallery(
+            self.database, version, gallery_id=f"people-{deployment_id}", deployment_id=deployment_id
+        )
+        ada = made.new_identity("ada", vector=made.vector(0.6, -0.8))
+        kept = [made.image(gallery, ada.id, content) for content in (b"a face", b"another")]
+        for image, content in zip(kept, (b"a face", b"another"), strict=True):
+            self.store.put(image.key, content)
+        with self.database.write() as session:
+            for person in (replace(ada, images=kept), made.new_identity("eve", vector=bytes(range(8)))):
+                identities.enrol(session, gallery, person, replace_existing=False, limit=9)
 
     def _upload(self, prefix: str, files: dict[str, bytes]) -> str:
         folder = self.root / "made" / new_id()

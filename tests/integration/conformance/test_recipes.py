@@ -17,14 +17,17 @@ from services.datasets.importer import import_folder
 from services.datasets.limits import ImportLimits
 from services.datasets.shape_scenes import write_shape_scenes
 from tests.builders.digits import write_digits
+from tests.builders.faces import write_lfw
+from tests.builders.points import write_gaussian
 from tests.builders.segmentation_scenes import write_segmentation_scenes
 from tests.builders.training import Outcome, attempt
 from workers.engine import rng
 from workers.engine.frames import FrameKind
 from workers.engine.process import process_settings
 from workers.engine.tensorfile import read_tensors
-from workers.families.base import Instance, InstanceInvalid, Placement, Recipe, ServingSpec
+from workers.families.base import InstanceInvalid, Placement, Recipe, ServingSpec
 from workers.families.catalog import CATALOG, family_of
+from workers.serving.bundle import golden_instances, read_golden
 
 RECIPES = sorted(CATALOG)
 BATCH = 4
@@ -48,20 +51,36 @@ def _classification_folder(directory: Path) -> Path:
     return write_digits(directory, seed=0, train=BATCH, val=8, classes=2)
 
 
+def _face_folder(directory: Path) -> Path:
+    # Two people in each of LFW's ten folds.
+    return write_lfw(directory, seed=0, train=(2, BATCH // 2), val=(20, 2), pairs=1)
+
+
+def _points_folder(directory: Path) -> Path:
+    return write_gaussian(directory, seed=0, train=BATCH, val=16)
+
+
 FOLDERS: dict[str, Callable[[Path], Path]] = {
     "classification": _classification_folder,
     "detection": _detection_folder,
+    "face": _face_folder,
+    "points": _points_folder,
     "segmentation": _segmentation_folder,
 }
 
 
+def dataset_family(name: str) -> str:
+    """Return the first family of datasets that a recipe reads: its own unless it says otherwise."""
+    return (*CATALOG[name].datasets, family_of(name))[0]
+
+
 @pytest.fixture(scope="module")
 def dataset_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return what builds the four-sample dataset of a recipe's family, once."""
+    """Return what builds the four-sample dataset that a recipe reads, once."""
     built: dict[str, Path] = {}
 
     def get(name: str) -> Path:
-        family = family_of(name)
+        family = dataset_family(name)
         if family not in built:
             directory = tmp_path_factory.mktemp(family)
             built[family] = directory / "canonical"
@@ -92,6 +111,10 @@ def tiny(name: str, *, max_steps: int, **runtime: Any) -> dict[str, Any]:
     config["runtime"] |= {"precision": "fp32", "channels_last": "off", **runtime}
     if "warmup_steps" in config.get("schedule", {}):
         config["schedule"]["warmup_steps"] = 0
+    # Generators are scored on as many samples as asked for.
+    for key, count in {"num_images": 20, "num_samples": BATCH}.items():
+        if key in config.get("eval", {}):
+            config["eval"][key] = count
     return config
 
 
@@ -101,7 +124,7 @@ def make(name: str, config: dict[str, Any], dataset_dir: Path) -> Recipe[Any, An
 
 
 def test_every_family_has_a_dataset_here() -> None:
-    assert {family_of(name) for name in CATALOG} == set(FOLDERS)
+    assert {dataset_family(name) for name in CATALOG} == set(FOLDERS)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -190,13 +213,12 @@ def test_the_bundle_s_network_gives_the_golden_answers(
 
     network = entry.load_recipe().load_serving_module(entry.load_config().model_validate(document["config"]), spec)
     network.load_state_dict(read_tensors(bundle / "weights.safetensors"))
-    bodies = [path.read_bytes() for path in sorted((bundle / "golden").iterdir()) if path.suffix != ".json"]
+    golden = read_golden(bundle)
     handler = entry.load_handler()(spec)
-    answers = handler.predict([Instance(body, {}, {}) for body in bodies], network.eval())
+    answers = handler.predict(golden_instances(golden), network.eval())
 
-    expected = json.loads((bundle / "golden" / "answers.json").read_bytes())
-    assert len(answers) == len(expected) > 0
-    for want, got in zip(expected, answers, strict=True):
+    assert len(answers) == len(golden.answers) > 0
+    for want, got in zip(golden.answers, answers, strict=True):
         assert not isinstance(got, InstanceInvalid)
         assert handler.compare(want, got).passed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,11 @@ class _Answering(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.append(self.path)
-        content = b'{"predictions": [{}], "model": {"name": "m", "version": 1, "recipe": "r"}}'
+        # Of the project whose deployment was asked; `/predictions/{project}--{deployment}`.
+        project = self.path.rpartition("/")[2].partition("--")[0]
+        model = {"name": f"{project}-model", "version": 1, "recipe": "face/triplet"}
+        predictions = [{"embedding": [1.0, 0.0], "threshold": 0.5}]
+        content = json.dumps({"predictions": predictions, "model": model}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(content)))
         self.end_headers()

@@ -10,13 +10,15 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2
-from trainyard.v1 import dataset_pb2, deployment_pb2
+from trainyard.v1 import dataset_pb2, deployment_pb2, gallery_pb2
 
 from tests.integration.identity.world import Estate
 
 TIMEOUT = 20.0
 PREFIX = "/trainyard.v1."
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+FACE = gallery_pb2.FaceImage(content=b"image")
 
 Metadata = tuple[tuple[str, str], ...]
 Fields = dict[str, Any]
@@ -52,6 +54,7 @@ VALID: Mapping[str, Callable[[Estate], Fields]] = {
                 "recipe": "detection/yolo_v1",
                 "preset": "tiny",
                 "dataset": e.dataset,
+                "init_from": e.model_version,
             },
             "GetJob": lambda e: {"name": e.job},
             "ListJobs": lambda e: {"parent": e.parent},
@@ -101,6 +104,21 @@ VALID: Mapping[str, Callable[[Estate], Fields]] = {
             "UpdateDeployment": lambda e: {"name": e.deployment, "model_version": e.model_version, "workers": 2},
             "DeleteDeployment": lambda e: {"name": e.deployment},
             "Predict": lambda e: {"name": e.deployment, "instances": [deployment_pb2.Instance(body=b"image")]},
+        },
+    ),
+    **_of(
+        "GalleryService",
+        {
+            "CreateGallery": lambda e: {"parent": e.parent, "gallery_id": "more", "deployment": e.deployment},
+            "GetGallery": lambda e: {"name": e.gallery},
+            "ListGalleries": lambda e: {"parent": e.parent},
+            "DeleteGallery": lambda e: {"name": e.gallery},
+            "EnrolIdentity": lambda e: {"parent": e.gallery, "identity_id": "more", "images": [FACE]},
+            "ListIdentities": lambda e: {"parent": e.gallery},
+            "DeleteIdentity": lambda e: {"name": e.identity},
+            "Verify": lambda e: {"name": e.gallery, "image": FACE, "identity_id": e.identity.rpartition("/")[2]},
+            "Identify": lambda e: {"name": e.gallery, "image": FACE},
+            "ReenrolGallery": lambda e: {"name": e.gallery, "deployment": e.deployment},
         },
     ),
 }

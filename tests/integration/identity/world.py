@@ -10,16 +10,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.core.states import JobState
-from services.db import archives, artifacts, audit, datasets, deployments, jobs, models
+from services.db import archives, artifacts, audit, datasets, deployments, identities, jobs, models
 from services.db import tables as t
 from services.db.artifacts import Artifact, NewArtifact
 from services.db.database import Database
 from services.db.datasets import DatasetVersion
 from services.db.deployments import NewDeployment, Observed
 from services.db.jobs import Lease
+from services.db.models import ModelVersion
 from services.storage import layout
 from services.storage.manifest import upload_directory
 from services.storage.port import ObjectStore
+from tests.builders.galleries import image, make_gallery, new_identity, vector
 from tests.stack.builders import make_job, new_checkpoint, new_dataset, new_job, new_model_version
 
 SECRET = "nobody-else-may-read-this"
@@ -38,6 +40,8 @@ class Estate:
     model: str
     model_version: str
     deployment: str
+    gallery: str
+    identity: str
     request_id: str
 
     @property
@@ -68,6 +72,7 @@ def furnish(database: Database, store: ObjectStore, folder: Path, project: str, 
         model = models.get(session, project, f"{project}-model", 1)
     for number in range(2):
         _deployment(database, project, f"{project}-endpoint-{number}", model.id, serving_url)
+        gallery = _gallery(database, store, f"{project}-gallery-{number}", model)
     job = f"projects/{project}/jobs/{trained.id}"
     return Estate(
         project=project,
@@ -79,6 +84,8 @@ def furnish(database: Database, store: ObjectStore, folder: Path, project: str, 
         model=f"projects/{project}/models/{project}-model",
         model_version=f"projects/{project}/models/{project}-model/versions/1",
         deployment=f"projects/{project}/deployments/{project}-endpoint-0",
+        gallery=gallery,
+        identity=f"{gallery}/identities/{project}-person-1",
         request_id=request_id,
     )
 
@@ -155,6 +162,22 @@ def _deployment(database: Database, project: str, deployment_id: str, version_id
             token_expire_time=None,
             observed=[Observed(made.id, "a" * 64, True)],
         )
+
+
+def _gallery(database: Database, store: ObjectStore, gallery_id: str, model: ModelVersion) -> str:
+    """Enrol two people, with an image kept of each, and return the gallery's name."""
+    gallery = make_gallery(
+        database, model, gallery_id=gallery_id, deployment_id=f"{model.project}-endpoint-0", request_id=gallery_id
+    )
+    for number in range(2):
+        person = new_identity(
+            f"{model.project}-person-{number}", display_name=SECRET, vector=vector(1.0, float(number))
+        )
+        kept = image(gallery, person.id, SECRET.encode())
+        store.put(kept.key, SECRET.encode())
+        with database.write() as session:
+            identities.enrol(session, gallery, replace(person, images=[kept]), replace_existing=False, limit=9)
+    return f"projects/{model.project}/galleries/{gallery_id}"
 
 
 def _files(folder: Path) -> Path:

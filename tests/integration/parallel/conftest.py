@@ -1,21 +1,27 @@
-"""One real worker that trains jobs in one and in several processes, and what they left in the store."""
+"""One real worker that trains jobs in one and in several processes, and crews of threads for what needs no worker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
+import torch
 from torch import Tensor
 
 from services.core.states import JobState
 from services.db.job_records import Job
 from services.storage.manifest import download_directory
 from tests.integration.workers.yard import Yard, canonical_scenes, open_yard, until
+from workers.engine.crew import Crew, joined
+from workers.engine.state import MODEL, OPTIM
 from workers.engine.tensorfile import read_tensors
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,11 +46,19 @@ class Trials:
 
     def weights(self, job_id: str) -> dict[str, Tensor]:
         """Return networks and optimizers of the newest checkpoint."""
+        directory = self._newest(job_id)
+        return {**read_tensors(directory / MODEL), **read_tensors(directory / OPTIM)}
+
+    def network(self, job_id: str) -> dict[str, Tensor]:
+        """Return parameters and buffers of the newest checkpoint."""
+        return read_tensors(self._newest(job_id) / MODEL)
+
+    def _newest(self, job_id: str) -> Path:
         newest = self.yard.checkpoints(job_id)[-1]
         directory = self.folder / newest.id
-        download_directory(self.yard.store, newest.prefix, directory, newest.manifest_sha256)
-        files = (directory / name for name in ("model.safetensors", "optim.safetensors"))
-        return {f"{file.name}:{name}": tensor for file in files for name, tensor in read_tensors(file).items()}
+        if not directory.exists():
+            download_directory(self.yard.store, newest.prefix, directory, newest.manifest_sha256)
+        return directory
 
     def losses(self, job_id: str) -> dict[int, float]:
         steps = (event.payload for event in self.yard.events(job_id) if event.kind == "step")
@@ -67,3 +81,19 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
     with open_yard(folder / "yard", canonical_scenes(folder), stall_floor="6") as yard:
         yard.start_worker(TRAINYARD_WORKER_THREADS="2")
         yield Trials(yard, folder)
+
+
+def crew_of(size: int, act: Callable[[Crew], T], *, meeting: Path) -> list[T]:
+    """Run a function as every member of a crew, with threads in place of processes, and return what each returned."""
+
+    def take_part(rank: int) -> T:
+        with joined(rank, size, meeting=meeting, device=torch.device("cpu"), has_own_device=True) as crew:
+            return act(crew)
+
+    with ThreadPoolExecutor(size) as threads:
+        return list(threads.map(take_part, range(size)))
+
+
+@pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.integration.parallel.conftest import crew_of
 from workers.engine.batchnorm import share_batch_norm
-from workers.engine.crew import Crew, PeerLost, joined
+from workers.engine.crew import Crew, PeerLost
 from workers.engine.parallel import Parallel
 from workers.families.base import TrainState
 
@@ -21,25 +21,10 @@ SIZE = 3
 BATCH = 8
 
 
-@pytest.fixture(autouse=True)
-def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-
-
 @pytest.fixture
-def together(tmp_path: Path) -> Callable[[Callable[[Crew], T]], list[T]]:
+def together(tmp_path: Path, loopback: None) -> Callable[[Callable[[Crew], T]], list[T]]:
     """Return what runs a function as every member of a crew and gives back what each returned."""
-
-    def run(act: Callable[[Crew], T]) -> list[T]:
-        def take_part(rank: int) -> T:
-            device = torch.device("cpu")
-            with joined(rank, SIZE, meeting=tmp_path / "crew", device=device, has_own_device=True) as crew:
-                return act(crew)
-
-        with ThreadPoolExecutor(SIZE) as threads:
-            return list(threads.map(take_part, range(SIZE)))
-
-    return run
+    return lambda act: crew_of(SIZE, act, meeting=tmp_path / "crew")
 
 
 Together = Callable[[Callable[[Crew], Any]], list[Any]]

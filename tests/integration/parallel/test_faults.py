@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-import pytest
 import torch
 
 from services.core.states import AttemptState, FailureReason, JobState
 from services.db import jobs
 from tests.integration.parallel.conftest import Trials
-from tests.integration.workers.yard import Yard, canonical_scenes, open_yard, tiny_config, until
+from tests.integration.workers.yard import Yard, open_yard, tiny_config, until
 from tests.stack.platform import descendants, seconds_until_gone
 from workers.engine.data import ShuffledBatches
 
@@ -107,11 +105,10 @@ def test_a_process_that_stands_still_is_found_and_its_job_goes_back(trials: Tria
         jobs.cancel(session, "default", job.id, "test")
 
 
-@pytest.fixture
-def spoilt_yard(tmp_path: Path) -> Iterator[tuple[Yard, str]]:
-    """A worker whose data set holds one broken image, which the second of two processes is the first to meet."""
-    scenes = canonical_scenes(tmp_path)
-    config = tiny_config()
+def test_the_failure_of_any_process_is_told_once_with_its_reason(trials: Trials, tmp_path: Path) -> None:
+    """One image is broken, which the second of two processes is the first to meet."""
+    yard, config = trials.yard, tiny_config()
+    scenes = shutil.copytree(yard.dataset_dir, tmp_path / "scenes")
     entries = [json.loads(line) for line in (scenes / "annotations.jsonl").read_text().splitlines()]
     train = [entry for entry in entries if entry["split"] == "train"]
     order = ShuffledBatches(seed=config["runtime"]["seed"], count=len(train), batch_size=config["data"]["batch_size"])
@@ -119,55 +116,42 @@ def spoilt_yard(tmp_path: Path) -> Iterator[tuple[Yard, str]]:
     with (scenes / broken["shard"]).open("r+b") as shard:
         shard.seek(broken["offset"])
         shard.write(b"\0" * broken["size"])
-    with open_yard(tmp_path / "yard", scenes) as yard:
-        yield yard, broken["member"]
+    spoilt = yard.add_dataset(scenes, dataset_id="spoilt")
 
-
-def test_the_failure_of_any_process_is_told_once_with_its_reason(spoilt_yard: tuple[Yard, str]) -> None:
-    yard, member = spoilt_yard
-    yard.start_worker()
-
-    job = yard.submit(processes=2)
+    job = yard.submit(processes=2, config=config, dataset_version_id=spoilt.id)
 
     done = yard.until_state(job.id, JobState.FAILED)
     assert done.failure_reason is FailureReason.INVALID_DATASET
-    assert member in (done.failure_message or "")
+    assert broken["member"] in (done.failure_message or "")
     assert done.attempt == 1
 
 
-@pytest.fixture
-def yard(tmp_path: Path, trials: Trials) -> Iterator[Yard]:
+def test_a_service_manager_that_stops_every_process_costs_no_attempt_and_no_step(trials: Trials) -> None:
+    yard = trials.yard
+    job = trials.submit(processes=2, config=tiny_config(max_steps=LONG, checkpoint_every_steps=LONG))
+    yard.until_step(job.id, 3)
+    family = [trials.launcher(job.id), *trials.trainers(job.id, 2)]
+
+    os.killpg(family[0].pid, signal.SIGTERM)
+
+    until(lambda: "requeued" in yard.kinds(job.id), what="a requeue", show=yard.log_text)
+    requeued = next(event.payload for event in yard.events(job.id) if event.kind == "requeued")
+    last = max(event.payload["step"] for event in yard.events(job.id) if event.kind == "step")
+    assert requeued["is_charged"] is False
+    assert yard.checkpoints(job.id)[-1].step >= last
+    assert seconds_until_gone(family, limit_seconds=10) < 10
+    with yard.database.write() as session:
+        jobs.cancel(session, "default", job.id, "test")
+
+
+def test_a_killed_worker_leaves_no_process(tmp_path: Path, trials: Trials) -> None:
     with open_yard(tmp_path / "yard", trials.yard.dataset_dir) as yard:
-        yield yard
+        worker = yard.start_worker()
+        job = yard.submit(processes=2, config=tiny_config(max_steps=LONG, checkpoint_every_steps=5))
+        until_checkpoint(yard, job.id, 5)
+        family = descendants(worker.pid)
+        assert len(family) >= 4
 
+        worker.kill()
 
-def start_job(yard: Yard) -> tuple[str, list[psutil.Process]]:
-    job = yard.submit(processes=2, config=tiny_config(max_steps=LONG, checkpoint_every_steps=5))
-    until_checkpoint(yard, job.id, 5)
-    launcher = psutil.Process(yard.child_pid(job.id) or 0)
-    return job.id, [launcher, *launcher.children()]
-
-
-def test_a_drained_worker_loses_no_step_and_a_killed_one_leaves_no_process(yard: Yard) -> None:
-    drained = yard.start_worker()
-    job_id, family = start_job(yard)
-    assert len(family) == 3
-
-    drained.send_signal(signal.SIGTERM)
-
-    assert drained.wait(60) == 0
-    job = yard.job(job_id)
-    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
-    last = max(event.payload["step"] for event in yard.events(job_id) if event.kind == "step")
-    assert job.checkpoint_step >= last
-    assert seconds_until_gone(family, limit_seconds=2) < 2
-
-    killed = yard.start_worker()
-    yard.ring(job_id)
-    until_checkpoint(yard, job_id, job.checkpoint_step + 5)
-    family = descendants(killed.pid)
-    assert len(family) >= 4
-
-    killed.kill()
-
-    assert seconds_until_gone(family, limit_seconds=2) < 2
+        assert seconds_until_gone(family, limit_seconds=2) < 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -106,7 +106,7 @@ def test_a_watch_goes_on_at_the_other_server_without_gap_or_double(running: Clus
 
 
 def test_no_job_is_dispatched_twice_and_another_controller_takes_over(
-    running: Cluster, record_property: pytest.RecordProperty
+    running: Cluster, record_property: Callable[[str, object], None]
 ) -> None:
     for name in ("controller-1", "controller-2"):
         running.add_controller(name)

@@ -33,7 +33,7 @@ from tests.stack.platform import free_port
 from workers.engine.frames import FrameWriter
 from workers.serving.archive import write_archive
 from workers.serving.build import BuildPlan, build
-from workers.serving.bundle import Target
+from workers.serving.bundle import Target, read_golden
 from workers.serving.form import Form
 
 PATIENCE_SECONDS = 90.0
@@ -82,11 +82,21 @@ class ServingYard:
     def publish(
         self, *, seed: int, forms: tuple[Form, ...] = (Form.EAGER,), spoil: dict[str, Any] | None = None
     ) -> BuiltModel:
-        """Build an archive and store it as a worker does; `spoil` breaks the bundle behind the parity gate's back."""
+        """Store the archive of a detection network; `spoil` breaks the bundle behind the parity gate's back."""
         bundle_dir = write_detection_bundle(self.root / f"bundle-{seed}-{len(spoil or {})}", seed=seed)
-        golden = bundle_dir / "golden"
+        return self.publish_bundle(bundle_dir, model_id=f"digits-{seed}", forms=forms, spoil=spoil)
+
+    def publish_bundle(
+        self,
+        bundle_dir: Path,
+        *,
+        model_id: str,
+        forms: tuple[Form, ...] = (Form.EAGER,),
+        spoil: dict[str, Any] | None = None,
+    ) -> BuiltModel:
+        """Build an archive of a bundle and store it as a worker does."""
         path = self.root / f"archive-{bundle_dir.name}.mar"
-        version = self._succeed(seed)
+        version = self._succeed(model_id)
         model = {"name": version.model_id, "version": version.version}
         with open(os.devnull, "wb") as sink:
             built = build(BuildPlan(bundle_dir, path, Target(), model, forms), FrameWriter(sink.fileno()))
@@ -101,9 +111,8 @@ class ServingYard:
             archives.finish_ready(
                 session, lease, key=key, sha256=archive.sha256, size_bytes=archive.size_bytes, form="eager", parity={}
             )
-        inputs = tuple(file.read_bytes() for file in sorted(golden.glob("*.png")))
-        answers = tuple(json.loads((golden / "answers.json").read_text()))
-        return BuiltModel(version.id, inputs, answers, path)
+        golden = read_golden(bundle_dir)
+        return BuiltModel(version.id, golden.inputs, tuple(map(dict, golden.answers)), path)
 
     def deploy(self, name: str, model: BuiltModel, *, workers: int = 1) -> Deployment:
         new = deployments.NewDeployment(
@@ -176,8 +185,8 @@ class ServingYard:
             lambda found: found is not None,
         )
 
-    def _succeed(self, seed: int) -> Any:
-        job = queued_job(self.database, model_id=f"digits-{seed}")
+    def _succeed(self, model_id: str) -> Any:
+        job = queued_job(self.database, model_id=model_id)
         with self.database.write() as session:
             lease = jobs.claim(session, job.id, worker_id="w", ttl_seconds=30)
         with self.database.write() as session:
@@ -185,7 +194,7 @@ class ServingYard:
         from services.db import models
 
         with self.database.read() as session:
-            return models.get(session, "default", f"digits-{seed}")
+            return models.get(session, "default", model_id)
 
 
 def wait_for(look: Callable[[], Any], is_right: Callable[[Any], bool], seconds: float = PATIENCE_SECONDS) -> Any:

@@ -29,7 +29,7 @@ def test_a_taken_port_gives_way_to_a_free_one(taken: int) -> None:
 
 
 def test_a_taken_port_that_was_asked_for_is_an_error(taken: int) -> None:
-    with pytest.raises(PortTaken, match=rf"TRAINYARD_API_PORT={taken}: another process listens"):
+    with pytest.raises(PortTaken, match=rf"TRAINYARD_API_PORT={taken}: another process has"):
         PortPicker("127.0.0.1").pick(taken, is_fixed=True, setting="TRAINYARD_API_PORT")
 
 
@@ -38,3 +38,14 @@ def test_no_port_is_given_twice() -> None:
     first = picker.pick(0)
 
     assert len({first, picker.pick(first), picker.pick(first), picker.pick(0)}) == 4
+
+
+def test_platforms_that_start_at_once_meet_on_no_port() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        wanted: int = probe.getsockname()[1]
+
+    ports = [PortPicker("127.0.0.1").pick(wanted) for _ in range(3)]
+
+    assert ports[0] == wanted
+    assert len(set(ports)) == 3

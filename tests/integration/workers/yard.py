@@ -85,12 +85,16 @@ class Yard:
 
     @cached_property
     def dataset(self) -> datasets.DatasetVersion:
-        new = builders.new_dataset(dataset_id="scenes")
+        return self.add_dataset(self.dataset_dir, dataset_id="scenes")
+
+    def add_dataset(self, directory: Path, *, dataset_id: str) -> datasets.DatasetVersion:
+        """Store a data set in canonical form."""
+        new = builders.new_dataset(dataset_id=dataset_id)
         prefix = layout.dataset_prefix(new.project, new.dataset_id, new.id)
-        manifest = upload_directory(self.store, prefix, self.dataset_dir)
+        manifest = upload_directory(self.store, prefix, directory)
         stored = builders.new_dataset(
             id=new.id,
-            dataset_id="scenes",
+            dataset_id=dataset_id,
             manifest_key=layout.manifest(prefix),
             manifest_sha256=manifest.sha256(),
             size_bytes=manifest.size_bytes,
@@ -102,7 +106,8 @@ class Yard:
         """Store a job and ring for it."""
         config = tiny_config() if config is None else config
         spec = {"recipe": RECIPE, "config": config, "resources": {"class": "cpu", "processes": processes}}
-        new = builders.new_job(self.dataset.id, **{"recipe": RECIPE, "spec": spec} | changes)
+        values: dict[str, Any] = {"dataset_version_id": self.dataset.id, "recipe": RECIPE, "spec": spec}
+        new = builders.new_job(**values | changes)
         with self.database.write() as session:
             job = jobs.insert(session, new)[0]
         self.ring(job.id)

@@ -87,6 +87,8 @@ def test_a_token_shows_nothing_of_itself_in_logs() -> None:
         (None, {}, "", "default"),
         (None, {}, "something-else", "default"),
     ],
+    # A token is another one in each process of the suite, and ids must agree.
+    ids=["named in the call", "named in the environment", "named by the token", "no token", "no token's name"],
 )
 def test_the_project_is_the_tokens_where_none_is_named(
     project: str | None, environ: dict[str, str], shown: str, expected: str

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from services.datasets.catalogue import catalogue, search
-from services.datasets.detect import FORMATS, IMPORTERS
+from services.datasets.detect import IMPORTERS
+from services.datasets.formats import FORMATS
 
 RECIPE_FAMILIES = {"detection", "classification", "segmentation", "face", "gan"}
 

@@ -7,7 +7,8 @@ import pytest
 from trainyard.v1 import dataset_pb2 as pb
 
 from services.core.errors import DatasetInvalid
-from services.datasets.detect import FAMILIES, FORMATS, IMPORTERS, request_faults
+from services.datasets.detect import IMPORTERS
+from services.datasets.formats import FAMILIES, FORMATS, SERVED, request_faults
 from tests.builders import datasets as build
 from tests.builders import family_datasets as family
 
@@ -38,6 +39,10 @@ def test_every_layout_is_recognised(importing: Any, tmp_path: Path, name: str, t
 def test_every_importer_can_be_asked_for_on_the_wire(importer: Any) -> None:
     assert f"DATASET_FORMAT_{importer.format.upper()}" in pb.DatasetFormat.keys()  # noqa: SIM118 - no mapping
     assert request_faults(importer.format, importer.family) == []
+
+
+def test_what_can_be_asked_for_is_what_there_are_importers_for() -> None:
+    assert tuple((each.format, each.family) for each in IMPORTERS) == SERVED
 
 
 def test_every_format_of_the_wire_has_an_importer() -> None:

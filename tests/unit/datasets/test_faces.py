@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.core.errors import DatasetInvalid
-from services.datasets.split import SplitRule
+from services.datasets.split_rule import SplitRule
 from tests.builders import datasets as build
 from tests.builders import family_datasets as family
 
@@ -109,6 +109,27 @@ def test_celebas_people_make_faces(importing: Any, tmp_path: Path) -> None:
     assert done.header["identities"] == ["0", "1", "2", "3"]
     assert {record["identity"] for record in done.of_split("val")} == {"2", "3"}
     assert all(len(record["attributes"]) == 2 for record in done.records)
+
+
+def test_celebas_landmarks_are_kept_with_faces_only(importing: Any, tmp_path: Path) -> None:
+    files = {**family.celeba(count=8), **family.celeba_landmarks(count=8)}
+    folder = build.write_files(tmp_path / "in", files)
+
+    faces, images = importing(folder, family="face"), importing(folder, family="images")
+
+    corners = [[10, 10], [30, 10], [20, 20], [10, 30]]
+    assert all(record["landmarks"][:4] == corners for record in faces.records)
+    assert sorted(record["landmarks"][4][0] for record in faces.records) == list(range(31, 39))
+    assert not any("landmarks" in record for record in images.records)
+
+
+def test_landmarks_that_are_no_numbers_are_named(importing: Any, tmp_path: Path) -> None:
+    files = {**family.celeba(count=8), **family.celeba_landmarks(count=8)}
+    name = "list_landmarks_align_celeba.txt"
+    files[name] = files[name].replace(b"000003.jpg 10 10", b"000003.jpg 10 ten")
+
+    with pytest.raises(DatasetInvalid, match=r"list_landmarks_align_celeba\.txt: line 5: needs ten whole numbers"):
+        importing(build.write_files(tmp_path / "in", files), family="face")
 
 
 def test_celeba_without_people_cannot_be_faces(importing: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.core.errors import DatasetInvalid
-from services.datasets.split import SplitRule
+from services.datasets.split_rule import SplitRule
 from tests.builders import datasets as build
 from tests.builders import family_datasets as family
 

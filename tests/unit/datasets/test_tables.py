@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.datasets.split import SplitRule
+from services.datasets.split_rule import SplitRule
 from tests.builders import datasets as build
 from tests.builders import family_datasets as family
 

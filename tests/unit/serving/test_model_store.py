@@ -164,3 +164,12 @@ def test_answers_agree_within_rounding(actual, is_same):
     expected = {"boxes": [[10.0, 20.0]], "scores": [0.91], "label": "cat"}
 
     assert same_answer(expected, actual) is is_same
+
+
+def test_pictures_of_an_answer_need_only_be_there():
+    expected = {"images": [{"b64": "AAAA"}, {"b64": "AAAB"}]}
+
+    assert same_answer(expected, {"images": [{"b64": "AAAA"}, {"b64": "AAAC"}]})
+    assert not same_answer(expected, {"images": [{"b64": "AAAA"}, {"b64": ""}]})
+    assert not same_answer(expected, {"images": [{"b64": "AAAA"}]})
+    assert not same_answer(expected, {"images": [{"b64": "AAAA"}, {"error": "no"}]})

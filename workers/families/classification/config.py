@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from workers.families.config import Limits, Section
+from workers.families.config import TORCHVISION, Limits, Origin, Section
 from workers.families.sections import Fraction, Optim, Schedule, SupervisedConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -213,7 +213,8 @@ class MobileConfig(ClassificationConfig):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
-            "data": _DIGITS,
+            # A little larger than what is seen: the crop shifts the digits.
+            "data": {**_DIGITS, "stored_size": 18},
             "model": {"name": "small"},
             "optim": {"name": "adamw", "lr": 5e-3, "weight_decay": 0.01},
             "schedule": {"name": "cosine", "warmup_steps": 20},
@@ -268,4 +269,124 @@ class TrainConfig(ClassificationConfig):
     def _channels_are_three(self) -> Self:
         if self.data.channels != 3:
             raise ValueError("data.channels must be 3: the libraries' classifiers take colour images")
+        return self
+
+
+_BUILT_BY: dict[str, type[ClassificationConfig]] = {
+    "classification/mnist_fc": MnistConfig,
+    "classification/mnist_cnn": MnistConfig,
+    "classification/train": TrainConfig,
+    "classification/vit": VitConfig,
+    "classification/mobilenet": MobileConfig,
+}
+
+
+class SourceNetwork(Section):
+    """The network whose weights are tuned; filled in from what the job starts from."""
+
+    recipe: str = Field("classification/train", description="The recipe that builds it.")
+    model: dict[str, Any] = Field(
+        default_factory=dict, description="Its section `model` there; empty where it has none."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_is_complete(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        recipe = values.get("recipe", "classification/train")
+        if recipe not in _BUILT_BY:
+            raise ValueError(f"network.recipe must be one of {', '.join(_BUILT_BY)}, not {recipe!r}")
+        field = _BUILT_BY[recipe].model_fields.get("model")
+        if field is None:
+            return {**values, "model": {}}
+        model = field.annotation.model_validate(values.get("model", {}))  # type: ignore[union-attr]
+        given = model.model_dump(mode="json")
+        # The weights come from the source: the library's own need not be fetched.
+        return {**values, "model": {**given, "pretrained": False} if "pretrained" in given else given}
+
+    def config(self, data: Data) -> ClassificationConfig:
+        """Return a config of the recipe that builds this network for such data."""
+        sections = {"data": data.model_dump(), **({"model": self.model} if self.model else {})}
+        return _BUILT_BY[self.recipe].model_validate(sections)
+
+
+class Tune(Section):
+    """What is trained, and how fast."""
+
+    head: Literal["auto", "new", "keep"] = Field(
+        "auto", description="auto: the last layer is new unless the source has the same classes."
+    )
+    head_lr_factor: float = Field(
+        10.0, gt=0, le=1e4, description="The last layer's learning rate over the body's, which is optim.lr."
+    )
+    freeze: Literal["none", "body", "stages"] = Field(
+        "none", description="body: all but the last layer stays as it is; stages: the first freeze_stages do."
+    )
+    freeze_stages: int = Field(0, ge=0, le=200, description="Stages of the body, from the input on, that stay.")
+    freeze_statistics: bool = Field(
+        False, description="Also keep the means and variances of the body's batch norms; those of frozen parts stay."
+    )
+
+    @model_validator(mode="after")
+    def _stages_belong_to_their_word(self) -> Self:
+        if (self.freeze == "stages") != (self.freeze_stages > 0):
+            raise ValueError("tune.freeze_stages must be above 0 with tune.freeze 'stages', and 0 otherwise")
+        return self
+
+
+class FinetuneConfig(ClassificationConfig):
+    """A trained classifier tuned to other images: new last layer, slower body (Yosinski et al. 2014)."""
+
+    SOURCES: ClassVar[tuple[str, ...]] = (*_BUILT_BY, "classification/finetune", TORCHVISION)
+    NEEDS_SOURCE: ClassVar[bool] = True
+
+    network: SourceNetwork = SourceNetwork()
+    tune: Tune = Tune()
+    optim: Optim = Optim(lr=5e-5, weight_decay=1e-3)
+    schedule: Schedule = Schedule(name="cosine", warmup_steps=100)
+    augment: Augment = Augment(trivial=True, erasing=0.1)
+    limits: Limits = Limits(
+        max_steps=5000, checkpoint_every_steps=500, evaluate_every_steps=500, sample_every_steps=1000
+    )
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {
+            # A little larger than what is seen: the crop shifts the digits.
+            "data": {"image_size": 28, "stored_size": 32, "batch_size": 64},
+            "network": {
+                "recipe": "classification/mobilenet",
+                "model": {"name": "small", "widths": (32, 96, 160, 160)},
+            },
+            # The head comes with the source where the classes are the same: it needs no faster rate.
+            "tune": {"head_lr_factor": 1.0},
+            "optim": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.01},
+            "schedule": {"name": "cosine", "warmup_steps": 10},
+            "augment": _STILL,
+            "limits": _limits(150),
+        },
+    }
+
+    def adopt(self, origin: Origin) -> Self:
+        if origin.kind == TORCHVISION:
+            # `ResNet18_Weights.IMAGENET1K_V1` are weights of `resnet18`.
+            name = origin.name.partition(":")[2].partition("_Weights")[0].lower()
+            network = {"recipe": "classification/train", "model": {"source": "torchvision", "name": name}}
+        elif origin.recipe == "classification/finetune":
+            network = origin.config["network"]
+        else:
+            network = {"recipe": origin.recipe, "model": origin.config.get("model", {})}
+        channels = origin.config.get("data", {}).get("channels", 3)
+        if channels != self.data.channels:
+            raise ValueError(f"{origin.name} sees {channels} channels: set data.channels to {channels}")
+        completed = self.model_dump(mode="json") | {"network": network}
+        try:
+            return type(self).model_validate(completed)
+        except ValidationError as err:
+            wrong = "; ".join(str(one["msg"]) for one in err.errors(include_url=False))
+            raise ValueError(f"{origin.name} does not go with this config: {wrong}") from err
+
+    @model_validator(mode="after")
+    def _network_fits_data(self) -> Self:
+        self.network.config(self.data)
         return self

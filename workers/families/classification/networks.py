@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from itertools import pairwise
 
 import timm
@@ -14,6 +15,7 @@ from torchvision.models import VisionTransformer
 from services.core.errors import RequestInvalid, Violation
 from workers.families.classification.config import Data, LibraryModel, MobileModel, VitModel
 from workers.families.classification.network import Classifier, PooledBody
+from workers.families.transfer import copy_weights
 
 _SLOPE = 0.02
 
@@ -84,9 +86,25 @@ def library(model: LibraryModel, num_classes: int) -> Classifier:
     except OSError as err:
         text = f"the weights of {model.name} cannot be had here ({err}); leave it false, or start from a model of yours"
         raise RequestInvalid(violations=[Violation("config.model.pretrained", text)]) from err
-    path, last = _last_linear(net, model.name)
-    _replace(net, path, nn.Identity())
-    return Classifier(_pooled(net) or net, nn.Linear(last.in_features, num_classes))
+    body, last = _without_head(net, model.name)
+    return Classifier(body, nn.Linear(last.in_features, num_classes))
+
+
+def published(model: LibraryModel, tensors: Mapping[str, Tensor], *, name: str) -> Classifier:
+    """Return a classifier of torchvision with weights it publishes, its last layer too.
+
+    Raises:
+        SourceUnfit: they are not this network's.
+    """
+    _check_name(model)
+    net = _create(model)
+    # GoogLeNet and Inception publish auxiliary classifiers too, which only their first training used.
+    given = {key: value for key, value in tensors.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
+    # The form of the body is found with the fresh weights that every other network of this name has, too.
+    state = net.state_dict()
+    classifier = Classifier(*_without_head(net, model.name))
+    copy_weights(state, given, name=name)
+    return classifier
 
 
 def _check_name(model: LibraryModel) -> None:
@@ -105,6 +123,12 @@ def _create(model: LibraryModel) -> nn.Module:
     weights = "DEFAULT" if model.pretrained else None
     built: nn.Module = torchvision.models.get_model(model.name, weights=weights, **options)
     return built
+
+
+def _without_head(net: nn.Module, name: str) -> tuple[nn.Module, nn.Linear]:
+    path, last = _last_linear(net, name)
+    _replace(net, path, nn.Identity())
+    return _pooled(net) or net, last
 
 
 def _last_linear(net: nn.Module, name: str) -> tuple[str, nn.Linear]:

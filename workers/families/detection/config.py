@@ -262,10 +262,6 @@ class SsdConfig(DetectionConfig):
             )
         return self
 
-    def max_processes(self) -> int:
-        # Its loss is normalised by the boxes of the whole batch, and several processes do not yet agree with one.
-        return 1
-
     def num_default_boxes(self) -> tuple[int, ...]:
         """Return the default boxes at each place, level by level."""
         pairs = zip(self.model.sizes, self.model.ratios, strict=True)

@@ -78,6 +78,8 @@ class FcnModel(Section):
 class FcnConfig(SegmentationConfig):
     """FCN: a classifier made convolutional, with skips (Long et al. 2015)."""
 
+    SOURCES: ClassVar[tuple[str, ...]] = ("segmentation/fcn",)
+
     model: FcnModel = FcnModel()
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {

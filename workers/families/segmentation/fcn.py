@@ -6,13 +6,16 @@ padding of 100 and its crops, so that original weights fit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.families.base import ServingSpec
+from workers.families.base import ServingSpec, Source, TrainState
 from workers.families.segmentation.config import STRIDE, FcnConfig, FcnModel
 from workers.families.segmentation.recipe import SegmentationRecipe
+from workers.families.transfer import copy_weights
 
 # Section 4.1: VGG-16's stages as (channels, convolutions).
 _VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -123,3 +126,29 @@ class Fcn(SegmentationRecipe[FcnConfig]):
     @classmethod
     def load_serving_module(cls, config: FcnConfig, spec: ServingSpec) -> FcnNetwork:
         return FcnNetwork(config.model, len(spec.constants["classes"]))
+
+    def load_source(self, state: TrainState, source: Source) -> None:
+        """Start from a coarser variant, as 16s from 32s and 8s from 16s, or from one of the same stride.
+
+        Layers over other classes, and the last up-sampling of another stride, start anew.
+        """
+        network = state.modules["network"]
+        tensors = source.tensors if source.origin.kind == "model" else source.part("network")
+        fresh = _new_skips(network, tensors)
+        if tensors["score.weight"].shape[0] != self.num_classes:
+            fresh = ["last.", "score.", "skips.", "doubles."]
+        elif tensors["last.weight"].shape != network.state_dict()["last.weight"].shape:
+            fresh.append("last.")
+        copy_weights(network.state_dict(), tensors, name=source.origin.name, fresh=tuple(fresh))
+
+
+def _new_skips(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the prefixes of what the source lacks, after making new skips silent.
+
+    Section 4.2: a new skip's scores start at zero, so that training begins with the source's predictions.
+    """
+    assert isinstance(network, FcnNetwork)
+    new = [n for n in range(len(network.skips)) if f"skips.{n}.weight" not in tensors]
+    for n in new:
+        nn.init.zeros_(network.skips.get_submodule(str(n)).weight)  # type: ignore[arg-type]
+    return [f"{part}.{n}." for n in new for part in ("skips", "doubles")]

@@ -134,7 +134,7 @@ class Resources(_message.Message):
     def __init__(self, resource_class: _Optional[_Union[ResourceClass, str]] = ..., processes: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("name", "display_name", "labels", "recipe", "preset", "config", "dataset", "dataset_version_id", "resources", "model_id", "priority", "max_attempts", "state", "attempt", "progress", "checkpoint_step", "model_version", "failure", "event_seq", "create_time", "start_time", "end_time", "update_time", "etag", "is_preemptible")
+    __slots__ = ("name", "display_name", "labels", "recipe", "preset", "config", "dataset", "dataset_version_id", "resources", "model_id", "priority", "max_attempts", "state", "attempt", "progress", "checkpoint_step", "model_version", "failure", "event_seq", "create_time", "start_time", "end_time", "update_time", "etag", "is_preemptible", "init_from")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +167,7 @@ class Job(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     IS_PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
+    INIT_FROM_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     labels: _containers.ScalarMap[str, str]
@@ -192,7 +193,8 @@ class Job(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     etag: str
     is_preemptible: bool
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., dataset_version_id: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., attempt: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., checkpoint_step: _Optional[int] = ..., model_version: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., event_seq: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., is_preemptible: _Optional[bool] = ...) -> None: ...
+    init_from: str
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., dataset_version_id: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., attempt: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., checkpoint_step: _Optional[int] = ..., model_version: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., event_seq: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., is_preemptible: _Optional[bool] = ..., init_from: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "total_steps")
@@ -439,7 +441,7 @@ class ModelStored(_message.Message):
     def __init__(self, model_version: _Optional[str] = ...) -> None: ...
 
 class CreateJobRequest(_message.Message):
-    __slots__ = ("parent", "recipe", "preset", "config", "dataset", "resources", "display_name", "labels", "model_id", "priority", "max_attempts", "request_id", "dataset_version", "is_preemptible")
+    __slots__ = ("parent", "recipe", "preset", "config", "dataset", "resources", "display_name", "labels", "model_id", "priority", "max_attempts", "request_id", "dataset_version", "is_preemptible", "init_from")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -461,6 +463,7 @@ class CreateJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
     IS_PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
+    INIT_FROM_FIELD_NUMBER: _ClassVar[int]
     parent: str
     recipe: str
     preset: str
@@ -475,7 +478,8 @@ class CreateJobRequest(_message.Message):
     request_id: str
     dataset_version: int
     is_preemptible: bool
-    def __init__(self, parent: _Optional[str] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., request_id: _Optional[str] = ..., dataset_version: _Optional[int] = ..., is_preemptible: _Optional[bool] = ...) -> None: ...
+    init_from: str
+    def __init__(self, parent: _Optional[str] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., request_id: _Optional[str] = ..., dataset_version: _Optional[int] = ..., is_preemptible: _Optional[bool] = ..., init_from: _Optional[str] = ...) -> None: ...
 
 class CreateJobResponse(_message.Message):
     __slots__ = ("job",)

@@ -1,0 +1,320 @@
+"""`trainyard galleries`: faces of known people, and whom a picture shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from trainyard.v1 import gallery_pb2 as pb
+
+from services.client.command import CommandFailed, Invocation, command
+from services.client.draw_faces import draw_matches, draw_pair, load
+from services.client.names import model_label, short
+from services.client.output import Output, human_time
+from services.client.pack import PathInvalid
+from services.client.plain import as_dict
+from services.client.transfer_view import count_bar
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"})
+_MAX_IMAGES = 16
+_NO_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+@click.group()
+def galleries() -> None:
+    """Know people by their faces."""
+
+
+@galleries.command()
+@click.argument("gallery_id", metavar="GALLERY")
+@click.option("--deployment", required=True, help="The deployed face model that makes the embeddings.")
+@click.option(
+    "--keep-images", is_flag=True, help="Store enrolled images, so that another model version can embed them again."
+)
+@command
+def create(invocation: Invocation, *, gallery_id: str, deployment: str, keep_images: bool) -> None:
+    """Make an empty gallery, bound to the model version that DEPLOYMENT serves."""
+    with invocation.client() as client:
+        found = client.create_gallery(gallery_id, deployment=deployment, keep_images=keep_images)
+    if invocation.out.is_json:
+        invocation.out.document(found)
+    else:
+        invocation.out.say(f"gallery {short(found.name)} holds embeddings of {model_label(found.model_version)}")
+        invocation.out.say(f"next: trainyard galleries enrol {short(found.name)} WHO IMAGE...")
+
+
+@galleries.command("list")
+@command
+def list_(invocation: Invocation) -> None:
+    """List the galleries, newest first."""
+    with invocation.client() as client:
+        found = list(client.list_galleries())
+    if invocation.out.is_json:
+        invocation.out.document({"galleries": [as_dict(each) for each in found]})
+        return
+    columns = ("GALLERY", "MODEL", "DEPLOYMENT", "IDENTITIES", "NEED IMAGES", "KEEPS IMAGES", "CREATED")
+    rows = [_row(each) for each in found]
+    invocation.out.table(columns, rows, empty="no galleries; make one with `trainyard galleries create`")
+
+
+@galleries.command()
+@click.argument("gallery")
+@click.option("--needs-images", is_flag=True, help="Only those that must be enrolled again.")
+@command
+def identities(invocation: Invocation, *, gallery: str, needs_images: bool) -> None:
+    """List who is enrolled, newest first."""
+    state = pb.IDENTITY_STATE_NEEDS_IMAGES if needs_images else pb.IDENTITY_STATE_UNSPECIFIED
+    with invocation.client() as client:
+        found = list(client.list_identities(gallery, state=state))
+    if invocation.out.is_json:
+        invocation.out.document({"identities": [as_dict(each) for each in found]})
+        return
+    rows = [
+        (short(each.name), each.display_name, _state(each), str(each.image_count), human_time(each.create_time))
+        for each in found
+    ]
+    invocation.out.table(("IDENTITY", "NAME", "STATE", "IMAGES", "ENROLLED"), rows, empty="nobody")
+
+
+@galleries.command()
+@click.argument("gallery")
+@click.argument("identity")
+@click.argument("images", nargs=-1, required=True, type=_FILE)
+@click.option("--name", "display_name", default="", help="What people call them; default: the id.")
+@click.option("--replace", "replace_existing", is_flag=True, help="Enrol somebody anew who is enrolled.")
+@command
+def enrol(
+    invocation: Invocation,
+    *,
+    gallery: str,
+    identity: str,
+    images: tuple[Path, ...],
+    display_name: str,
+    replace_existing: bool,
+) -> None:
+    """Enrol IDENTITY by up to 16 pictures of their face."""
+    _check(images)
+    with invocation.client() as client:
+        found = client.enrol(gallery, identity, images, display_name=display_name, replace_existing=replace_existing)
+    if invocation.out.is_json:
+        invocation.out.document(found)
+    else:
+        invocation.out.say(f"{found.display_name} is enrolled with {found.image_count} images")
+
+
+@galleries.command("enrol-folder")
+@click.argument("gallery")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--replace", "replace_existing", is_flag=True, help="Enrol those anew who are enrolled.")
+@command
+def enrol_folder(invocation: Invocation, *, gallery: str, folder: Path, replace_existing: bool) -> None:
+    """Enrol everybody with a folder of pictures in FOLDER, named by it; of more than 16 pictures the first."""
+    people = _people(folder)
+    enrolled = []
+    with invocation.client() as client, count_bar(Console(stderr=True), "enrolling") as on_progress:
+        for done, (identity, pictures) in enumerate(people.items(), start=1):
+            images = sorted(each for each in pictures.iterdir() if each.suffix.lower() in _PICTURES)[:_MAX_IMAGES]
+            _check(images)
+            found = client.enrol(
+                gallery, identity, images, display_name=pictures.name, replace_existing=replace_existing
+            )
+            enrolled.append(found)
+            on_progress(done, len(people))
+    if invocation.out.is_json:
+        invocation.out.document({"identities": [as_dict(each) for each in enrolled]})
+    else:
+        invocation.out.say(f"{len(enrolled)} people are enrolled")
+
+
+@galleries.command()
+@click.argument("gallery")
+@click.argument("image", type=_FILE)
+@click.argument("other", required=False, type=_FILE)
+@click.option("--identity", "identity_id", default="", help="Compare with somebody enrolled instead of OTHER.")
+@click.option("--threshold", type=float, help="Cosine similarity that makes two one; default: the model's.")
+@click.option("--draw", "drawing", type=_FILE, help="Save a picture of the comparison.")
+@command
+def verify(
+    invocation: Invocation,
+    *,
+    gallery: str,
+    image: Path,
+    other: Path | None,
+    identity_id: str,
+    threshold: float | None,
+    drawing: Path | None,
+) -> None:
+    """Say whether IMAGE and OTHER, or an enrolled identity, show the same person."""
+    if (other is None) == (not identity_id):
+        raise click.UsageError("give OTHER or --identity, one of them")
+    _check([image] if other is None else [image, other])
+    with invocation.client() as client:
+        reply = client.verify(gallery, image, other_image=other, identity_id=identity_id, threshold=threshold)
+    if drawing is not None:
+        second = load(other) if other is not None else None
+        draw_pair(load(image), second, label=identity_id, similarity=reply.similarity, threshold=reply.threshold).save(
+            drawing
+        )
+    if invocation.out.is_json:
+        invocation.out.document({**as_dict(reply), "drawn": str(drawing) if drawing else None})
+    else:
+        word = "the same person" if reply.is_same else "different people"
+        invocation.out.say(f"{word}: similarity {reply.similarity:.3f}, threshold {reply.threshold:.3f}")
+
+
+@galleries.command()
+@click.argument("gallery")
+@click.argument("images", nargs=-1, required=True, type=_FILE)
+@click.option("--top", "top_k", default=0, help="Matches to show, at most 100; default: 5.")
+@click.option("--threshold", type=float, help="Cosine similarity that makes two one; default: the model's.")
+@click.option("--draw", "drawing", type=click.Path(path_type=Path), help="A picture, or a folder for many images.")
+@command
+def identify(
+    invocation: Invocation,
+    *,
+    gallery: str,
+    images: tuple[Path, ...],
+    top_k: int,
+    threshold: float | None,
+    drawing: Path | None,
+) -> None:
+    """Say whom IMAGES show, among everybody enrolled."""
+    _check(images)
+    with invocation.client() as client:
+        replies = [client.identify(gallery, image, top_k=top_k, threshold=threshold) for image in images]
+    drawn = _draw(images, replies, drawing) if drawing is not None else {}
+    if invocation.out.is_json:
+        answers = [_answer(image, reply, drawn) for image, reply in zip(images, replies, strict=True)]
+        invocation.out.document({"answers": answers})
+        return
+    for image, reply in zip(images, replies, strict=True):
+        _show(invocation.out, image, reply)
+
+
+@galleries.command()
+@click.argument("gallery")
+@click.argument("identities", nargs=-1, required=True)
+@command
+def remove(invocation: Invocation, *, gallery: str, identities: tuple[str, ...]) -> None:
+    """Delete IDENTITIES of a gallery with everything known of them."""
+    with invocation.client() as client:
+        for identity in identities:
+            client.delete_identity(f"{client.name.gallery(gallery)}/identities/{identity}")
+    if invocation.out.is_json:
+        invocation.out.document({"removed": list(identities)})
+    else:
+        invocation.out.say(f"removed {', '.join(identities)}; backups from now on hold nothing of them")
+
+
+@galleries.command()
+@click.argument("gallery")
+@command
+def delete(invocation: Invocation, *, gallery: str) -> None:
+    """Delete a gallery with everybody in it."""
+    with invocation.client() as client:
+        count = client.delete_gallery(gallery)
+    if invocation.out.is_json:
+        invocation.out.document({"identity_count": count})
+    else:
+        invocation.out.say(f"gallery {short(gallery)} is gone with {count} identities")
+
+
+@galleries.command()
+@click.argument("gallery")
+@click.option("--deployment", default="", help="Deployment to move to; default: the gallery's own.")
+@command
+def reenrol(invocation: Invocation, *, gallery: str, deployment: str) -> None:
+    """Move a gallery to the model version of a deployment; kept images are embedded again."""
+    last = pb.ReenrolGalleryResponse()
+    with invocation.client() as client, count_bar(Console(stderr=True), "embedding") as on_progress:
+        for last in client.reenrol_gallery(gallery, deployment=deployment):
+            on_progress(last.done_count, last.total_count)
+    if not last.HasField("gallery"):
+        raise CommandFailed("the platform ended before the gallery had moved; call again, it goes on where it was")
+    if invocation.out.is_json:
+        invocation.out.document(last.gallery)
+        return
+    found = last.gallery
+    invocation.out.say(f"gallery {short(found.name)} holds embeddings of {model_label(found.model_version)}")
+    if found.needs_images_count:
+        invocation.out.say(
+            f"{found.needs_images_count} of {found.identity_count} identities need images again: "
+            f"trainyard galleries identities {short(found.name)} --needs-images"
+        )
+
+
+def _check(images: Sequence[Path]) -> None:
+    if not images:
+        raise PathInvalid("no pictures; give images such as JPEG or PNG files")
+    for image in images:
+        if not image.is_file():
+            raise PathInvalid(f"{image} is no file; give an image")
+
+
+def _row(found: pb.Gallery) -> tuple[str, ...]:
+    return (
+        short(found.name),
+        model_label(found.model_version),
+        short(found.deployment),
+        str(found.identity_count),
+        str(found.needs_images_count),
+        "yes" if found.keep_images else "no",
+        human_time(found.create_time),
+    )
+
+
+def _state(found: pb.Identity) -> str:
+    return pb.IdentityState.Name(found.state).removeprefix("IDENTITY_STATE_").lower().replace("_", " ")
+
+
+def _draw(images: Sequence[Path], replies: Sequence[pb.IdentifyResponse], target: Path) -> dict[Path, Path]:
+    """Draw every answer; returns where each drawing went."""
+    is_folder = len(images) > 1 or target.is_dir()
+    if is_folder:
+        target.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for number, (image, reply) in enumerate(zip(images, replies, strict=True), start=1):
+        path = target / f"{number:03d}-{image.stem}.png" if is_folder else target
+        matches = [(match.display_name, match.similarity) for match in reply.matches]
+        draw_matches(load(image), matches, reply.threshold).save(path)
+        drawn[image] = path
+    return drawn
+
+
+def _answer(image: Path, reply: pb.IdentifyResponse, drawn: dict[Path, Path]) -> dict[str, Any]:
+    path = drawn.get(image)
+    return {"image": str(image), **as_dict(reply), "drawn": str(path) if path else None}
+
+
+def _show(out: Output, image: Path, reply: pb.IdentifyResponse) -> None:
+    who = "unknown" if reply.is_unknown else reply.matches[0].display_name
+    out.say(f"{image}: {who}, of {reply.compared_count} compared, threshold {reply.threshold:.3f}")
+    for match in reply.matches:
+        out.say(f"  {short(match.identity)}  {match.similarity:.3f}{'' if match.is_same else '  below'}")
+
+
+def _people(folder: Path) -> dict[str, Path]:
+    """Return the folder of each person by the id they get."""
+    people: dict[str, Path] = {}
+    for each in sorted(folder.iterdir()):
+        if not each.is_dir():
+            continue
+        identity = _slug(each.name)
+        if identity in people:
+            raise PathInvalid(f"{people[identity]} and {each} both become identity {identity}; rename one")
+        people[identity] = each
+    if not people:
+        raise PathInvalid(f"{folder} has no folder for each person; make FOLDER/PERSON/PICTURE.jpg")
+    return people
+
+
+def _slug(name: str) -> str:
+    slug = _NO_SLUG.sub("-", name.lower()).strip("-")[:63].strip("-")
+    if not slug:
+        raise PathInvalid(f"folder {name!r} makes no id: name it with letters or digits")
+    return slug

@@ -1,0 +1,88 @@
+"""The pictures inside an answer: found, named and saved. A picture is `{"b64": "..."}`, alone or in a list."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
+_SHOWN_FIRST = ("sheet", "overlay", "gradcam", "mask")
+
+
+class NoPicture(ValueError):
+    """There is nothing to draw; the message says what can be done."""
+
+
+def pictures(result: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of every picture of an answer; those of a list are numbered."""
+    for key, value in result.items():
+        many = value if isinstance(value, list) else [value]
+        for number, one in enumerate(many):
+            if (content := _content(one)) is not None:
+                yield (f"{key}-{number:03d}" if many is value else key), content
+
+
+def save_pictures(result: Mapping[str, Any], folder: Path, *, prefix: str) -> list[Path]:
+    """Write every picture of an answer into a folder, as `PREFIX-NAME.png`; returns where they went."""
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = []
+    for name, content in pictures(result):
+        # The name comes over the wire: it must not lead out of the folder.
+        safe = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
+        path = folder / f"{prefix}-{safe}.{_suffix(content)}"
+        path.write_bytes(content)
+        saved.append(path)
+    return saved
+
+
+def main_picture(result: Mapping[str, Any]) -> bytes:
+    """Return the one picture that shows most of an answer.
+
+    Raises:
+        NoPicture: it has none.
+    """
+    found = dict(pictures(result))
+    name = next((name for name in _SHOWN_FIRST if name in found), next(iter(found), None))
+    if name is None:
+        raise NoPicture("the answer has no picture and no boxes to draw: leave out --draw")
+    return found[name]
+
+
+def without_pictures(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an answer with the number of bytes in the place of each picture."""
+    return {
+        key: [_size(one) for one in value] if isinstance(value, list) else _size(value) for key, value in result.items()
+    }
+
+
+def describe(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each field of an answer, short whatever it holds."""
+    for key, value in result.items():
+        many: Sequence[Any] = value if isinstance(value, list) else [value]
+        count = sum(_content(one) is not None for one in many)
+        if count:
+            yield f"{key}: a picture" if many is not value else f"{key}: {count} pictures"
+        else:
+            text = str(value)
+            yield f"{key}: {text}" if len(text) <= 200 else f"{key}: {text[:60]} ... ({len(many)} values)"
+
+
+def _content(value: Any) -> bytes | None:
+    if not isinstance(value, Mapping) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
+        return None
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except binascii.Error:
+        return None
+
+
+def _size(value: Any) -> Any:
+    content = _content(value)
+    return value if content is None else {"size_bytes": len(content)}
+
+
+def _suffix(content: bytes) -> str:
+    return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), "bin")

@@ -1,0 +1,214 @@
+"""Requests a second of our archives over TorchServe's stock handlers: one TorchServe, the same images, turns about.
+
+Both get two workers of one thread, which is the best that the stock handlers reach on two cores: with more threads
+their pools spin against each other.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services.agent.client import TorchServeClient, TorchServeUnavailable
+from services.agent.config import Layout
+from services.agent.torchserve import TorchServeProcess
+from services.core.settings import Settings
+from tests.bench.figures import percentile
+from tests.bench.serving_models import Case, cases, jpegs, write_ours, write_stock
+from tests.stack.platform import free_port, wait_until
+from workers.families.base import ServingSpec
+from workers.families.catalog import CATALOG
+
+WORKERS, CALLERS = 2, 8
+ROUNDS = 5
+ROUND_SECONDS = 6.0
+WARM_UP_SECONDS = 3.0
+_SPIN = "import os\nos.nice(19)\nwhile True: pass"
+
+
+@dataclass(slots=True)
+class Load:
+    """What callers saw."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+
+    @property
+    def per_second(self) -> float:
+        return len(self.latencies) / self.seconds
+
+    @property
+    def p99_ms(self) -> float:
+        return 1000 * percentile(self.latencies, 0.99)
+
+
+def run(directory: Path) -> dict[str, Any]:
+    images = jpegs()
+    with torchserve(directory) as (client, settings):
+        figures = {case.name: _compare(case, client, settings, directory, images) for case in cases()}
+    return {"serving": figures}
+
+
+def _compare(
+    case: Case, client: TorchServeClient, settings: Settings, directory: Path, images: Sequence[bytes]
+) -> dict[str, Any]:
+    ours, form, answers = write_ours(case, directory, list(images))
+    stock = write_stock(case, directory)
+    callers = {}
+    for name, path in ((f"ours-{case.name}", ours), (f"stock-{case.name}", stock)):
+        shutil.copy(path, Layout(settings.resolved_torchserve_dir).model_store)
+        client.register(path.name, name=name)
+        client.scale(name, _version(client, name), workers=WORKERS)
+        wait_until(lambda name=name: _is_ready(client, name), what=f"workers of {name}", limit_seconds=120)  # type: ignore[misc]
+        callers[name] = Callers(settings.torchserve_inference_port, name, client.inference_token.value, images)
+    differences = _check(case, callers[f"ours-{case.name}"], answers)
+    loads = {name: Load() for name in callers}
+    for one in callers.values():
+        one.call(Load(), WARM_UP_SECONDS)
+    for _ in range(ROUNDS):
+        for name, one in callers.items():
+            one.call(loads[name], ROUND_SECONDS)
+    beside = Load()
+    with _neighbour():
+        callers[f"ours-{case.name}"].call(beside, ROUND_SECONDS)
+    for name in callers:
+        client.unregister(name, _version(client, name))
+    mine, theirs = loads.values()
+    return {
+        "ours": round(mine.per_second, 2),
+        "stock": round(theirs.per_second, 2),
+        "ratio": round(mine.per_second / theirs.per_second, 2),
+        "p50_ours": round(1000 * statistics.median(mine.latencies), 1),
+        "p99_ours": round(mine.p99_ms, 1),
+        "p99_stock": round(theirs.p99_ms, 1),
+        "loss_beside_busy_process": round(1 - beside.per_second / mine.per_second, 3),
+        "form": form,
+        "largest_differences": differences,
+    }
+
+
+class Callers:
+    """Eight threads that ask one model again and again, each over its own connection."""
+
+    def __init__(self, port: int, name: str, token: str, images: Sequence[bytes]) -> None:
+        self._port, self._path, self._images = port, f"/predictions/{name}", images
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
+
+    def call(self, load: Load, seconds: float) -> None:
+        """Ask for this long, and add what was seen."""
+        begin = time.perf_counter()
+        end = begin + seconds
+        threads = [threading.Thread(target=self._ask_until, args=(end, load, n)) for n in range(CALLERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        load.seconds += time.perf_counter() - begin
+
+    def answer(self, image: bytes) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        try:
+            return json.loads(self._ask(connection, image))
+        finally:
+            connection.close()
+
+    def _ask_until(self, end: float, load: Load, first: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        for image in itertools.islice(itertools.cycle(self._images), first, None):
+            begin = time.perf_counter()
+            if begin >= end:
+                break
+            self._ask(connection, image)
+            load.latencies.append(time.perf_counter() - begin)
+        connection.close()
+
+    def _ask(self, connection: http.client.HTTPConnection, image: bytes) -> bytes:
+        connection.request("POST", self._path, body=image, headers=self._headers)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{self._path} answered {response.status}: {body[:500]!r}")
+        return body
+
+
+def _check(case: Case, callers: Callers, answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the largest differences between served answers and the eager fp32 network's.
+
+    Raises:
+        RuntimeError: one is larger than the family's parity gate allows.
+    """
+    handler = CATALOG[case.recipe].load_handler()(ServingSpec(case.input_shape, case.constants))
+    largest: dict[str, float] = {}
+    for image, expected in zip(callers._images, answers, strict=True):
+        (actual,) = callers.answer(image)["predictions"]
+        report = handler.compare(json.loads(json.dumps(expected)), actual)
+        if not report.passed:
+            raise RuntimeError(f"{case.name} serves another answer than the eager network: {dict(report.differences)}")
+        for name, value in report.differences.items():
+            largest[name] = max(largest.get(name, 0.0), round(float(value), 6))
+    return largest
+
+
+@contextmanager
+def torchserve(directory: Path) -> Iterator[tuple[TorchServeClient, Settings]]:
+    """Run one TorchServe as an agent does."""
+    names = ("inference", "management", "metrics", "grpc", "grpc_management")
+    ports = {f"torchserve_{name}_port": free_port() for name in names}
+    settings = Settings(state_dir=directory / "state", serving_threads=1, **ports)  # type: ignore[arg-type]
+    layout = Layout(settings.resolved_torchserve_dir)
+    # The stock archive of the detector imports the network from here.
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    server = TorchServeProcess(settings, layout)
+    layout.create()
+    server.ensure_running()
+    client = TorchServeClient(
+        management_url=f"http://127.0.0.1:{settings.torchserve_management_port}",
+        inference_url=f"http://127.0.0.1:{settings.torchserve_inference_port}",
+        key_file=layout.key_file,
+    )
+    try:
+        wait_until(lambda: _answers(client), what="TorchServe", limit_seconds=60)
+        yield client, settings
+    finally:
+        client.close()
+        server.stop()
+
+
+@contextmanager
+def _neighbour() -> Iterator[None]:
+    """Keep one core busy at the lowest priority."""
+    process = subprocess.Popen([sys.executable, "-c", _SPIN])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(client: TorchServeClient) -> bool:
+    try:
+        return client.answers()
+    except TorchServeUnavailable:
+        return False
+
+
+def _version(client: TorchServeClient, name: str) -> str:
+    return client.models()[name][0].version
+
+
+def _is_ready(client: TorchServeClient, name: str) -> bool:
+    workers = client.models()[name][0].workers
+    return len(workers) == WORKERS and all(worker.is_ready for worker in workers)

@@ -1,0 +1,175 @@
+"""One recipe of each family, the whole way: data in, a job that loses its worker, an endpoint that answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from PIL import Image
+from trainyard.v1 import deployment_pb2, job_pb2
+
+from services.client.sdk import Trainyard
+from tests.builders.digits import write_digits
+from tests.builders.faces import write_celeba, write_people
+from tests.builders.segmentation_scenes import write_segmentation_scenes
+from tests.e2e.conftest import PLATFORMS, Trained
+from tests.e2e.endpoints import Platform
+from tests.stack.data import import_folder
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A recipe, its data, and what its endpoint must say of a held-out picture."""
+
+    recipe: str
+    data: str
+    """Family of its data set."""
+    write: Callable[[Path], Path]
+    steps: int
+    """Long enough to be killed in the middle."""
+    ask: Callable[[Path], bytes | Mapping[str, Any]] = lambda folder: held_out(folder, "**/val/**/*.png")
+    """What to send its endpoint."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[Answer], None]
+
+
+def _is_ranked(answer: Answer) -> None:
+    scores = [one["score"] for one in answer["labels"]]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert picture(answer["gradcam"]["b64"]).size == (28, 28)
+
+
+def _is_mask(answer: Answer) -> None:
+    mask = picture(answer["mask"]["b64"])
+    assert mask.size == (64, 64)
+    assert sum(one["pixels"] for one in answer["classes"]) == 64 * 64
+    assert picture(answer["overlay"]["b64"]).size == (64, 64)
+
+
+def _is_unit_vector(answer: Answer) -> None:
+    assert sum(value * value for value in answer["embedding"]) == pytest.approx(1.0, abs=1e-4)
+
+
+def _is_walk(answer: Answer) -> None:
+    assert [picture(one["b64"]).size for one in answer["images"]] == [(32, 32)] * 5
+    assert len({one["b64"] for one in answer["images"]}) == 5
+    assert picture(answer["sheet"]["b64"]).width > 5 * 32
+
+
+def held_out(folder: Path, pattern: str) -> bytes:
+    """Return the first picture that no step saw."""
+    return min(folder.glob(pattern)).read_bytes()
+
+
+def picture(text: str) -> Image.Image:
+    """Return a picture that was sent as base64."""
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+CASES = {
+    "classification": Case(
+        recipe="classification/mnist_cnn",
+        data="classification",
+        write=lambda folder: write_digits(folder, seed=0, train=200, val=100),
+        steps=1500,
+        params={"top_k": 3, "gradcam": True},
+        check=_is_ranked,
+    ),
+    "segmentation": Case(
+        recipe="segmentation/fcn",
+        data="segmentation",
+        write=lambda folder: write_segmentation_scenes(folder, seed=0, train=24, val=4),
+        steps=60,
+        ask=lambda folder: held_out(folder, "images/val/*.png"),
+        params={"format": ["png_index", "overlay"]},
+        check=_is_mask,
+    ),
+    "face": Case(
+        recipe="face/triplet",
+        data="face",
+        write=lambda folder: write_people(folder, seed=0, train=(24, 6), val=(8, 4)),
+        steps=200,
+        check=_is_unit_vector,
+    ),
+    "gan": Case(
+        recipe="gan/dcgan",
+        data="images",
+        write=lambda folder: write_celeba(folder, seed=0, count=160),
+        steps=60,
+        ask=lambda _folder: {"op": "walk", "from": 1, "to": 2, "steps": 5, "sheet": True},
+        check=_is_walk,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def folder(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return case.write(tmp_path_factory.mktemp("data") / "folder")
+
+
+@pytest.fixture(scope="module")
+def bereaved(client: Trainyard, platform: Platform, case: Case, folder: Path) -> Trained:
+    """A job whose worker was killed at its first checkpoint."""
+    name = case.recipe.replace("/", "-").replace("_", "-")
+    dataset = import_folder(client, folder, dataset_id=name, family=case.data)
+    every = case.steps // 4
+    limits = {
+        "max_steps": case.steps,
+        "log_every_steps": max(1, case.steps // 20),
+        "checkpoint_every_steps": every,
+        "evaluate_every_steps": case.steps,
+        "sample_every_steps": case.steps,
+    }
+    config = {"limits": limits, "runtime": {"precision": "fp32"}}
+    job = client.create_job(case.recipe, dataset=dataset.name, preset="tiny", config=config, model_id=name)
+    told: list[job_pb2.JobEvent] = []
+    is_killed = False
+    for event in client.watch(job.name):
+        told.append(event)
+        if event.WhichOneof("payload") == "checkpoint" and not is_killed:
+            is_killed = True
+            platform.kill_worker()
+    return Trained(client.get_job(job.name), told)
+
+
+def states(events: list[job_pb2.JobEvent]) -> list[int]:
+    return [event.state_change.state for event in events if event.WhichOneof("payload") == "state_change"]
+
+
+@pytest.mark.parametrize("platform", [next(iter(PLATFORMS))], indirect=True)
+def test_a_job_of_each_family_ends_in_an_endpoint_though_its_worker_was_killed(
+    client: Trainyard, platform: Platform, case: Case, folder: Path, bereaved: Trained, tmp_path: Path
+) -> None:
+    job, events = bereaved.job, bereaved.events
+    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job.failure
+    assert states(events).count(job_pb2.JOB_STATE_RUNNING) == 2
+    steps = [event.step.step for event in events if event.WhichOneof("payload") == "step"]
+    assert steps[-1] == case.steps
+    pictures = [one for one in client.list_artifacts(job.name) if one.content_type == "image/png"]
+    assert pictures
+    for one in pictures:
+        with Image.open(client.download(one.name, tmp_path).path) as drawn:
+            assert min(drawn.size) > 1
+
+    made = client.create_deployment(case.data, model_version=job.model_version)
+    served = client.wait_until_served(made.name, timeout_seconds=platform.patience_seconds)
+    assert served.state == deployment_pb2.DEPLOYMENT_STATE_READY, served.message
+    replies = [client.predict(made.name, [case.ask(folder)], params=case.params).predictions[0] for _ in range(2)]
+
+    case.check(MessageToDict(replies[0].result))
+    assert replies[0] == replies[1]
+    client.delete_deployment(made.name)

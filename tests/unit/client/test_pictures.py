@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from services.client.pictures import NoPicture, describe, main_picture, pictures, save_pictures, without_pictures
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\nrest", b"\xff\xd8\xffrest"
+
+
+def encoded(content: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(content).decode()}
+
+
+ANSWER = {"images": [encoded(PNG), encoded(JPEG)], "sheet": encoded(PNG + b"!"), "seeds": [1, 2], "z": [[0.5] * 300]}
+
+
+def test_pictures_are_found_by_name_and_those_of_a_list_by_number() -> None:
+    assert dict(pictures(ANSWER)) == {"images-000": PNG, "images-001": JPEG, "sheet": PNG + b"!"}
+
+
+def test_what_only_looks_like_a_picture_is_none() -> None:
+    assert list(pictures({"a": {"b64": "*"}, "b": {"b64": 3}, "c": {"b64": "", "d": 1}, "e": "b64"})) == []
+
+
+def test_pictures_are_saved_under_names_that_stay_in_the_folder(tmp_path: Path) -> None:
+    saved = save_pictures({**ANSWER, "../../out": encoded(b"x")}, tmp_path / "new", prefix="001-answer")
+
+    assert [path.name for path in saved] == [
+        "001-answer-images-000.png",
+        "001-answer-images-001.jpg",
+        "001-answer-sheet.png",
+        "001-answer-______out.bin",
+    ]
+    assert saved[0].read_bytes() == PNG
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in saved)
+
+
+def test_the_main_picture_is_the_one_of_all_and_else_the_first() -> None:
+    assert main_picture(ANSWER) == PNG + b"!"
+    assert main_picture({"images": ANSWER["images"]}) == PNG
+    with pytest.raises(NoPicture, match="leave out --draw"):
+        main_picture({"labels": []})
+
+
+def test_an_answer_without_its_pictures_keeps_all_else() -> None:
+    assert without_pictures(ANSWER) == {
+        "images": [{"size_bytes": len(PNG)}, {"size_bytes": len(JPEG)}],
+        "sheet": {"size_bytes": len(PNG) + 1},
+        "seeds": [1, 2],
+        "z": ANSWER["z"],
+    }
+
+
+def test_a_description_is_short_whatever_the_answer_holds() -> None:
+    lines = list(describe(ANSWER))
+
+    assert lines[:3] == ["images: 2 pictures", "sheet: a picture", "seeds: [1, 2]"]
+    assert lines[3].startswith("z: [[0.5, 0.5")
+    assert max(map(len, lines)) < 220

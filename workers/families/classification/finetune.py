@@ -1,0 +1,136 @@
+"""Tunes a trained classifier to other images: a new head, a slower body, parts of it frozen (Yosinski et al. 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models import VisionTransformer
+
+from services.core.errors import RequestInvalid, Violation
+from workers.families.base import ServingSpec, Source, SourceUnfit, TrainState
+from workers.families.classification import networks
+from workers.families.classification.config import FinetuneConfig, LibraryModel, Tune
+from workers.families.classification.network import Classifier, PooledBody, ServedNetwork
+from workers.families.classification.recipe import ClassificationRecipe
+from workers.families.classification.recipes import MnistCnn, MnistFc, Mobile, Train, Vit
+from workers.families.config import TORCHVISION
+from workers.families.transfer import copy_weights
+
+_HEAD = ("head.",)
+_BUILT_BY: Mapping[str, type[ClassificationRecipe]] = {  # type: ignore[type-arg]
+    "classification/mnist_fc": MnistFc,
+    "classification/mnist_cnn": MnistCnn,
+    "classification/train": Train,
+    "classification/vit": Vit,
+    "classification/mobilenet": Mobile,
+}
+
+
+class TunedClassifier(Classifier):
+    """A classifier whose frozen parts stay in evaluation mode, so that their batch norms keep their statistics."""
+
+    def __init__(self, whole: Classifier, tune: Tune) -> None:
+        super().__init__(whole.body, whole.head)
+        frozen = _frozen(whole.body, tune)
+        for parameter in chain.from_iterable(part.parameters() for part in frozen):
+            parameter.requires_grad_(False)
+        for parameter in _loose(whole.body) if frozen else ():
+            parameter.requires_grad_(False)
+        still = [whole.body] if tune.freeze_statistics else frozen
+        norms = (module for part in still for module in part.modules() if isinstance(module, _BatchNorm))
+        # Not as submodules: they are the body's.
+        self._still = (tuple(frozen), tuple(norms))
+        self.train()
+
+    def train(self, mode: bool = True) -> TunedClassifier:
+        super().train(mode)
+        for module in chain.from_iterable(self._still):
+            module.eval()
+        return self
+
+
+class Finetune(ClassificationRecipe[FinetuneConfig]):
+    """A classifier that starts from a trained one."""
+
+    @classmethod
+    def build_network(cls, config: FinetuneConfig, num_classes: int) -> Classifier:
+        recipe = _BUILT_BY[config.network.recipe]
+        return recipe.build_network(config.network.config(config.data), num_classes)
+
+    def new_network(self) -> Classifier:
+        return TunedClassifier(super().new_network(), self.config.tune)
+
+    @classmethod
+    def load_serving_module(cls, config: FinetuneConfig, spec: ServingSpec) -> nn.Module:
+        return ServedNetwork(cls.build_network(config, len(spec.constants["classes"])))
+
+    def parameter_groups(self, network: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
+        assert isinstance(network, Classifier)
+        body = [parameter for parameter in network.body.parameters() if parameter.requires_grad]
+        return [(1.0, body), (self.config.tune.head_lr_factor, list(network.head.parameters()))]
+
+    def load_source(self, state: TrainState, source: Source) -> None:
+        network = state.modules["network"]
+        tensors = self._classifier_tensors(source)
+        keeps = self._keeps_head(network, source, tensors)
+        copy_weights(network.state_dict(), tensors, name=source.origin.name, fresh=() if keeps else _HEAD)
+
+    def _classifier_tensors(self, source: Source) -> Mapping[str, Tensor]:
+        """Return the source's tensors by the names of a `Classifier`."""
+        if source.origin.kind == TORCHVISION:
+            model = LibraryModel.model_validate(self.config.network.model)
+            return networks.published(model, source.tensors, name=source.origin.name).state_dict()
+        return source.part("classifier" if source.origin.kind == "model" else "network")
+
+    def _keeps_head(self, network: nn.Module, source: Source, tensors: Mapping[str, Tensor]) -> bool:
+        wanted = self.config.tune.head
+        here, there = network.state_dict()["head.weight"].shape, tensors["head.weight"].shape
+        # A checkpoint does not know its classes by name.
+        is_same = here == there and source.constants.get("classes", list(self.classes)) == list(self.classes)
+        if wanted == "keep" and here != there:
+            text = (
+                f"head.weight is {tuple(here)} here and {tuple(there)} in {source.origin.name}: set tune.head to auto"
+            )
+            raise SourceUnfit(text)
+        return wanted == "keep" or (wanted == "auto" and is_same)
+
+
+def _frozen(body: nn.Module, tune: Tune) -> list[nn.Module]:
+    if tune.freeze == "none":
+        return []
+    if tune.freeze == "body":
+        return [body]
+    stages = dict(_stages(body))
+    if tune.freeze_stages > len(stages):
+        text = f"the body has {len(stages)} stages: {', '.join(stages)}; freeze fewer, or set tune.freeze to body"
+        raise RequestInvalid(violations=[Violation("config.tune.freeze_stages", text)])
+    return list(stages.values())[: tune.freeze_stages]
+
+
+def _stages(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the parts of a body that have parameters, from the input on; a transformer's are its blocks."""
+    module = _inner(body)
+    if isinstance(module, VisionTransformer):
+        yield "conv_proj", module.conv_proj
+        yield from ((f"block {name}", block) for name, block in module.encoder.layers.named_children())
+        return
+    for name, child in module.named_children():
+        if next(child.parameters(), None) is not None:
+            yield name, child
+
+
+def _loose(body: nn.Module) -> list[nn.Parameter]:
+    """Return what a transformer adds to its patches: it belongs to no part, and comes before the first block."""
+    module = _inner(body)
+    return [module.class_token, module.encoder.pos_embedding] if isinstance(module, VisionTransformer) else []
+
+
+def _inner(body: nn.Module) -> nn.Module:
+    """Return the module that has the stages: what wraps it has one child only."""
+    module = body.maps if isinstance(body, PooledBody) else body
+    while len(children := list(module.children())) == 1:
+        module = children[0]
+    return module

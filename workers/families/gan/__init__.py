@@ -1,0 +1,1 @@
+"""Generative adversarial networks: noise in, images or points out."""
