@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from services.core.clock import Deadline
 from services.core.settings import Settings
@@ -21,6 +24,7 @@ from services.up.part import Part
 from services.up.plan import Plan, log_dir, make_plan
 from services.up.supervisor import Observer, Supervisor
 
+_EXIT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 
 
@@ -97,7 +101,17 @@ def stop(settings: Settings, *, on_wait: Callable[[int], None]) -> bool:
     if holder(state_dir) == pid:
         # Its guards end every part with it.
         os.kill(pid, signal.SIGKILL)
+    _wait_for_exit(pid)
     return True
+
+
+def _wait_for_exit(pid: int) -> None:
+    """The lock is given up a moment before the process is gone; whoever asks next should find nothing."""
+    deadline = Deadline(_EXIT_SECONDS)
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and not deadline.is_over:
+            time.sleep(_POLL_SECONDS)
 
 
 def status(settings: Settings) -> Endpoints | None:

@@ -106,7 +106,6 @@ def test_the_same_request_finds_its_job_after_its_source_went(yard: Running) -> 
         pytest.param("projects/default/models/none/versions/3", "no model 'none' version 3", id="no such version"),
         pytest.param("projects/default/models/none/versions/last", "neither a number", id="no number"),
         pytest.param("projects/default/jobs/j/checkpoints/c", "no job 'j'", id="no such job"),
-        pytest.param("projects/other/models/m/versions/1", "belongs to project 'other'", id="of another project"),
         pytest.param("torchvision:resnet18", "names no weights", id="a network, not weights"),
     ],
 )
@@ -115,6 +114,13 @@ def test_what_cannot_be_started_from_is_refused_by_name(yard: Running, start: st
 
     assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
     assert said in refusal.violations["init_from"]
+
+
+def test_what_another_project_has_is_refused_before_anything_is_read(yard: Running) -> None:
+    refusal = refused(lambda: ask(yard, init_from="projects/other/models/m/versions/1"))
+
+    assert refusal.code == grpc.StatusCode.PERMISSION_DENIED
+    assert "outside project 'default'" in refusal.violations["init_from"]
 
 
 def test_a_recipe_that_starts_from_nothing_says_so(yard: Running) -> None:

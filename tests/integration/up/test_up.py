@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -62,8 +63,13 @@ class Platform:
         self._seen |= {up, *up.children(recursive=True)}
 
     def survivors(self) -> list[str]:
-        alive = [each for each in self._seen if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
-        return [f"{each.pid} {' '.join(each.cmdline())}" for each in alive]
+        found = []
+        for each in self._seen:
+            # One may end while it is looked at.
+            with suppress(psutil.NoSuchProcess):
+                if each.is_running() and each.status() != psutil.STATUS_ZOMBIE:
+                    found.append(f"{each.pid} {' '.join(each.cmdline())}")
+        return found
 
     def _env(self) -> dict[str, str]:
         return {**os.environ, "TRAINYARD_STATE_DIR": str(self.state_dir), "OMP_NUM_THREADS": "1"}
