@@ -6,6 +6,7 @@ For one machine and for tests. An object becomes visible by one rename after its
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import os
 import time
@@ -29,7 +30,7 @@ class LocalStore:
         self._objects = root / "objects"
         self._digests = root / "sha256"
         self._scratch = root / "scratch"
-        self._lock = root / "commit.lock"
+        self._locks = root / "locks"
         self._is_swept = False
 
     def put(
@@ -136,7 +137,8 @@ class LocalStore:
 
     def _prepare(self) -> None:
         """Make the scratch folder; once per store, drop what writers killed long ago left in it."""
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        for folder in (self._scratch, self._locks):
+            folder.mkdir(parents=True, exist_ok=True)
         if not self._is_swept:
             self._is_swept = True
             _sweep(self._scratch)
@@ -146,8 +148,7 @@ class LocalStore:
 
         A key that exists loses its digest first and gets it back last; a fresh key has it before it is visible.
         """
-        with self._lock.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _sole_writer(self._locks / hashlib.sha256(key.encode()).hexdigest()):
             is_fresh = not (self._objects / key).exists()
             if is_fresh:
                 self._record(key, digest)
@@ -176,6 +177,28 @@ def _rename_into(source: Path, target: Path) -> None:
         else:
             sync_directory(target.parent)
             return
+
+
+@contextmanager
+def _sole_writer(path: Path) -> Iterator[None]:
+    """Hold the lock of one key: a process that hangs with it keeps nobody from writing another."""
+    while True:
+        with path.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_still(path, lock.fileno()):
+                continue  # its last holder removed it
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _sweep(folder: Path) -> None:

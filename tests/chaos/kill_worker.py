@@ -7,9 +7,10 @@ import json
 import random
 import signal
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,20 @@ from trainyard.v1 import job_pb2
 from services.client.sdk import Trainyard
 from services.datasets.shape_scenes import write_shape_scenes
 from services.db.database import Database
+from tests.chaos.measure import loses_little
 from tests.stack import invariants
 from tests.stack.data import import_folder
 from tests.stack.platform import Stack, control_plane, descendants, seconds_until_gone, settings_of, test_timings
 
 LEASE_SECONDS = 1.5
 STEPS = 60
+INTERVAL = 10
+"""Steps between checkpoints."""
 CONFIG: dict[str, Any] = {
     "runtime": {"precision": "fp32", "channels_last": "off", "seed": 7},
     "limits": {
         "max_steps": STEPS,
-        "checkpoint_every_steps": 10,
+        "checkpoint_every_steps": INTERVAL,
         "evaluate_every_steps": 30,
         "sample_every_steps": STEPS,
         "log_every_steps": 1,
@@ -141,8 +145,17 @@ def run(directory: Path, *, seeds: range, say: Callable[[str], None] = print) ->
         "reclaimed_seconds_median": statistics.median(kill.reclaimed_seconds for kill in kills),
         "reclaimed_seconds_max": max(kill.reclaimed_seconds for kill in kills),
         "redone_steps_max": max(kill.redone_steps for kill in kills),
+        "interval_steps": INTERVAL,
+        "redone_beyond_interval": sum(kill.redone_steps > INTERVAL for kill in kills),
         "kills": [asdict(kill) for kill in kills],
     }
+
+
+def holds(report: Mapping[str, Any]) -> bool:
+    """Return whether a report's figures are within the bars of the fault matrix."""
+    is_quick = report["child_gone_seconds_max"] <= 2 and report["reclaimed_seconds_max"] <= LEASE_SECONDS + 1
+    is_little = loses_little(report["redone_steps_max"], interval=report["interval_steps"])
+    return is_quick and is_little and report["equal"] == report["of"] and not report.get("violations")
 
 
 def main() -> None:
@@ -155,6 +168,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "kill.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"{report['equal']} of {report['of']} equal; child gone within {report['child_gone_seconds_max']} s")
+    sys.exit(0 if holds(report) else 1)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,15 @@ def redone_steps(events: Sequence[Event], *, lost_token: int) -> int:
     return max(0, int(last) - int(resumed) + 1)
 
 
+def loses_little(redone: int, *, interval: int) -> bool:
+    """Return whether an attempt lost at most one checkpoint interval.
+
+    Checkpoints travel to the store while the training goes on: steps done in that time, which is at most half an
+    interval of these short ones, come on top where the kill was quicker than the newest checkpoint.
+    """
+    return redone <= interval + interval // 2
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value below which a share of them lies; 0 for none."""
     if not values:

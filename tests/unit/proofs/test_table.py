@@ -36,6 +36,10 @@ def test_a_bound_compares_two_runs() -> None:
     assert Bound("m", 0.1, of="coarse", over="coarser").name == "m of coarse over coarser"
 
 
+def test_every_recipe_has_a_proof() -> None:
+    assert {proof.recipe for proof in PROOFS} == set(CATALOG)
+
+
 @ALL
 def test_every_run_of_a_proof_is_one_that_the_platform_takes(proof: Proof) -> None:
     manager = RecipeManager.of_catalog()

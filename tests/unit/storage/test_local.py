@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,38 @@ def test_a_writer_killed_between_any_two_renames_leaves_the_old_object_or_the_ne
     assert is_fresh or store.exists("k/x")
     store.put("k/x", b"later")
     assert store.get("k/x") == b"later"
+
+
+def test_a_writer_that_hangs_keeps_nobody_from_another_key(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    hangs, heard = os.pipe(), os.pipe()
+
+    if (pid := os.fork()) == 0:
+        # It stops with the lock in its hands, as a process does that nobody gives a processor.
+        real = Path.replace
+
+        def replace(self: Path, target: Path) -> Path:
+            if "scratch" in target.parts:
+                return real(self, target)
+            os.write(heard[1], b"x")
+            os.read(hangs[0], 1)
+            os._exit(0)
+
+        Path.replace = replace  # type: ignore[method-assign, assignment]
+        store.put("k/slow", b"never")
+    os.read(heard[0], 1)
+    other = threading.Thread(target=store.put, args=("k/x", b"body"), daemon=True)
+    other.start()
+    other.join(timeout=20)
+    is_held_up = other.is_alive()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+    assert not is_held_up
+    assert store.get("k/x") == b"body"
+    store.put("k/slow", b"later")
+    assert store.get("k/slow") == b"later"
+    assert not any((tmp_path / "store" / "locks").iterdir())
 
 
 def test_what_killed_writers_left_is_swept_after_a_day(tmp_path: Path) -> None:

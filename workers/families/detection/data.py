@@ -171,14 +171,7 @@ class TrainBatches:
         self._data, self._augmentation, self._seed = data, augmentation, seed
         self._boxes, self._labels = _pad(self._images)
         self._order = ShuffledBatches(seed=seed, count=len(records), batch_size=data.batch_size)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._order.steps_per_epoch
-
-    @property
-    def batch_size(self) -> int:
-        return self._data.batch_size
+        self.steps_per_epoch, self.batch_size = self._order.steps_per_epoch, self._order.batch_size
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step: the same for the same data, config, seed and step."""

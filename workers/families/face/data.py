@@ -131,8 +131,7 @@ class PairOrder:
         self._places = _by_person(labels)
         self._seed = seed
         self._order = ShuffledBatches(seed=seed, count=len(labels), batch_size=batch_size)
-        self.batch_size = batch_size
-        self.steps_per_epoch = self._order.steps_per_epoch
+        self.steps_per_epoch, self.batch_size = self._order.steps_per_epoch, self._order.batch_size
 
     def pairs(self, step: int) -> list[tuple[int, int]]:
         """Return the pairs of the batch of `step`."""
@@ -166,14 +165,7 @@ class TrainBatches:
             if by_people
             else ShuffledBatches(seed=seed, count=count, batch_size=size)
         )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._order.steps_per_epoch
-
-    @property
-    def batch_size(self) -> int:
-        return self._order.batch_size
+        self.steps_per_epoch, self.batch_size = self._order.steps_per_epoch, self._order.batch_size
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step: the same for the same data, config, seed and step."""
@@ -189,14 +181,7 @@ class PairBatches:
     def __init__(self, faces: Faces, data: PairData, *, seed: int) -> None:
         self._faces, self._seed = faces, seed
         self._order = PairOrder(faces.labels, seed=seed, batch_size=data.batch_size)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._order.steps_per_epoch
-
-    @property
-    def batch_size(self) -> int:
-        return self._order.batch_size
+        self.steps_per_epoch, self.batch_size = self._order.steps_per_epoch, self._order.batch_size
 
     def batch(self, step: int) -> PairBatch:
         """Return the batch of a step: the same for the same data, config, seed and step."""

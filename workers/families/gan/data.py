@@ -97,16 +97,9 @@ class TrainBatches:
     def __init__(self, samples: RealImages | Tensor, config: GanConfig, *, labels: Tensor | None = None) -> None:
         self._samples, self._labels = samples, labels
         self._seed, self._flip = config.runtime.seed, config.data.flip
-        self._batch_size = config.data.batch_size * config.optim.discriminator_steps
-        self._order = ShuffledBatches(seed=self._seed, count=len(samples), batch_size=self._batch_size)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._order.steps_per_epoch
-
-    @property
-    def batch_size(self) -> int:
-        return self._batch_size
+        size = config.data.batch_size * config.optim.discriminator_steps
+        self._order = ShuffledBatches(seed=self._seed, count=len(samples), batch_size=size)
+        self.steps_per_epoch, self.batch_size = self._order.steps_per_epoch, self._order.batch_size
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step: the same for the same data, config, seed and step."""

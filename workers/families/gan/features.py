@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -70,10 +69,9 @@ def load_feature_net(config: Eval, images: RealImages, device: torch.device) -> 
 
 def _trained(config: Eval, images: RealImages, device: torch.device) -> FeatureNet:
     lesson = _lesson(images)
-    body, head = (
-        _SmallBody(images.gather(np.arange(1)).shape[1]).to(device),
-        nn.Linear(WIDTH, lesson.outputs).to(device),
-    )
+    channels, *size = images.gather(np.arange(1)).shape[1:]
+    body = _SmallBody(channels, _side(*size)).to(device)
+    head = nn.Linear(WIDTH, lesson.outputs).to(device)
     count = min(len(images), config.feature_images)
     order = ShuffledBatches(seed=_SEED, count=count, batch_size=min(_BATCH, count))
     steps = config.feature_epochs * order.steps_per_epoch
@@ -127,19 +125,28 @@ def _lesson(images: RealImages) -> _Lesson:
 
 
 class _SmallBody(nn.Module):
-    """Three convolutions of stride 2 and their mean over places."""
+    """Two convolutions of stride 2 and a linear layer, whose outputs are the features.
 
-    def __init__(self, channels: int) -> None:
+    No batch norm and no mean over places: features tell classes and shapes apart rather than textures, and stay of
+    one scale for images unlike any real one.
+    """
+
+    def __init__(self, channels: int, side: int) -> None:
         super().__init__()
-        widths = (channels, 32, 64, WIDTH)
-        layers: list[nn.Module] = []
-        for narrow, wide in pairwise(widths):
-            layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.BatchNorm2d(wide), nn.ReLU()]
-        self.maps = nn.Sequential(*layers)
+        small = -(-side // 4)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * small**2, WIDTH),
+            nn.ReLU(),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.maps(_to_square(images))
-        return maps.mean((2, 3))
+        features: Tensor = self.layers(_to_square(images))
+        return features
 
 
 class _LibraryBody(nn.Module):
@@ -169,8 +176,12 @@ def _library(name: str, device: torch.device) -> FeatureNet:
     return FeatureNet(name, body, None, _digest(body))
 
 
+def _side(height: int, width: int) -> int:
+    return min(_MAX_SIDE, max(height, width))
+
+
 def _to_square(images: Tensor) -> Tensor:
-    side = min(_MAX_SIDE, max(images.shape[2:]))
+    side = _side(*images.shape[2:])
     if images.shape[2:] == (side, side):
         return images
     return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)

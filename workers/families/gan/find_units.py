@@ -69,11 +69,7 @@ class UnitBatches:
         self._order = ShuffledBatches(
             seed=config.runtime.seed, count=len(images), batch_size=min(config.data.batch_size, len(images))
         )
-        self.batch_size = config.data.batch_size
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._order.steps_per_epoch
+        self.steps_per_epoch, self.batch_size = self._order.steps_per_epoch, self._order.batch_size
 
     def batch(self, step: int) -> Batch:
         indices: Indices = np.asarray(self._order.indices(step))

@@ -85,16 +85,9 @@ class TrainBatches:
     """Augmented batches as a pure function of the step."""
 
     def __init__(self, squares: Squares, *, data: Data, augmentation: Warp, seed: int) -> None:
-        self._squares, self._data, self._augmentation, self._seed = squares, data, augmentation, seed
+        self._squares, self._augmentation, self._seed = squares, augmentation, seed
         self._order = ShuffledBatches(seed=seed, count=len(squares), batch_size=data.batch_size)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._order.steps_per_epoch
-
-    @property
-    def batch_size(self) -> int:
-        return self._data.batch_size
+        self.steps_per_epoch, self.batch_size = self._order.steps_per_epoch, self._order.batch_size
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step: the same for the same data, config, seed and step."""
