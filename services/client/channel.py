@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 UNARY_SECONDS = 60.0
-_TRIES = 3
+_TRIES = 4
 _BACKOFF = Backoff(base_seconds=0.15, cap_seconds=2.0)
 
 
@@ -30,7 +30,7 @@ def open_channel(address: str, tls: grpc.ChannelCredentials | None = None) -> gr
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.max_reconnect_backoff_ms", 500),
         # The server allows a ping every 30 s; a stream that waits for a slow job must notice a dead link.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

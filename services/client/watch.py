@@ -14,7 +14,7 @@ from services.core.clock import Deadline
 from services.core.retry import Backoff
 
 PATIENCE_SECONDS = 600.0
-_BACKOFF = Backoff(base_seconds=0.2, cap_seconds=5.0)
+_BACKOFF = Backoff(base_seconds=0.1, cap_seconds=0.5)
 
 Connect = Callable[[int], Iterator[job_pb2.WatchJobResponse]]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import psutil
 import sqlalchemy as sa
@@ -309,6 +309,14 @@ def config_of(*, steps: int, every: int, **sections: Any) -> dict[str, Any]:
     limits = {**SHORT_LIMITS, "max_steps": steps, "checkpoint_every_steps": every, **sections.pop("limits", {})}
     runtime = {"precision": "fp32", "channels_last": "off", "seed": 7, **sections.pop("runtime", {})}
     return {"limits": limits, "runtime": runtime, **sections}
+
+
+class Servers(TypedDict, total=False):
+    """Which parts of a platform are servers, and not files."""
+
+    database: str
+    broker: str
+    store: str
 
 
 @contextmanager

@@ -204,18 +204,22 @@ def slow_readers(stage: Stage) -> Result:
         ]
         for call in calls:
             next(iter(call))
-        disturbed = _latencies(here, 300)
+        opening = _latencies(here, 100)
+        # Their buffers fill first; what the row is about is that they stay open and read nothing.
         time.sleep(0.5 if stage.is_short else 5)
+        disturbed = _latencies(here, 300)
         grown = resident_bytes(pid) - before
         for call in calls:
             call.cancel()
         for channel in channels:
             channel.close()
-    p99 = [percentile(one, 0.99) for one in (calm, disturbed)]
+    p99 = [percentile(one, 0.99) for one in (calm, disturbed, opening)]
     value = {
         "streams": streams,
         "server_grew_mb": round(grown / 2**20, 1),
-        "p99_ms": {"without": round(1000 * p99[0], 1), "with": round(1000 * p99[1], 1)},
+        "p99_ms": {
+            name: round(1000 * found, 1) for name, found in zip(("without", "with", "while opening"), p99, strict=True)
+        },
     }
     return Result(value, grown <= 100 * 2**20 and p99[1] <= max(1.1 * p99[0], p99[0] + 0.01))
 

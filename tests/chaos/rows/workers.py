@@ -13,7 +13,7 @@ from services.core.states import TERMINAL, AttemptState, JobState
 from services.db.job_records import Event
 from services.up.probe import grpc_serves
 from tests.chaos import kill_worker
-from tests.chaos.ground import LEASE_SECONDS, Ground, ground, until
+from tests.chaos.ground import LEASE_SECONDS, Ground, Servers, ground, until
 from tests.chaos.measure import loses_little, redone_steps
 from tests.chaos.row import Registry, Result, Stage
 from tests.stack.install import find_program
@@ -21,6 +21,9 @@ from tests.stack.platform import seconds_until_gone
 
 REGISTRY = Registry()
 HOUR = 3600
+SERVERS = ("postgres", "redis", "minio")
+ON_SERVERS: Servers = {"database": "postgres", "broker": "redis", "store": "minio"}
+"""Of rows that stop a process for good: it may hold the lock of a file that others on its machine wait for."""
 
 
 @REGISTRY.row(
@@ -41,11 +44,12 @@ def worker_killed(stage: Stage) -> Result:
     3,
     "machine lost: the worker with all its processes stops for ever",
     "as row 1, with no help from the host: claimed elsewhere within lease + 1 s, the same weights",
+    needs=SERVERS,
 )
 def machine_lost(stage: Stage) -> Result:
     seeds = range(stage.count(3, short=1))
     reclaimed, equal = [], 0
-    with ground(stage) as here:
+    with ground(stage, **ON_SERVERS) as here:
         expected = here.uninterrupted_sha256(steps=80, pace_ms=10)
         for seed in seeds:
             job_id = here.submit(steps=80, pace_ms=10)
@@ -70,6 +74,7 @@ def machine_lost(stage: Stage) -> Result:
     4,
     "zombie: a worker sleeps through its leases and wakes",
     "0 stale writes accepted in 50; at least 1 refused; the zombie's trainers dead within 5 s of waking",
+    needs=SERVERS,
 )
 def zombie(stage: Stage) -> Result:
     count = stage.count(50, short=2)
@@ -77,7 +82,7 @@ def zombie(stage: Stage) -> Result:
     rounds = -(-count // slots)
     accepted = refused = 0
     ends: list[float] = []
-    with ground(stage, environ={"TRAINYARD_WORKER_SLOTS": str(slots)}) as here:
+    with ground(stage, environ={"TRAINYARD_WORKER_SLOTS": str(slots)}, **ON_SERVERS) as here:
         for _ in range(rounds):
             found = [here.submit(steps=10**5, every=4, pace_ms=40) for _ in range(2 * slots)]
             for job_id in found:

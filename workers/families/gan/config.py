@@ -312,8 +312,8 @@ class LapganConfig(GanConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
             "data": {"image_size": (16, 16), "channels": 1, "batch_size": 64},
-            "model": {"base_size": 8, "latent_size": 32, "base_channels": 32, "level_channels": 32},
-            "optim": {"lr_discriminator": 5e-4},
+            "model": {"base_size": 8, "latent_size": 32, "base_channels": 64, "level_channels": 32},
+            "optim": {"lr_generator": 5e-4, "lr_discriminator": 5e-4},
             "average": {"decay": 0.99},
             "eval": {"num_images": 1000},
             "limits": _limits(1200),
