@@ -364,7 +364,7 @@ class StyleganConfig(GanConfig):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
-            "data": {"image_size": (16, 16), "channels": 1, "batch_size": 32},
+            "data": {"image_size": (16, 16), "channels": 1, "batch_size": 64},
             # In so few updates a mapping of the usual slow rate would stay what it was born as.
             "model": {
                 "latent_size": 64,
@@ -374,7 +374,7 @@ class StyleganConfig(GanConfig):
                 "channel_base": 512,
             },
             "loss": {"r1_gamma": 1.0, "mixing": 0.5},
-            "optim": {"lr_generator": 3e-3, "lr_discriminator": 3e-3, "beta1": 0.0, "beta2": 0.99},
+            "optim": {"lr_generator": 5e-3, "lr_discriminator": 5e-3, "beta1": 0.0, "beta2": 0.99},
             "average": {"decay": 0.99},
             "eval": {"num_images": 1000},
             "limits": _limits(800),
