@@ -56,11 +56,16 @@ def list_files(folder: Path) -> list[_File]:
         folders[:] = sorted(name for name in folders if not _is_skipped(name))
         kept = sorted(name for name in names if not _is_skipped(name))
         files += [_check_file(Path(directory) / name, folder) for name in kept]
-    if not any(file.path.suffix.lower() in _IMAGE_SUFFIXES for file in files):
+    if not any(_may_be_data(file.path.name.lower()) for file in files):
         raise PathInvalid(
-            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}); give the dataset's top folder"
+            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}), no table (.csv, .npy) and no idx file;"
+            " give the dataset's top folder"
         )
     return files
+
+
+def _may_be_data(name: str) -> bool:
+    return name.removesuffix(".gz").endswith((*_IMAGE_SUFFIXES, ".csv", ".npy", "ubyte"))
 
 
 def _is_skipped(name: str) -> bool:

@@ -37,6 +37,7 @@ PROOFS = (
         write_celeba,
         (Bound(FID_SHARE, 0.05, "max"),),
         control=Broken("tests.proofs.spoilt_gan:DcganOnNoise"),
+        family="images",
     ),
     Proof(
         "gan/lapgan",

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from workers.families.catalog import CATALOG
+
 THIS = ""
 """The name of the run that a proof is about."""
 ONE_STEP: Mapping[str, Any] = {"limits": {"max_steps": 1}}
@@ -88,7 +90,7 @@ class Proof:
     runs: Mapping[str, Run] = field(default_factory=dict)
     measure: Measure | None = None
     family: str = ""
-    """Of the dataset, where it is not the recipe's own."""
+    """Of the dataset, where it is not the first that the recipe reads."""
     variant: str = ""
     """Tells proofs of one recipe apart, such as 'contrastive'; shown after the recipe's name."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -99,4 +101,5 @@ class Proof:
 
     @property
     def dataset_family(self) -> str:
-        return self.family or self.recipe.partition("/")[0]
+        own = self.recipe.partition("/")[0]
+        return self.family or next(iter(CATALOG[self.recipe].datasets), own)

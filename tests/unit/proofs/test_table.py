@@ -6,6 +6,7 @@ from importlib import import_module
 
 import pytest
 
+from services.datasets.formats import FAMILIES
 from services.recipes.manager import RecipeManager
 from tests.proofs.proof import THIS, Bound, Broken, Proof, Run
 from tests.proofs.table import PROOFS
@@ -53,6 +54,14 @@ def test_every_run_of_a_proof_is_one_that_the_platform_takes(proof: Proof) -> No
         overrides = run.overrides if run.recipe else {**proof.overrides, **run.overrides}
         assert manager.get(run.recipe or proof.recipe).resolve("tiny", overrides)
     assert len(proof.seeds) == 3
+
+
+@ALL
+def test_every_dataset_of_a_proof_is_one_that_its_recipe_reads_and_the_platform_imports(proof: Proof) -> None:
+    entry, own = CATALOG[proof.recipe], proof.recipe.partition("/")[0]
+
+    assert proof.dataset_family in (entry.datasets or (own,))
+    assert proof.dataset_family in FAMILIES
 
 
 @ALL
