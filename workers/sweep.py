@@ -5,7 +5,6 @@ A worker holds a lock on its home while it lives, so a home that can be locked b
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import IO
 import structlog
 
 from services.core.clock import Deadline
+from services.core.lock_file import lock_file
 from workers import host, process
 from workers.plan import PROCESS_NAME
 from workers.salvage import Salvage
@@ -38,19 +38,18 @@ def take_home(home: Path, *, patience_seconds: float = 0.0) -> IO[bytes]:
     Raises:
         HomeTaken: a living worker has it.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    lock = (home / LOCK_NAME).open("wb")
     deadline = Deadline(patience_seconds)
     while True:
+        # Again at each try: who has the lock may be sweeping, and remove the home with it.
+        home.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock_file(home / LOCK_NAME, waits=False)
         except BlockingIOError as err:
             if deadline.is_over:
-                lock.close()
                 raise HomeTaken(f"another worker runs in {home}; give each its own TRAINYARD_WORKER_ID") from err
-            time.sleep(0.02)
-        else:
-            return lock
+        except FileNotFoundError:
+            continue
+        time.sleep(0.02)
 
 
 def sweep(homes: Path, own: Path, salvage: Salvage) -> None:
@@ -74,8 +73,8 @@ def _dead_homes(homes: Path, own: Path) -> Iterator[Path]:
     """Yield homes whose workers are dead, each locked until the next is asked for."""
     for home in sorted(path for path in homes.iterdir() if path.is_dir() and path != own):
         try:
-            lock = take_home(home)
-        except (HomeTaken, FileNotFoundError):
+            lock = lock_file(home / LOCK_NAME, waits=False)
+        except (BlockingIOError, FileNotFoundError):
             continue
         with lock:
             yield home

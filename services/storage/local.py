@@ -5,7 +5,6 @@ For one machine and for tests. An object becomes visible by one rename after its
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from services.core.errors import IntegrityError, ObjectNotFound, StoreUnavailable
+from services.core.lock_file import lock_file
 from services.storage.digest import copy_hashing, require_sha256, sync_directory, whole_file
 from services.storage.port import DEFAULT_CONTENT_TYPE, ObjectInfo, check_key, check_prefix
 
@@ -182,23 +182,11 @@ def _rename_into(source: Path, target: Path) -> None:
 @contextmanager
 def _sole_writer(path: Path) -> Iterator[None]:
     """Hold the lock of one key: a process that hangs with it keeps nobody from writing another."""
-    while True:
-        with path.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _is_still(path, lock.fileno()):
-                continue  # its last holder removed it
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+    with lock_file(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:

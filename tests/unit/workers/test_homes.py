@@ -1,0 +1,66 @@
+"""A worker's home: taken by one, and never one that a sweep has removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from services.core.lock_file import lock_file
+from tests.stack.platform import wait_until
+from workers.sweep import LOCK_NAME, HomeTaken, take_home
+
+
+def test_a_home_has_one_worker_at_a_time(tmp_path: Path) -> None:
+    home = tmp_path / "a"
+
+    with take_home(home), pytest.raises(HomeTaken, match="TRAINYARD_WORKER_ID"):
+        take_home(home)
+    take_home(home).close()
+
+
+def test_a_worker_that_waits_for_a_sweep_gets_a_home_that_exists(tmp_path: Path) -> None:
+    home = tmp_path / "a"
+    sweeping = take_home(home)
+    taken: list[IO[bytes]] = []
+    starting = threading.Thread(target=lambda: taken.append(take_home(home, patience_seconds=20)))
+    starting.start()
+
+    shutil.rmtree(home)
+    sweeping.close()
+    starting.join()
+
+    assert (home / LOCK_NAME).exists()
+    with pytest.raises(HomeTaken):
+        take_home(home)
+    taken[0].close()
+
+
+def test_a_lock_that_its_holder_removed_keeps_others_out_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first = lock_file(path)
+    found: list[IO[bytes]] = []
+    second = threading.Thread(target=lambda: found.append(lock_file(path)))
+    second.start()
+    wait_until(lambda: _open_files().count(str(path)) == 2, what="the second to wait", limit_seconds=20)
+
+    path.unlink()
+    first.close()
+    second.join()
+
+    with pytest.raises(BlockingIOError):
+        lock_file(path, waits=False)
+    found[0].close()
+
+
+def _open_files() -> list[str]:
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(os.readlink(descriptor))
+    return found
