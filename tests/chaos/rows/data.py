@@ -89,10 +89,11 @@ def _is_small_only(case: Hostile) -> bool:
 
 
 def _family_bytes(process: psutil.Process) -> int:
+    """Return what a process and its children hold; what they share, as just after a fork, counts once."""
     total = 0
     for one in (process, *process.children(recursive=True)):
         try:
-            total += one.memory_info().rss
+            total += one.memory_full_info().pss
         except psutil.Error:
             continue
     return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,13 +18,31 @@ from tests.integration.serving.yard import BuiltModel, ServingYard, wait_for
 REGISTRY = Registry()
 
 
+Span = tuple[float, float]
+"""Begin and end on the monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One question to a deployment and its answer."""
+
+    begin: float
+    end: float
+    status: int
+    """0: no answer at all."""
+
+    def meets(self, spans: Sequence[Span]) -> bool:
+        """Return whether any part of it falls into one of the spans."""
+        return any(self.end >= begin and self.begin <= end for begin, end in spans)
+
+
 @dataclass
 class Load:
-    """Callers of one deployment: when each call was made, and how it was answered."""
+    """Callers of one deployment, and what they saw."""
 
     yard: ServingYard
     model: BuiltModel
-    calls: list[tuple[float, int]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     _ended: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -48,13 +66,12 @@ class Load:
                 status = self.yard.predict("digits", self.model.inputs[0]).status_code
             except httpx.HTTPError:
                 status = 0
-            self.calls.append((begin, status))
+            self.calls.append(Call(begin, time.monotonic(), status))
             self._ended.wait(0.02)
 
-    def failures(self, *, outside: list[tuple[float, float]] | None = None) -> list[tuple[float, int]]:
-        """Return the calls that failed, but for those made inside one of the spans."""
-        spans = outside or []
-        return [(at, status) for at, status in self.calls if status != 200 and not any(a <= at <= b for a, b in spans)]
+    def failures(self, *, outside: Sequence[Span] = ()) -> list[Call]:
+        """Return the calls that failed, but for those under way in one of the spans."""
+        return [call for call in self.calls if call.status != 200 and not call.meets(outside)]
 
 
 @REGISTRY.row(
@@ -65,7 +82,8 @@ class Load:
 )
 def torchserve_killed(stage: Stage) -> Result:
     rounds = 1 if stage.is_short else 3
-    windows, spans = [], []
+    windows: list[float] = []
+    spans: list[Span] = []
     with _serving(stage) as (yard, agent, model):
         load = Load(yard, model)
         with load.running():
@@ -76,10 +94,10 @@ def torchserve_killed(stage: Stage) -> Result:
                 java.kill()
                 wait_for(lambda: yard.get("digits").replicas[0].is_ready, lambda is_ready: not is_ready)
                 yard.wait_state("digits", DeploymentState.READY)
-                wait_for(lambda: load.calls[-1][1], lambda status: status == 200)
+                wait_for(lambda: load.calls[-1].status, lambda status: status == 200)
                 end = time.monotonic()
                 windows.append(end - begin)
-                spans.append((begin - 0.2, end))
+                spans.append((begin, end))
             time.sleep(1)
         outside = load.failures(outside=spans)
     value = {
@@ -98,7 +116,7 @@ def torchserve_killed(stage: Stage) -> Result:
 )
 def backend_killed(stage: Stage) -> Result:
     kills = stage.count(5, short=1)
-    spans = []
+    spans: list[Span] = []
     with _serving(stage, workers=2) as (yard, agent, model):
         load = Load(yard, model)
         with load.running():
@@ -107,7 +125,7 @@ def backend_killed(stage: Stage) -> Result:
                 backend = backends(agent)[0]
                 begin = time.monotonic()
                 backend.kill()
-                spans.append((begin - 0.2, begin + 5))
+                spans.append((begin, begin + 5))
                 time.sleep(5)
                 wait_for(lambda: len(backends(agent)), lambda count: count >= 2)
             broken = yard.publish(seed=2, spoil={"classes": ["only one"]})
@@ -117,7 +135,7 @@ def backend_killed(stage: Stage) -> Result:
             rolled_back = time.monotonic() - begin
             time.sleep(2)
         outside = load.failures(outside=spans)
-        others = [call for call in load.calls if not any(a <= call[0] <= b for a, b in spans)]
+        others = [call for call in load.calls if not call.meets(spans)]
     rate = len(outside) / max(1, len(others))
     value = {
         "kills": kills,
