@@ -1,4 +1,4 @@
-"""Runs the fault matrix: `python -m tests.chaos [--only 3,7] [--seeds N] [--short] [--nightly MINUTES] [--out out]`.
+"""Runs the fault matrix: `python -m tests.chaos [--only 3,7] [--seeds N] [--short] [--nightly MINUTES] [--merge] [--out out]`.
 
 Writes chaos.json: {rows: [{row, fault, bar, value, passed, seeds, seconds, violations}], mutants: [{name, invariant,
 caught, seed}]}. Its exit code is 0 only if every row held its bar, no invariant was violated and every mutant was caught.
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,23 @@ def main() -> int:
     found = rows()
     chosen = [int(number) for number in options.only.split(",")] if options.only else list(found)
     begin = time.monotonic()
+    kept = _kept(options.out / "chaos.json", chosen) if options.merge else {"rows": [], "mutants": []}
+    done: list[dict[str, Any]] = kept["rows"]
     with tempfile.TemporaryDirectory(prefix="trainyard-chaos-") as directory:
-        done = []
         for number in chosen:
             done.append(run_row(found[number], Path(directory), options))
-            write_json(options.out / "chaos.json", {"rows": done, "mutants": []})
-        mutants = [] if options.only or options.no_mutants else _run_mutants()
+            done.sort(key=lambda row: row["row"])
+            write_json(options.out / "chaos.json", {**kept, "rows": done})
+        mutants = kept["mutants"] if options.only or options.no_mutants else _run_mutants()
     document = {"rows": done, "mutants": mutants, "seconds": round(time.monotonic() - begin, 1)}
     write_json(options.out / "chaos.json", document)
     return 0 if _conclude(document) else 1
+
+
+def _kept(path: Path, chosen: Sequence[int]) -> dict[str, Any]:
+    """Return an earlier run's report without the rows that this one runs again."""
+    document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": [], "mutants": []}
+    return document | {"rows": [row for row in document["rows"] if row["row"] not in chosen]}
 
 
 def run_row(row: Row, directory: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -132,6 +141,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="only a taste of each row")
     parser.add_argument("--nightly", type=float, default=0.0, help="only a random mix, for so many minutes")
     parser.add_argument("--no-mutants", action="store_true")
+    parser.add_argument("--merge", action="store_true", help="keep the rows of an earlier run that are not run now")
     parser.add_argument("--out", type=Path, default=Path("out"))
     return parser.parse_args()
 
