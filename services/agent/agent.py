@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -69,6 +70,7 @@ class Agent:
             ),
         )
         self._wanted: list[Wanted] = []
+        self._observed: Sequence[Observed] = ()
         self._incarnation = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -112,13 +114,16 @@ class Agent:
         self._wanted = self._read_wanted()
         token: Token | None = None
         try:
-            self._client.renew_tokens(datetime.now(UTC))
+            if self._client.renew_tokens(datetime.now(UTC)):
+                # Before anything else: the old one ended with the rotation.
+                self._reporter.report(self._observed, self._client.inference_token)
             outcome = self._reconciler.reconcile(self._wanted)
             token = self._client.inference_token
         except TorchServeUnavailable as err:
             unknown = tuple(Observed(one.uid, one.sha256, False, str(err)) for one in self._wanted)
             outcome = Outcome(unknown, is_settled=False)
         metrics.READY.set(sum(seen.is_ready for seen in outcome.observed))
+        self._observed = outcome.observed
         self._reporter.report(outcome.observed, token)
         return outcome
 
