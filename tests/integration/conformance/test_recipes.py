@@ -18,6 +18,7 @@ from services.datasets.limits import ImportLimits
 from services.datasets.shape_scenes import write_shape_scenes
 from tests.builders.digits import write_digits
 from tests.builders.faces import write_lfw
+from tests.builders.pictures import READABLE, UNREADABLE
 from tests.builders.points import write_gaussian
 from tests.builders.segmentation_scenes import write_segmentation_scenes
 from tests.builders.training import Outcome, attempt
@@ -25,7 +26,7 @@ from workers.engine import rng
 from workers.engine.frames import FrameKind
 from workers.engine.process import process_settings
 from workers.engine.tensorfile import read_tensors
-from workers.families.base import InstanceInvalid, Placement, Recipe, ServingSpec
+from workers.families.base import Handler, Instance, InstanceInvalid, Placement, Recipe, ServingSpec
 from workers.families.catalog import CATALOG, family_of
 from workers.serving.bundle import golden_instances, read_golden
 
@@ -201,26 +202,36 @@ def test_four_samples_are_learned_by_heart(name: str, dataset_of: Callable[[str]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_bundle_s_network_gives_the_golden_answers(
+def test_the_bundle_s_network_gives_the_golden_answers_whatever_else_is_asked(
     name: str, dataset_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     config = tiny(name, max_steps=4)
     outcome = attempt(tmp_path, config, recipe=name, catalog=CATALOG, dataset_dir=dataset_of(name))
     bundle = Path(outcome.final["bundle_dir"])
-    document = json.loads((bundle / "bundle.json").read_bytes())
-    spec = ServingSpec(tuple(document["spec"]["input_shape"]), document["spec"]["constants"])
-    entry = CATALOG[name]
-
-    network = entry.load_recipe().load_serving_module(entry.load_config().model_validate(document["config"]), spec)
-    network.load_state_dict(read_tensors(bundle / "weights.safetensors"))
+    handler, network = served(name, bundle)
     golden = read_golden(bundle)
-    handler = entry.load_handler()(spec)
-    answers = handler.predict(golden_instances(golden), network.eval())
+    instances = list(golden_instances(golden))
+    has_pictures = instances[0].body is not None
+    strange = [Instance(body=data, fields={}, params={}) for data in UNREADABLE.values()]
+    wrong = [Instance(body=None, fields={"image": value}, params={}) for value in (3, {"b64": "*"}, {"url": "x"}, None)]
+
+    answers = handler.predict(instances, network)
+    refused = handler.predict([*strange, *wrong], network)
+    mixed = handler.predict([strange[0], instances[0], *wrong, instances[-1], strange[-1]], network)
 
     assert len(answers) == len(golden.answers) > 0
-    for want, got in zip(golden.answers, answers, strict=True):
+    same = [*zip(golden.answers, answers, strict=True), (golden.answers[0], mixed[1]), (golden.answers[-1], mixed[-2])]
+    for want, got in same:
         assert not isinstance(got, InstanceInvalid)
         assert handler.compare(want, got).passed
+    # A generator needs no input, but it takes no bytes for one either.
+    is_refused = [isinstance(answer, InstanceInvalid) for answer in refused]
+    assert all(is_refused[1:]), refused
+    assert is_refused[0] or not has_pictures
+    if has_pictures:
+        for kind, data in READABLE.items():
+            (answer,) = handler.predict([Instance(body=data, fields={}, params={})], network)
+            assert not isinstance(answer, InstanceInvalid), f"{kind}: {answer}"
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -238,6 +249,16 @@ def test_evaluation_and_samples_leave_the_state_as_it_was(name: str, dataset_of:
     assert all(picture.png.startswith(b"\x89PNG") for picture in pictures)
     for owner, module in state.modules.items():
         assert all(torch.equal(value, before[owner][key]) for key, value in module.state_dict().items())
+
+
+def served(name: str, bundle: Path) -> tuple[Handler, torch.nn.Module]:
+    """Return the handler and the network of a bundle, as an archive has them."""
+    document = json.loads((bundle / "bundle.json").read_bytes())
+    spec = ServingSpec(tuple(document["spec"]["input_shape"]), document["spec"]["constants"])
+    entry = CATALOG[name]
+    network = entry.load_recipe().load_serving_module(entry.load_config().model_validate(document["config"]), spec)
+    network.load_state_dict(read_tensors(bundle / "weights.safetensors"))
+    return entry.load_handler()(spec), network.eval()
 
 
 def weights_of(outcome: Outcome, step: int) -> dict[str, str]:

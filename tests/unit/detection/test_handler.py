@@ -3,10 +3,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from tests.builders.pictures import animated, encoded, huge, pixels, sixteen_bit, tagged
 from workers.families.base import Instance, InstanceInvalid, ServingSpec
 from workers.families.detection.handler import DetectionHandler
 from workers.families.images import ImageInvalid, decode
@@ -49,50 +48,12 @@ def network(*rows: tuple[list[float], list[float]]):
 ONE_BOX = network(([10.0, 20.0, 30.0, 40.0], [0.9, 0.1]))
 
 
-def pixels(width: int = 64, height: int = 64) -> np.ndarray[Any, Any]:
-    """Return a picture whose top left quarter is red, the rest green."""
-    array = np.zeros((height, width, 3), np.uint8)
-    array[..., 1] = 200
-    array[: height // 2, : width // 2] = (200, 0, 0)
-    return array
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    target = io.BytesIO()
-    image.save(target, form, **options)
-    return target.getvalue()
-
-
 def photo(width: int = 64, height: int = 64, form: str = "JPEG", **options: Any) -> bytes:
     return encoded(Image.fromarray(pixels(width, height)), form, **options)
 
 
 def turned() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown a quarter turn clockwise
-    return photo(80, 40, quality=95, exif=exif.tobytes())
-
-
-def animated(form: str) -> bytes:
-    frames = [Image.fromarray(pixels()), Image.new("RGB", (64, 64), "blue")]
-    return encoded(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
-
-
-def sixteen_bit_rgb() -> bytes:
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels().astype(np.uint16) * 257)
-    header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
-    return png(header, zlib.compress(rows))
-
-
-def png(header: bytes, body: bytes) -> bytes:
-    chunks = b""
-    for kind, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
-        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def huge(side: int) -> bytes:
-    return png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(b"\0"))
+    return tagged(Image.fromarray(pixels(80, 40)), form="JPEG", quality=95)
 
 
 def body(data: bytes, **params: Any) -> Instance:
@@ -113,7 +74,7 @@ def predict_one(instance: Instance, net=ONE_BOX) -> Mapping[str, Any] | Instance
         pytest.param(encoded(Image.fromarray(pixels()).convert("CMYK"), "JPEG"), id="cmyk"),
         pytest.param(encoded(Image.fromarray(pixels()).convert("P")), id="palette"),
         pytest.param(encoded(Image.fromarray(pixels()).convert("RGBA")), id="alpha"),
-        pytest.param(sixteen_bit_rgb(), id="16-bit colour"),
+        pytest.param(sixteen_bit(), id="16-bit colour"),
         pytest.param(animated("PNG"), id="animated png, first frame"),
         pytest.param(animated("WEBP"), id="animated webp, first frame"),
     ],

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
-import struct
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from tests.builders.pictures import PICTURE, READABLE, encoded, huge, pixels
 from workers.families.base import Instance, InstanceInvalid, ServingSpec
 from workers.families.face.align import TEMPLATE
 from workers.families.face.handler import FaceHandler
@@ -29,50 +27,6 @@ def network(images: Tensor) -> tuple[Tensor, Tensor]:
     assert images.shape[1:] == (3, SIZE, SIZE)
     embeddings = functional.normalize(functional.avg_pool2d(images, SIZE // 2).flatten(1))
     return embeddings, torch.full((len(images), 1), round(THRESHOLD * 1e6))
-
-
-def pixels(width: int = 64, height: int = 64) -> np.ndarray[Any, Any]:
-    """Return a picture whose top left quarter is red, the rest green."""
-    array = np.zeros((height, width, 3), np.uint8)
-    array[..., 1] = 200
-    array[: height // 2, : width // 2] = (200, 0, 0)
-    return array
-
-
-PICTURE = Image.fromarray(pixels())
-
-
-def encoded(image: Image.Image = PICTURE, form: str = "PNG", **options: Any) -> bytes:
-    target = io.BytesIO()
-    image.save(target, form, **options)
-    return target.getvalue()
-
-
-def turned() -> bytes:
-    """Return the picture stored a quarter turn counter-clockwise, to be shown upright."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(PICTURE.transpose(Image.Transpose.ROTATE_90), exif=exif.tobytes())
-
-
-def animated(form: str) -> bytes:
-    return encoded(PICTURE, form, save_all=True, append_images=[Image.new("RGB", (64, 64), "blue")], lossless=True)
-
-
-def sixteen_bit() -> bytes:
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels().astype(np.uint16) * 257)
-    return png(struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0), zlib.compress(rows))
-
-
-def png(header: bytes, body: bytes) -> bytes:
-    chunks = b""
-    for kind, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
-        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def huge(side: int) -> bytes:
-    return png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(b"\0"))
 
 
 def sent(data: bytes | None, **fields: Any) -> Instance:
@@ -97,13 +51,7 @@ def embedding_of(instance: Instance) -> list[float]:
         pytest.param(encoded(), id="png"),
         pytest.param(encoded(form="JPEG", quality=95), id="jpeg"),
         pytest.param(encoded(form="WEBP", lossless=True), id="webp"),
-        pytest.param(encoded(PICTURE.convert("CMYK"), "JPEG", quality=95), id="cmyk"),
-        pytest.param(encoded(PICTURE.convert("P")), id="palette"),
-        pytest.param(encoded(PICTURE.convert("RGBA")), id="alpha"),
-        pytest.param(sixteen_bit(), id="16-bit"),
-        pytest.param(turned(), id="turned by its EXIF tag"),
-        pytest.param(animated("PNG"), id="animated png, first frame"),
-        pytest.param(animated("WEBP"), id="animated webp, first frame"),
+        *(pytest.param(data, id=name) for name, data in READABLE.items() if name != "grey"),
         pytest.param(encoded(Image.fromarray(pixels(200, 200))), id="larger"),
     ],
 )

@@ -1,0 +1,84 @@
+"""One picture in every encoding people send, and bytes that only look like one."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+ORIENTATION = 0x0112
+QUARTER_CLOCKWISE = 6
+
+
+def pixels(width: int = 64, height: int = 64) -> npt.NDArray[np.uint8]:
+    """Return a picture whose top left quarter is red, the rest green."""
+    array = np.zeros((height, width, 3), np.uint8)
+    array[..., 1] = 200
+    array[: height // 2, : width // 2] = (200, 0, 0)
+    return array
+
+
+PICTURE = Image.fromarray(pixels())
+
+
+def encoded(image: Image.Image = PICTURE, form: str = "PNG", **options: Any) -> bytes:
+    target = io.BytesIO()
+    image.save(target, form, **options)
+    return target.getvalue()
+
+
+def tagged(image: Image.Image, orientation: int = QUARTER_CLOCKWISE, form: str = "PNG", **options: Any) -> bytes:
+    """Return an image that says how it is to be turned when it is shown."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return encoded(image, form, exif=exif.tobytes(), **options)
+
+
+def animated(form: str) -> bytes:
+    """Return the picture as the first frame, a blue one as the second."""
+    return encoded(PICTURE, form, save_all=True, append_images=[Image.new("RGB", PICTURE.size, "blue")], lossless=True)
+
+
+def sixteen_bit() -> bytes:
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels().astype(np.uint16) * 257)
+    return png(struct.pack(">IIBBBBB", *PICTURE.size, 16, 2, 0, 0, 0), zlib.compress(rows))
+
+
+def png(header: bytes, body: bytes) -> bytes:
+    """Return a PNG of these two chunks, whatever they hold."""
+    chunks = b""
+    for kind, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def huge(side: int) -> bytes:
+    """Return a small file whose header promises `side` x `side` pixels."""
+    return png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(b"\0"))
+
+
+READABLE: dict[str, bytes] = {
+    "CMYK": encoded(PICTURE.convert("CMYK"), "JPEG", quality=95),
+    "palette": encoded(PICTURE.convert("P")),
+    "alpha": encoded(PICTURE.convert("RGBA")),
+    "grey": encoded(PICTURE.convert("L")),
+    "16-bit": sixteen_bit(),
+    "turned by its EXIF tag": tagged(PICTURE.transpose(Image.Transpose.ROTATE_90)),
+    "animated PNG": animated("PNG"),
+    "animated WebP": animated("WEBP"),
+}
+"""Unusual, and still the picture."""
+
+UNREADABLE: dict[str, bytes] = {
+    "empty": b"",
+    "huge": huge(20_000),
+    "truncated": encoded(form="JPEG", quality=95)[:-200],
+    "fewer pixels than promised": huge(100),
+    "another type": b"%PDF-1.7 and so on",
+    "GIF": encoded(form="GIF"),
+}
