@@ -154,6 +154,7 @@ def drained(stage: Stage) -> Result:
     count = stage.count(20, short=1)
     names = [f"d{number}" for number in range(min(4, count))]
     exits, redone, attempts, codes = [], [], [], []
+    reaped = 0
     with ground(stage, workers=names) as here:
         for _ in range(-(-count // len(names))):
             found = [here.submit(steps=10**5, every=10**5, pace_ms=20) for _ in names]
@@ -175,9 +176,11 @@ def drained(stage: Stage) -> Result:
                 last = here.job(job_id).progress_step
                 here.until_step(job_id, last + 1)
                 redone.append(redone_steps(here.events(job_id), lost_token=tokens[job_id]))
+                reaped += here.kinds(job_id).count("reaped")
             here.settle()
     value = {
         "drains": len(exits),
+        "leases_that_ran_out": reaped,
         "exit_seconds_max": round(max(exits), 2),
         "exit_codes": sorted(set(codes)),
         "redone_steps_max": max(redone),
