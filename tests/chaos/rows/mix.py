@@ -11,7 +11,7 @@ from collections.abc import Callable
 from services.broker.app import make_app
 from services.broker.sender import RUN_ATTEMPT, Sender
 from services.client.errors import ApiError
-from services.core.errors import BrokerUnavailable
+from services.core.errors import BrokerUnavailable, DatabaseUnavailable
 from services.core.states import TERMINAL, JobState
 from services.up.probe import grpc_serves
 from tests.chaos.ground import Ground, ground, until
@@ -57,7 +57,7 @@ class Mix:
         act = self.rng.choices([one for one, _ in actions], [weight for _, weight in actions])[0]
         try:
             act()
-        except (ApiError, BrokerUnavailable, StopIteration, IndexError):
+        except (ApiError, BrokerUnavailable, DatabaseUnavailable, StopIteration, IndexError):
             # What is down does not answer; that is no part of this action's promise.
             self.done["refused"] += 1
         else:
