@@ -31,7 +31,7 @@ from services.db.job_records import Attempt, Event, Job
 from services.db.session import Session
 from services.storage.open import open_store
 from services.storage.port import ObjectStore
-from tests.builders.fault_recipe import NAME
+from tests.builders.fault_config import NAME
 from tests.chaos import patches
 from tests.chaos.row import Stage
 from tests.stack import invariants

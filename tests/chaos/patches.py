@@ -33,9 +33,9 @@ def environment(*items: str) -> dict[str, str]:
 
 
 def _add_recipe(module: ModuleType, _: str) -> None:
-    from tests.builders import fault_recipe
+    from tests.builders import fault_config
 
-    module.CATALOG.update(fault_recipe.CATALOG)
+    module.CATALOG.update(fault_config.CATALOG)
 
 
 def _fake_gpus(module: ModuleType, argument: str) -> None:

@@ -11,7 +11,8 @@ import torch
 
 from services.core.states import FailureReason
 from tests.builders import training
-from tests.builders.fault_recipe import CATALOG, NAME, pattern_config
+from tests.builders.fault_config import CATALOG, NAME
+from tests.builders.fault_recipe import pattern_config
 from tests.builders.training import Outcome
 from workers.engine import microbatch
 from workers.engine.errors import OutOfMemory

@@ -8,7 +8,8 @@ import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 
 from services.core.errors import RequestInvalid
-from tests.builders.fault_recipe import CATALOG, NAME, pattern_config
+from tests.builders.fault_config import CATALOG, NAME
+from tests.builders.fault_recipe import pattern_config
 from tests.builders.toy_recipe import TOY_CATALOG, Toy, ToyConfig, ToyHandler, toy_config
 from tests.builders.training import FrameLog, Outcome, attempt
 from workers.engine import run
