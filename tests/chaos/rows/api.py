@@ -53,6 +53,10 @@ class Watcher:
         if self._broken_at is None:
             self._broken_at = time.monotonic()
 
+    @property
+    def is_broken(self) -> bool:
+        return self._broken_at is not None
+
     def faults(self, expected: list[int]) -> tuple[int, int]:
         """Return how many events are missing, and how many came twice or out of order."""
         missing = len(set(expected) - set(self.seqs))
@@ -80,6 +84,8 @@ def api_killed(stage: Stage) -> Result:
             here.kill("api")
             here.stack.start("api", "services.api")
             until(grpc_serves(here.stack.address), what="the API server", show=here.log_tail)
+            # A reconnection is from one kill to the next event; a kill more in between would count twice.
+            until(lambda: not any(one.is_broken for one in watchers), what="every stream to go on", show=here.log_tail)
         stopping.set()
         submitting.join()
         for job_id in watched:
