@@ -233,8 +233,14 @@ def slow_readers(stage: Stage) -> Result:
 def _raw(here: Ground, count: int) -> tuple[list[Any], Any, list[grpc.Channel]]:
     with here.stack.client() as known:
         metadata = known._caller._metadata
-    # A channel each: streams of one channel would share its flow control.
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+    # A channel each: streams of one channel would share its flow control. Their windows stay small: a library that
+    # widened them would go on reading for a program that sleeps.
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 64 * 1024),
+    ]
     channels = [grpc.insecure_channel(here.stack.address, options) for _ in range(count)]
     return [job_pb2_grpc.JobServiceStub(channel) for channel in channels], metadata, channels
 
