@@ -26,6 +26,7 @@ from tests.stack.platform import free_port
 
 REGISTRY = Registry()
 LONG = 10**5
+REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @dataclass
@@ -374,7 +375,7 @@ def _many_streams(stubs: list[Any], metadata: Any, job_id: str, count: int) -> l
     calls = [stubs[number % len(stubs)].WatchJob(request, metadata=metadata) for number in range(count)]
     # The server opens them one after the other and refuses those beyond its limit.
     deadline = time.monotonic() + (2 if count < 1000 else 30)
-    while time.monotonic() < deadline and not any(call.done() for call in calls):
+    while time.monotonic() < deadline and not any(call.done() and call.code() is REFUSED for call in calls):
         time.sleep(0.1)
     for call in calls:
         call.cancel()

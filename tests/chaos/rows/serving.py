@@ -16,6 +16,7 @@ from tests.chaos.row import Registry, Result, Stage
 from tests.integration.serving.yard import BuiltModel, ServingYard, wait_for
 
 REGISTRY = Registry()
+_TRIES = 4
 
 
 Span = tuple[float, float]
@@ -71,11 +72,13 @@ class Load:
             self._ended.wait(0.02)
 
     def _predict(self) -> int:
-        """Ask as the API's documents say: who is refused reads the deployment's token again and asks once more."""
-        response = self.yard.predict("digits", self.model.inputs[0])
-        if response.status_code == 400 and "Token" in response.text:
-            self.asked_again += 1
+        """Ask as the API's documents say: who is refused reads the deployment's token again a moment later."""
+        for tries_left in reversed(range(_TRIES)):
             response = self.yard.predict("digits", self.model.inputs[0])
+            if response.status_code != 400 or "Token" not in response.text or not tries_left:
+                break
+            self.asked_again += 1
+            self._ended.wait(0.1)
         return response.status_code
 
     def failures(self, *, outside: Sequence[Span] = ()) -> list[Call]:
