@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import socket
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
-
-_held: list[IO[bytes]] = []
-"""Locks on ports, for as long as this process lives."""
 
 
 class PortTaken(Exception):
@@ -44,7 +41,8 @@ def reserve(port: int, *, folder: Path | None = None) -> bool:
     except OSError:
         lock.close()
         return False
-    _held.append(lock)
+    # Held for as long as this process lives.
+    atexit.register(lock.close)
     return True
 
 
