@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,6 +39,10 @@ class RawConnection:
 
     def send(self, kind: int, flags: int, stream: int, body: bytes = b"") -> None:
         self._socket.sendall(_frame(kind, flags, stream, body))
+
+    def send_at_once(self, kind: int, bodies: Iterable[bytes]) -> None:
+        """Send frames of the connection in one write: the other side cannot close between two of them."""
+        self._socket.sendall(b"".join(_frame(kind, 0, 0, body) for body in bodies))
 
     def call(self, stream: int, path: str, message: bytes = b"", *, more: Sequence[tuple[str, str]] = ()) -> None:
         """Begin a call and send its one request."""

@@ -237,8 +237,7 @@ def test_a_connection_may_hold_only_so_many_streams() -> None:
 
 def test_a_connection_that_pings_without_end_is_closed() -> None:
     with serving(min_ping_interval_ms=1000) as server, http2.RawConnection("127.0.0.1", server.port) as raw:
-        for number in range(10):
-            raw.send(http2.PING, 0, 0, number.to_bytes(8, "big"))
+        raw.send_at_once(http2.PING, (number.to_bytes(8, "big") for number in range(10)))
         goaway = next(frame for frame in raw.frames() if frame.kind == http2.GOAWAY)
 
         assert b"too_many_pings" in goaway.body
