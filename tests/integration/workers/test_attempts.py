@@ -141,12 +141,21 @@ def test_a_killed_child_is_a_charged_crash_and_the_next_attempt_resumes(
     assert worker.poll() is None
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.partition(":")[2], 16) >> (number - 1) & 1)
+
+
 def test_a_job_whose_every_attempt_crashes_fails_with_its_log(yard: Yard) -> None:
     job = yard.submit(config=tiny_config(max_steps=LONG), max_attempts=2)
 
     for attempt in (1, 2):
         until(lambda n=attempt: len(yard.attempts(job.id)) == n and yard.child_pid(job.id), what=f"attempt {attempt}")
-        os.kill(yard.child_pid(job.id) or 0, signal.SIGSEGV)
+        pid = yard.child_pid(job.id) or 0
+        # A child that was forked this moment has no log yet.
+        until(lambda p=pid: catches(p, signal.SIGSEGV), what="a child that tells where it crashed")
+        os.kill(pid, signal.SIGSEGV)
         ring_until(yard, job.id, JobState.RUNNING, JobState.FAILED)
         until(lambda n=attempt: yard.attempts(job.id)[n - 1].state is not AttemptState.RUNNING, what="its end")
         ring_until(yard, job.id, JobState.RUNNING, JobState.FAILED)
