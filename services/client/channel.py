@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -28,9 +29,9 @@ def open_channel(address: str, tls: grpc.ChannelCredentials | None = None) -> gr
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        # Not the least one: it also bounds how long a connection may take to come up, over any distance.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 500),
+        ("grpc.max_reconnect_backoff_ms", 300),
         # The server allows a ping every 30 s; a stream that waits for a slow job must notice a dead link.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
@@ -41,6 +42,23 @@ def open_channel(address: str, tls: grpc.ChannelCredentials | None = None) -> gr
     if tls is not None:
         return grpc.secure_channel(address, tls, options)
     return grpc.insecure_channel(address, options)
+
+
+def wait_for_contact(channel: grpc.Channel, seconds: float) -> None:
+    """Wait for `seconds`; where the connection is down, only until it is back."""
+    was_down, is_back = threading.Event(), threading.Event()
+
+    def note(state: grpc.ChannelConnectivity) -> None:
+        if state is not grpc.ChannelConnectivity.READY:
+            was_down.set()
+        elif was_down.is_set():
+            is_back.set()
+
+    channel.subscribe(note, try_to_connect=True)
+    try:
+        is_back.wait(seconds)
+    finally:
+        channel.unsubscribe(note)
 
 
 class _PageRequest(Protocol):

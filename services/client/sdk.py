@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -32,7 +33,7 @@ from trainyard.v1 import (
 )
 
 from services.client.address import resolve_address
-from services.client.channel import Caller, open_channel
+from services.client.channel import Caller, open_channel, wait_for_contact
 from services.client.credentials import resolve_credentials, resolve_project
 from services.client.gallery_calls import PREDICT_SECONDS, GalleryCalls
 from services.client.names import Namer
@@ -260,7 +261,13 @@ class Trainyard(GalleryCalls):
         def connect(seq: int) -> Iterator[job_pb2.WatchJobResponse]:
             return self._caller.stream(self._jobs.WatchJob, job_pb2.WatchJobRequest(name=name, after_seq=seq))
 
-        return follow(connect, after_seq=after_seq, patience_seconds=patience_seconds, on_reconnect=on_reconnect)
+        return follow(
+            connect,
+            after_seq=after_seq,
+            patience_seconds=patience_seconds,
+            on_reconnect=on_reconnect,
+            wait=partial(wait_for_contact, self._channel),
+        )
 
     def list_checkpoints(self, job: str) -> Iterator[job_pb2.Checkpoint]:
         """Yield the committed checkpoints of a job, the highest step first."""

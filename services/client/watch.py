@@ -14,7 +14,7 @@ from services.core.clock import Deadline
 from services.core.retry import Backoff
 
 PATIENCE_SECONDS = 600.0
-_BACKOFF = Backoff(base_seconds=0.1, cap_seconds=0.5)
+_BACKOFF = Backoff(base_seconds=0.2, cap_seconds=2.0)
 
 Connect = Callable[[int], Iterator[job_pb2.WatchJobResponse]]
 
@@ -25,9 +25,11 @@ def follow(
     after_seq: int,
     patience_seconds: float,
     on_reconnect: Callable[[int], None],
-    sleep: Callable[[float], None] = time.sleep,
+    wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[job_pb2.JobEvent]:
     """Yield events by `connect(after_seq)` until the server ends the stream after the terminal one.
+
+    `wait` passes the time between two tries, at most as many seconds as it is told.
 
     Raises:
         ApiError: the request is wrong, or the server stayed away for longer than the patience.
@@ -47,4 +49,4 @@ def follow(
                 raise
         retry += 1
         on_reconnect(retry)
-        sleep(_BACKOFF.delay_seconds(retry, rng))
+        wait(_BACKOFF.delay_seconds(retry, rng))

@@ -9,8 +9,8 @@ from trainyard.v1 import job_pb2_grpc
 
 from services.core import names
 from services.jobs import convert
-from services.jobs.convert_event import event_to_proto
 from services.jobs.manager import JobManager
+from services.jobs.replies import Replies
 from services.recipes.convert import recipe_id
 from services.rpc.middleware import Context
 from services.rpc.paging import page_request
@@ -21,6 +21,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     def __init__(self, jobs: JobManager) -> None:
         self._jobs = jobs
+        self._replies = Replies()
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
         job = await self._jobs.create(convert.job_request(request))
@@ -45,7 +46,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         project, job_id = convert.job_id(request.name)
         async for event in self._jobs.watch(project, job_id, request.after_seq):
-            yield pb.WatchJobResponse(event=event_to_proto(event, request.name))
+            yield self._replies.of(event, request.name)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         job = await self._jobs.cancel(*convert.job_id(request.name), reason=request.reason)

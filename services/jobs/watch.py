@@ -24,6 +24,7 @@ from services.db.database import Database
 from services.db.jobs import Event, Job, events_after
 from services.db.watching import last_seqs
 from services.db.work import Work
+from services.jobs.history import History
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,8 @@ class Topic:
         """Return the events after `seq` if all of them are kept, else nothing."""
         if not self.recent or not self.recent[0].seq <= seq + 1:
             return []
-        return [event for event in self.recent if event.seq > seq]
+        # Without gaps, so the place of an event follows from its number; most streams want the last one only.
+        return [self.recent[place] for place in range(seq + 1 - self.recent[0].seq, len(self.recent))]
 
 
 class EventHub:
@@ -68,7 +70,7 @@ class EventHub:
 
     def __init__(self, database: Database, work: Work) -> None:
         self._database = database
-        self._work = work
+        self._history = History(work)
         self._topics: dict[str, Topic] = {}
         self._closed = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -88,7 +90,7 @@ class EventHub:
             while True:
                 changed = topic.changed
                 # After subscribing, an empty page means that everything later will be published.
-                events = topic.after(after_seq) or await self._page(job.id, after_seq)
+                events = topic.after(after_seq) or await self._history.after(job.id, after_seq)
                 for event in events:
                     yield event
                     if event.kind in TERMINAL_KINDS:
@@ -117,9 +119,6 @@ class EventHub:
             topic.num_streams -= 1
             if not topic.num_streams:
                 del self._topics[job.id]
-
-    async def _page(self, job_id: str, after_seq: int) -> list[Event]:
-        return await self._work.read(lambda session: events_after(session, job_id, after_seq, PAGE))
 
     def _run(self) -> None:
         while not self._closed.is_set():

@@ -6,7 +6,6 @@ writes to the context, so that a middleware is the same for all kinds of calls.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
-from services.core.errors import ReaderTooSlow, RequestInvalid, Violation
+from services.core.errors import RequestInvalid, Violation
+from services.rpc.patience import Patience
 from services.rpc.texts import nul_field
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -148,20 +148,11 @@ async def _pump(behaviour: Behaviour, call: Call, patience_seconds: float) -> No
         await responses
         return
     try:
-        async for response in responses:
-            await _write(call.context, response, patience_seconds)
+        async with Patience(patience_seconds) as patience:
+            async for response in responses:
+                patience.begin()
+                await call.context.write(response)
+                patience.end()
     finally:
         # A client that went away raises out of `write`; the generator must still run its own `finally`.
         await responses.aclose()
-
-
-async def _write(context: Context, response: Any, patience_seconds: float) -> None:
-    """Send one message; it waits while the reader takes nothing, and that is bounded."""
-    limit = asyncio.timeout(patience_seconds)
-    try:
-        async with limit:
-            await context.write(response)
-    except TimeoutError as err:
-        if limit.expired():
-            raise ReaderTooSlow from err
-        raise

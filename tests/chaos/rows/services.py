@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import redis as redis_client
 
@@ -19,6 +21,7 @@ from services.controller.reaping import Reaping
 from services.core.errors import DatabaseUnavailable
 from services.core.states import TERMINAL, AttemptState, JobState
 from services.db.database import Database
+from services.db.job_records import Event
 from tests.chaos.ground import Ground, ground, until
 from tests.chaos.measure import median, percentile
 from tests.chaos.proxy import proxy_to
@@ -223,8 +226,8 @@ def ambiguous_commits(stage: Stage) -> Result:
             here.until_over(acknowledged, seconds=120)
             states = here.states(acknowledged)
             # A heartbeat that meets its own attempt's end says that the lease is lost, too; nothing is stopped by it.
-            fenced = sum(here.log_text(name).count('"verdict": "abandon"') for name in "ab")
-            ran_out = sum(here.kinds(job_id).count("reaped") for job_id in acknowledged)
+            fenced = {(one["job"], one["token"]) for name in "ab" for one in _abandoned(here.log_text(name))}
+            ran_out = {(job_id, token) for job_id in acknowledged for token in _reaped_tokens(here.events(job_id))}
             names = {here.job(job_id).id for job_id in acknowledged}
             total = len(list(here.yard.list_jobs()))
     value = {
@@ -232,8 +235,8 @@ def ambiguous_commits(stage: Stage) -> Result:
         "jobs": len(acknowledged),
         "duplicates": len(acknowledged) - len(names),
         "stored_but_unacknowledged": total - len(acknowledged),
-        "leases_that_ran_out": ran_out,
-        "falsely_fenced": max(0, fenced - ran_out),
+        "leases_that_ran_out": len(ran_out),
+        "falsely_fenced": len(fenced - ran_out),
         "not_succeeded": sum(state is not JobState.SUCCEEDED for state in states.values()),
         "wrong_errors": refused,
     }
@@ -308,6 +311,17 @@ def _loose_controllers(here: Ground, number: int) -> Iterator[None]:
         for database in databases:
             database.dispose()
     assert not errors, errors
+
+
+def _abandoned(log: str) -> Iterator[dict[str, Any]]:
+    """Yield the log lines of attempts that a worker gave up as taken away."""
+    for line in log.splitlines():
+        if '"verdict": "abandon"' in line:
+            yield json.loads(line)
+
+
+def _reaped_tokens(events: Sequence[Event]) -> list[int]:
+    return [event.payload["lost_token"] for event in events if event.kind == "reaped"]
 
 
 @contextmanager

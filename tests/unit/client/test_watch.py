@@ -43,7 +43,7 @@ def seqs(
         after_seq=after_seq,
         patience_seconds=patience,
         on_reconnect=heard.append,
-        sleep=lambda seconds: None,
+        wait=lambda seconds: None,
     )
     return [event.seq for event in events]
 
