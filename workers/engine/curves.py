@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
+
+MOST_TIMES_HIGHER = 25.0
+"""A curve so much higher than another would press it flat, so they get panels of their own."""
 
 
 def can_draw() -> bool:
@@ -15,13 +19,13 @@ def can_draw() -> bool:
 
 
 def draw(curves: Curves) -> bytes:
-    """Return a PNG with one panel for each prefix of names, such as `train/` and `eval/`."""
+    """Return a PNG of the panels side by side."""
     from matplotlib.figure import Figure
 
-    panels = [list(names) for _, names in groupby(sorted(curves), key=lambda name: name.partition("/")[0])]
-    figure = Figure(figsize=(6.4 * max(1, len(panels)), 4.2), layout="constrained")
-    for number, names in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), number)
+    shown = panels(curves)
+    figure = Figure(figsize=(6.4 * max(1, len(shown)), 4.2), layout="constrained")
+    for number, names in enumerate(shown, start=1):
+        axes = figure.add_subplot(1, len(shown), number)
         for name in names:
             steps, values = zip(*curves[name], strict=True)
             axes.plot(steps, values, label=name, marker="o" if len(steps) < 20 else None, markersize=3)
@@ -31,3 +35,21 @@ def draw(curves: Curves) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def panels(curves: Curves) -> list[list[str]]:
+    """Return the names that share a panel: those of one prefix, such as `train/`, and of heights that can be seen together."""
+    found: list[list[str]] = []
+    for _, group in groupby(sorted(curves), key=lambda name: name.partition("/")[0]):
+        highest = math.inf
+        for name in sorted(group, key=lambda name: (-_height(curves[name]), name)):
+            height = _height(curves[name])
+            if height * MOST_TIMES_HIGHER < highest:
+                found.append([])
+                highest = height
+            found[-1].append(name)
+    return found
+
+
+def _height(curve: Sequence[Sequence[float]]) -> float:
+    return max((abs(value) for _, value in curve if math.isfinite(value)), default=0.0)

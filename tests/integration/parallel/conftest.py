@@ -65,8 +65,7 @@ class Trials:
         return {step["step"]: step["scalars"]["train/loss"] for step in steps}
 
     def launcher(self, job_id: str) -> psutil.Process:
-        until(lambda: self.yard.child_pid(job_id), what="the launcher's pid", show=self.yard.log_text)
-        return psutil.Process(self.yard.child_pid(job_id) or 0)
+        return self.yard.child(job_id)
 
     def trainers(self, job_id: str, count: int) -> list[psutil.Process]:
         """Return the processes of a running job by rank."""

@@ -59,10 +59,7 @@ def ring_until(yard: Yard, job_id: str, *states: JobState) -> None:
 def start_long_job(yard: Yard, *, at_step: int = 3, **limits: int) -> tuple[str, psutil.Process]:
     job = yard.submit(config=tiny_config(max_steps=LONG, **limits))
     yard.until_step(job.id, at_step)
-    until(lambda: yard.child_pid(job.id) is not None, what="the attempt's pid")
-    pid = yard.child_pid(job.id)
-    assert pid is not None
-    return job.id, psutil.Process(pid)
+    return job.id, yard.child(job.id)
 
 
 def cancel(yard: Yard, job_id: str) -> None:
@@ -123,10 +120,8 @@ def test_a_killed_child_is_a_charged_crash_and_the_next_attempt_resumes(
 ) -> None:
     job = yard.submit(config=tiny_config(max_steps=60, checkpoint_every_steps=5))
     until(lambda: yard.job(job.id).checkpoint_step >= 5, what="a checkpoint", show=yard.log_text)
-    pid = yard.child_pid(job.id)
-    assert pid is not None
 
-    os.kill(pid, signal.SIGKILL)
+    yard.child(job.id).kill()
     until(lambda: "requeued" in yard.kinds(job.id), what="a requeue", show=yard.log_text)
     ring_until(yard, job.id, JobState.SUCCEEDED)
 
@@ -141,8 +136,8 @@ def test_a_killed_child_is_a_charged_crash_and_the_next_attempt_resumes(
     assert worker.poll() is None
 
 
-def catches(pid: int, number: signal.Signals) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
+def catches(child: psutil.Process, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{child.pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught.partition(":")[2], 16) >> (number - 1) & 1)
 
@@ -151,11 +146,11 @@ def test_a_job_whose_every_attempt_crashes_fails_with_its_log(yard: Yard) -> Non
     job = yard.submit(config=tiny_config(max_steps=LONG), max_attempts=2)
 
     for attempt in (1, 2):
-        until(lambda n=attempt: len(yard.attempts(job.id)) == n and yard.child_pid(job.id), what=f"attempt {attempt}")
-        pid = yard.child_pid(job.id) or 0
-        # A child that was forked this moment has no log yet.
-        until(lambda p=pid: catches(p, signal.SIGSEGV), what="a child that tells where it crashed")
-        os.kill(pid, signal.SIGSEGV)
+        until(lambda n=attempt: len(yard.attempts(job.id)) == n, what=f"attempt {attempt}")
+        child = yard.child(job.id)
+        # One that was forked this moment has no log yet.
+        until(lambda one=child: catches(one, signal.SIGSEGV), what="a child that tells where it crashed")
+        child.send_signal(signal.SIGSEGV)
         ring_until(yard, job.id, JobState.RUNNING, JobState.FAILED)
         until(lambda n=attempt: yard.attempts(job.id)[n - 1].state is not AttemptState.RUNNING, what="its end")
         ring_until(yard, job.id, JobState.RUNNING, JobState.FAILED)

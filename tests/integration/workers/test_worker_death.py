@@ -28,7 +28,7 @@ def yard(tmp_path: Path, scenes_dir: Path) -> Iterator[Yard]:
 def start_job(yard: Yard, **limits: int) -> tuple[str, psutil.Process]:
     job = yard.submit(config=tiny_config(**{"max_steps": LONG, "checkpoint_every_steps": 5} | limits))
     until(lambda: yard.job(job.id).checkpoint_step >= 5, what="a checkpoint", show=yard.log_text)
-    return job.id, psutil.Process(yard.child_pid(job.id) or 0)
+    return job.id, yard.child(job.id)
 
 
 def test_everything_of_a_killed_worker_is_gone_in_two_seconds(yard: Yard) -> None:

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from services.broker.app import make_app
 from services.broker.sender import RUN_ATTEMPT, Sender
 from services.core.ids import new_id
@@ -138,6 +140,11 @@ class Yard:
     def child_pid(self, job_id: str) -> int | None:
         attempts = self.attempts(job_id)
         return attempts[-1].pid if attempts else None
+
+    def child(self, job_id: str) -> psutil.Process:
+        """Return the trainer of a job's newest attempt, as soon as its worker has told of it."""
+        until(lambda: self.child_pid(job_id) is not None, what="the attempt's pid", show=self.log_text)
+        return psutil.Process(self.child_pid(job_id))
 
     def until_state(self, job_id: str, *states: JobState) -> Job:
         until(lambda: self.job(job_id).state in states, what=f"state {states}", show=self.log_text)
