@@ -52,12 +52,27 @@ def take_home(home: Path, *, patience_seconds: float = 0.0) -> IO[bytes]:
         time.sleep(0.02)
 
 
+def remove_home(home: Path) -> None:
+    """Remove a home whose lock the caller holds. A worker that waited for the lock may have made it anew by the end."""
+    for path in home.iterdir():
+        if path.name == LOCK_NAME:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    # Last: from here on the home may be somebody else's.
+    (home / LOCK_NAME).unlink(missing_ok=True)
+    with suppress(OSError):
+        home.rmdir()
+
+
 def sweep(homes: Path, own: Path, salvage: Salvage) -> None:
     """Clean `own`, whose lock the caller holds, and every other home below `homes` whose worker is dead."""
     _clean(own, salvage)
     for home in _dead_homes(homes, own):
         _clean(home, salvage)
-        shutil.rmtree(home, ignore_errors=True)
+        remove_home(home)
     salvage.prune()
 
 

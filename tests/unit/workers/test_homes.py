@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from services.core.lock_file import lock_file
 from tests.stack.platform import wait_until
-from workers.sweep import LOCK_NAME, HomeTaken, take_home
+from workers.sweep import LOCK_NAME, HomeTaken, remove_home, take_home
 
 
 def test_a_home_has_one_worker_at_a_time(tmp_path: Path) -> None:
@@ -31,7 +30,7 @@ def test_a_worker_that_waits_for_a_sweep_gets_a_home_that_exists(tmp_path: Path)
     starting = threading.Thread(target=lambda: taken.append(take_home(home, patience_seconds=20)))
     starting.start()
 
-    shutil.rmtree(home)
+    remove_home(home)
     sweeping.close()
     starting.join()
 
@@ -39,6 +38,34 @@ def test_a_worker_that_waits_for_a_sweep_gets_a_home_that_exists(tmp_path: Path)
     with pytest.raises(HomeTaken):
         take_home(home)
     taken[0].close()
+
+
+def test_a_home_goes_with_all_that_is_in_it(tmp_path: Path) -> None:
+    home = tmp_path / "a"
+    with take_home(home):
+        (home / "attempts" / "j-1").mkdir(parents=True)
+        (home / "note").write_text("left")
+
+        remove_home(home)
+
+    assert not home.exists()
+
+
+def test_a_home_that_is_taken_again_while_it_is_removed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "a"
+    sweeping, remove, taken = take_home(home), Path.rmdir, []
+
+    def remove_late(path: Path) -> None:
+        taken.append(take_home(home))
+        remove(path)
+
+    monkeypatch.setattr(Path, "rmdir", remove_late)
+    remove_home(home)
+
+    with pytest.raises(HomeTaken):
+        take_home(home)
+    taken[0].close()
+    sweeping.close()
 
 
 def test_a_lock_that_its_holder_removed_keeps_others_out_all_the_same(tmp_path: Path) -> None:
