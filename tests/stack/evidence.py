@@ -63,7 +63,8 @@ def evidence_violations(database: Database, evidence: Evidence) -> list[str]:
             *(text for stream in evidence.streams for text in _stream_violations(session, stream)),
             *_strays(session, evidence.processes),
             *_result_violations(session, evidence),
-            *([] if evidence.store is None else _store_violations(session, evidence.store)),
+            *([] if evidence.store is None else _orphans(session, evidence.store)),
+            *([] if evidence.store is None else _broken_checkpoints(database, evidence.store)),
         ]
 
 
@@ -115,12 +116,21 @@ def _result_violations(session: Session, evidence: Evidence) -> Iterator[str]:
                 yield f"job {job_id}: I7: the bundle of its model is not whole: {why}"
 
 
-def _store_violations(session: Session, store: ObjectStore) -> Iterator[str]:
+def _broken_checkpoints(database: Database, store: ObjectStore) -> Iterator[str]:
     row = t.checkpoints.c
-    query = sa.select(row.job_id, row.step, row.prefix, row.manifest_sha256).where(row.state == "committed")
-    for job_id, step, prefix, sha256 in session.execute(query).all():
-        if why := _flaw(store, prefix, sha256):
-            yield f"job {job_id}: I5: checkpoint {step} is committed but not whole: {why}"
+    query = sa.select(row.id, row.job_id, row.step, row.prefix, row.manifest_sha256).where(row.state == "committed")
+    with database.read() as session:
+        committed = session.execute(query).all()
+    flaws = {one.id: why for one in committed if (why := _flaw(store, one.prefix, one.manifest_sha256))}
+    # Retention may go on meanwhile. It hides a checkpoint before its objects go, so one that is still there must be whole.
+    with database.read() as session:
+        left = {one.id for one in session.execute(query)}
+    for one in committed:
+        if one.id in flaws and one.id in left:
+            yield f"job {one.job_id}: I5: checkpoint {one.step} is committed but not whole: {flaws[one.id]}"
+
+
+def _orphans(session: Session, store: ObjectStore) -> Iterator[str]:
     prefixes = set(session.execute(sa.select(t.checkpoints.c.prefix)).scalars())
     prefixes |= set(session.execute(sa.select(t.model_versions.c.bundle_prefix)).scalars())
     keys = set(session.execute(sa.select(t.artifacts.c.key)).scalars())

@@ -84,7 +84,7 @@ def zombie(stage: Stage) -> Result:
     ends: list[float] = []
     with ground(stage, environ={"TRAINYARD_WORKER_SLOTS": str(slots)}, **ON_SERVERS) as here:
         for _ in range(rounds):
-            found = [here.submit(steps=10**5, every=4, pace_ms=40) for _ in range(2 * slots)]
+            found = [here.submit(steps=10**5, every=10, pace_ms=40) for _ in range(2 * slots)]
             for job_id in found:
                 here.until_step(job_id, 3)
             victim = here.worker_of(found[0])
