@@ -26,6 +26,8 @@ from tests.stack.data import import_folder
 from tests.stack.platform import Stack, control_plane, descendants, seconds_until_gone, settings_of, test_timings
 
 LEASE_SECONDS = 1.5
+WORKERS = ("worker-a", "worker-b", "worker-c")
+"""One more than a kill needs, so that none waits for the last one's restart."""
 STEPS = 60
 INTERVAL = 10
 """Steps between checkpoints."""
@@ -121,7 +123,7 @@ def _utc_now() -> float:
 
 def run(directory: Path, *, seeds: range, say: Callable[[str], None] = print) -> dict[str, Any]:
     with control_plane(directory / "state", test_timings()) as stack:
-        for name in ("worker-a", "worker-b"):
+        for name in WORKERS:
             stack.start_worker(name)
         with stack.client() as yard:
             write_shape_scenes(directory / "shapes", seed=0, train_images=64, val_images=16)

@@ -189,12 +189,12 @@ def run_mix(stage: Stage, seed: int, *, actions: int | None = None, seconds: flo
 @REGISTRY.row(
     35,
     "a random mix of all that",
-    "at least 500 actions over 60 seeds in virtual time, and 50 on real processes by each of two seeds: 0 violations",
+    "at least 500 actions over 40 seeds in virtual time, and 50 on real processes by each of two seeds: 0 violations",
     needs=("redis", "postgres"),
 )
 def random_mix(stage: Stage) -> Result:
     """Real processes take their time; `make chaos-nightly` gives them half an hour."""
-    plans = [plan_of(seed) for seed in range(3 if stage.is_short else 60)]
+    plans = [plan_of(seed) for seed in range(3 if stage.is_short else 40)]
     simulated = [simulate(plan) for plan in plans]
     for outcome in simulated:
         stage.violations += outcome.violations
