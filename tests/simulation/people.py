@@ -129,19 +129,22 @@ class People:
             "resume": lambda session: jobs.resume(session, project, job_id),
         }
         self._world.say("people", f"ask to {wish}", job=job_id)
-        self._insist(acts[wish])
+        # Nobody would resume a job that is paused after everybody was.
+        self._insist(acts[wish], until_calm=wish == "pause")
         if wish == "pause":
             again = self._world.rng.uniform(5, 120)
             self._world.at(again, lambda: self._insist(acts["resume"]))
 
-    def _insist(self, act: Callable[[Session], jobs.Job]) -> None:
+    def _insist(self, act: Callable[[Session], jobs.Job], *, until_calm: bool = False) -> None:
+        if until_calm and self._world.is_calm:
+            return
         try:
             with self._database.write() as session:
                 act(session)
         except PreconditionFailed:
             return
         except (DatabaseUnavailable, Crashed):
-            self._world.at(RETRY_SECONDS, lambda: self._insist(act))
+            self._world.at(RETRY_SECONDS, lambda: self._insist(act, until_calm=until_calm))
 
     def all_ended(self) -> bool:
         if self.unanswered or not self.job_ids:

@@ -91,8 +91,9 @@ class _Run:
         limit = plan.fault_seconds + plan.patience_seconds
         if not world.run_until(lambda: self._is_over, limit=limit):
             world.complain("L2: not every job ended")
-        # A lease and five seconds on, no trainer may be left; long after, no garbage.
-        world.run_until(lambda: False, limit=world.time + LEASE_SECONDS + 5)
+        # A lease and five seconds after the last fault, no trainer may be left; long after, no garbage.
+        last_fault = max(world.time, *(worker.stopped_until for worker in self.workers))
+        world.run_until(lambda: False, limit=last_fault + LEASE_SECONDS + 5)
         trainers = [trainer for worker in self.workers for trainer in worker.trainers]
         world.run_until(lambda: False, limit=world.time + 1)
         self._collect_garbage()

@@ -87,7 +87,8 @@ class Worker:
         self._database = database
         self._store = store
         self._life = 0
-        self._stopped_until = 0.0
+        self.stopped_until = 0.0
+        """When it goes on, if it stands still."""
         self._next_heartbeat = 0.0
         self._is_alive = False
         self.attempt: Attempt | None = None
@@ -106,7 +107,7 @@ class Worker:
 
     def ring(self, job_id: str) -> None:
         """Take a message."""
-        if self._is_alive and self._world.time >= self._stopped_until and self.attempt is None:
+        if self._is_alive and self._world.time >= self.stopped_until and self.attempt is None:
             self._guarded(lambda: self._claim(job_id))
 
     def stop(self, seconds: float) -> None:
@@ -114,7 +115,7 @@ class Worker:
         if not self._is_alive:
             return
         self._world.say(self.name, "stands still", seconds=round(seconds))
-        self._stopped_until = max(self._stopped_until, self._world.time + seconds)
+        self.stopped_until = max(self.stopped_until, self._world.time + seconds)
         if self.attempt is not None:
             self.attempt.was_stopped = True
 
@@ -135,7 +136,7 @@ class Worker:
     def _beat(self, life: int) -> None:
         if life != self._life or not self._is_alive:
             return
-        wait = self._stopped_until - self._world.time
+        wait = self.stopped_until - self._world.time
         if wait > 0:
             self._world.at(wait, lambda: self._beat(life))
             return
