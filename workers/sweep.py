@@ -40,14 +40,17 @@ def take_home(home: Path, *, patience_seconds: float = 0.0) -> IO[bytes]:
     """
     deadline = Deadline(patience_seconds)
     while True:
-        # Again at each try: who has the lock may be sweeping, and remove the home with it.
-        home.mkdir(parents=True, exist_ok=True)
         try:
+            # Again at each try: who has the lock may be sweeping, and remove the home with it.
+            home.mkdir(parents=True, exist_ok=True)
             return lock_file(home / LOCK_NAME, waits=False)
         except BlockingIOError as err:
             if deadline.is_over:
                 raise HomeTaken(f"another worker runs in {home}; give each its own TRAINYARD_WORKER_ID") from err
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
+            # It went in the middle of these two lines, or even of the first.
+            if home.is_file():
+                raise
             continue
         time.sleep(0.02)
 

@@ -168,10 +168,10 @@ class LocalStore:
 def _rename_into(source: Path, target: Path) -> None:
     """Rename a file into place; a concurrent delete may prune the folder between making and using it."""
     for attempt in range(_COMMIT_TRIES):
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             if attempt == _COMMIT_TRIES - 1:
                 raise
         else:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -51,6 +52,29 @@ def test_a_writer_killed_between_any_two_renames_leaves_the_old_object_or_the_ne
     assert is_fresh or store.exists("k/x")
     store.put("k/x", b"later")
     assert store.get("k/x") == b"later"
+
+
+def test_a_folder_that_a_delete_prunes_while_a_put_makes_it_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.put("k/old", b"old")
+    make, pruned = os.mkdir, []
+
+    def make_late(path: Path, mode: int = 0o777) -> None:
+        try:
+            make(path, mode)
+        except FileExistsError:
+            if path.name == "k" and path not in pruned:
+                pruned.append(path)
+                shutil.rmtree(path)
+            raise
+
+    monkeypatch.setattr(os, "mkdir", make_late)
+    store.put("k/new", b"new")
+
+    assert len(pruned) == 2
+    assert store.get("k/new") == b"new"
 
 
 def test_a_writer_that_hangs_keeps_nobody_from_another_key(tmp_path: Path) -> None:

@@ -68,6 +68,33 @@ def test_a_home_that_is_taken_again_while_it_is_removed_stays(tmp_path: Path, mo
     sweeping.close()
 
 
+def test_a_home_that_goes_while_it_is_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "a"
+    home.mkdir()
+    make = os.mkdir
+
+    def make_late(path: str, mode: int = 0o777) -> None:
+        try:
+            make(path, mode)
+        except FileExistsError:
+            # Here the sweep removes it, before anybody looks whether it is a folder.
+            home.rmdir()
+            raise
+
+    monkeypatch.setattr(os, "mkdir", make_late)
+
+    take_home(home).close()
+
+    assert home.is_dir()
+
+
+def test_a_home_that_is_a_file_is_no_home(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file")
+
+    with pytest.raises(FileExistsError):
+        take_home(tmp_path / "a", patience_seconds=60)
+
+
 def test_a_lock_that_its_holder_removed_keeps_others_out_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     first = lock_file(path)
