@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 from dataclasses import dataclass
 
 import pydantic
 
 from services.core.errors import PlatformError
 from services.core.states import FailureReason
-from workers.engine.errors import is_out_of_memory
+from workers.engine.errors import LOADER_SIGNAL, is_out_of_memory
 
 _LOWER = "lower data.batch_size or the image size"
 _LOADER_DIED = re.compile(
@@ -83,6 +84,9 @@ def _loader_death(err: BaseException) -> str | None:
     if not deaths:
         return None
     name = next((death[1] for death in deaths if death[1]), None)
+    number = getattr(err, LOADER_SIGNAL, None)
+    if name is None and number is not None:
+        name = signal.strsignal(number)
     return f"was killed: {name}" if name else "ended unexpectedly"
 
 

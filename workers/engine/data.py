@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from workers.engine import rng
+from workers.engine.errors import LOADER_SIGNAL
 from workers.families.base import BatchSource
 
 BatchT = TypeVar("BatchT")
@@ -114,11 +115,22 @@ def open_batches(
     iterator = iter(loader)
     try:
         yield iterator
+    except RuntimeError as err:
+        _note_death(err, iterator)
+        raise
     finally:
         # DataLoader offers no other way to end its processes before garbage collection does.
         shutdown = getattr(iterator, "_shutdown_workers", None)
         if shutdown is not None:
             shutdown()
+
+
+def _note_death(err: RuntimeError, iterator: Iterator[BatchT]) -> None:
+    """Say by which signal a loader process died: DataLoader knows it only where its signal handler came first."""
+    codes = [process.exitcode for process in getattr(iterator, "_workers", ())]
+    signals = [-code for code in codes if code is not None and code < 0]
+    if signals:
+        setattr(err, LOADER_SIGNAL, signals[0])
 
 
 def _one_thread(_worker: int) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from services.core.errors import Code, PlatformError
 from services.core.states import FailureReason
 
+LOADER_SIGNAL = "loader_signal"
+"""Attribute of an exception: the number of the signal that ended a loader process."""
+
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "Cannot allocate memory")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 
 import pydantic
 import pytest
@@ -9,7 +10,7 @@ from PIL import UnidentifiedImageError
 
 from services.core.errors import DatasetInvalid
 from services.core.states import FailureReason
-from workers.engine.errors import CheckpointMismatch, ConfigUnbuildable, NonFiniteLoss, OutOfMemory
+from workers.engine.errors import LOADER_SIGNAL, CheckpointMismatch, ConfigUnbuildable, NonFiniteLoss, OutOfMemory
 from workers.failure import diagnose
 
 
@@ -83,3 +84,13 @@ def test_a_loader_s_death_is_found_in_what_caused_the_error() -> None:
 
 def test_a_lack_of_memory_carries_into_how_many_parts_to_cut() -> None:
     assert diagnose(OutOfMemory("m", step=3, micro_batches=4)).micro_batches == 4
+
+
+def test_a_loader_s_death_that_nobody_saw_is_told_by_how_it_ended() -> None:
+    err = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+    setattr(err, LOADER_SIGNAL, signal.SIGBUS.value)
+
+    found = diagnose(err)
+
+    assert found.is_loader
+    assert found.reason is FailureReason.SHARED_MEMORY
