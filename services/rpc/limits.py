@@ -26,6 +26,9 @@ class ServerLimits:
     stream_buffer_bytes: int = 64 * 1024
     """What the transport keeps for one stream whose reader is slow, beside the message being written."""
 
+    send_queue_bytes: int = 256 * 1024
+    """What the kernel keeps of a connection that its reader leaves full; also what is on its way over a long distance."""
+
     min_ping_interval_ms: int = 30_000
     """Clients may ping this often; gRPC's default of 5 minutes cuts off those that keep idle streams alive."""
     ping_strikes: int = 2

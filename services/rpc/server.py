@@ -15,6 +15,7 @@ from services.rpc.metrics import Metrics
 from services.rpc.middleware import Chain, Middleware
 from services.rpc.rate import RateLimit
 from services.rpc.request_id import RequestId
+from services.rpc.sockets import bound_send_queue
 from services.rpc.streams import Streams
 from services.rpc.tls import TlsFiles, server_credentials
 
@@ -27,7 +28,7 @@ class Server:
 
     def __init__(self, limits: ServerLimits | None = None, *, guards: Sequence[Middleware]) -> None:
         """`guards` decide who may call; they run after what bounds callers and before what bounds streams."""
-        limits = limits or ServerLimits()
+        self._limits = limits = limits or ServerLimits()
         middlewares: tuple[Middleware, ...] = (RequestId(), Metrics(), Errors(), RateLimit(limits))
         middlewares += (*guards, Streams(limits), Deadline())
         chain = Chain(middlewares, write_patience_seconds=limits.write_patience_seconds)
@@ -59,6 +60,7 @@ class Server:
         else:
             bound = self.grpc.add_secure_port(address, server_credentials(tls))
         await self.grpc.start()
+        bound_send_queue(bound, self._limits.send_queue_bytes)
         if health_port:
             # Probes of orchestrators speak neither TLS nor tokens.
             self._plain = grpc.aio.server(options=grpc_options(ServerLimits()))

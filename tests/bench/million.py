@@ -50,7 +50,7 @@ FILL = sa.text(f"""
         made.at + make_interval(secs => made.priority * 600)
     FROM (
         SELECT n, lpad(n::text, 26, '0') AS id, clock_timestamp() - make_interval(secs => ({JOBS} - n) / 10.0) AS at,
-            CASE WHEN n % 2 = 0 THEN '{BIG}' ELSE 'project-' || (n * 7919 % {PROJECTS}) END AS project,
+            CASE WHEN n % 2 = 0 THEN '{BIG}' ELSE 'project-' || (n::bigint * 7919 % {PROJECTS}) END AS project,
             (ARRAY['detection/yolo_v1', 'detection/ssd', 'gan/dcgan', 'rare/recipe'])[
                 CASE WHEN n % 50000 = 3 THEN 4 ELSE 1 + n % 3 END] AS recipe,
             CASE WHEN n % 10 < 9 THEN 'train.cpu' ELSE 'train.gpu' END AS queue,

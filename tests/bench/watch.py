@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from services.db.job_records import Lease
 from tests.stack import http2
 from tests.stack.builders import make_dataset, make_job
 from tests.stack.platform import Stack, control_plane
+from tests.stack.queues import send_queues
 
 STREAMS = 1000
 JOBS = 50
@@ -33,7 +34,6 @@ UNREAD = 100
 BACKLOG_LINES = 20_000
 LINE = "x" * 480
 _WATCH = "/trainyard.v1.JobService/WatchJob"
-_TCP_LISTEN = "0A"
 _HUGE_WINDOW = 2**31 - 1
 
 
@@ -104,20 +104,12 @@ def _unread(stack: Stack, name: str, token: str) -> dict[str, Any]:
         for _ in range(40):
             time.sleep(0.25)
             peak = max(peak, api.memory_info().rss)
-        queued = sum(_send_queues(int(port)))
+        queued = sum(send_queues(int(port)))
     return {
         "connections": UNREAD,
         "rss_per_connection_kib": round((peak - before) / UNREAD / 1024, 1),
         "kernel_queue_per_connection_kib": round(queued / UNREAD / 1024, 1),
     }
-
-
-def _send_queues(port: int) -> Iterator[int]:
-    """Yield what the kernel holds for each connection of the server at `port`."""
-    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    for fields in map(str.split, lines):
-        if fields[1].endswith(f":{port:04X}") and fields[3] != _TCP_LISTEN:
-            yield int(fields[4].partition(":")[0], 16)
 
 
 def _running_jobs(database: Database, count: int) -> list[Lease]:

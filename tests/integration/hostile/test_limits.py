@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ from services.rpc.limits import ServerLimits
 from services.rpc.server import Server
 from tests.integration.api.failures import Refusal, refused
 from tests.stack import http2
+from tests.stack.queues import send_queues
 
 ECHO, FOREVER, FLOOD, COLLECT = (f"/test.Limits/{name}" for name in ("Echo", "Forever", "Flood", "Collect"))
 CODE = grpc.StatusCode
@@ -194,6 +196,21 @@ def test_a_reader_that_takes_nothing_is_sent_away() -> None:
             list(stream)
 
     assert Refusal(caught.value).reason == "READER_TOO_SLOW"
+
+
+def test_the_kernel_keeps_little_for_a_reader_with_open_windows_that_takes_nothing() -> None:
+    with serving() as server, http2.RawConnection("127.0.0.1", server.port) as raw:
+        raw.send(http2.SETTINGS, 0, 0, struct.pack(">HI", http2.INITIAL_WINDOW_SIZE, 2**31 - 1))
+        raw.send(http2.WINDOW_UPDATE, 0, 0, (2**31 - 65_536).to_bytes(4, "big"))
+        raw.call(1, FLOOD)
+        before = -1
+        while server.behaviours.written > before:
+            before = server.behaviours.written
+            time.sleep(0.5)
+
+        (queued,) = send_queues(server.port)
+
+    assert 0 < queued <= 2 * ServerLimits().send_queue_bytes
 
 
 def test_a_message_above_the_limit_is_refused_in_both_kinds_of_calls() -> None:
