@@ -15,23 +15,19 @@ def bound_send_queue(port: int, limit_bytes: int) -> int:
     for its own headers.
     """
     found = 0
-    for name in os.listdir(Path("/proc/self/fd")):
+    for path in Path("/proc/self/fd").iterdir():
         try:
-            duplicate = os.dup(int(name))
+            # Sockets only: to close a copy of a database's file would let go of this process's locks on it.
+            if path.readlink().name.startswith("socket:"):
+                found += _bound(os.dup(int(path.name)), port, limit_bytes)
         except OSError:
             # Closed since it was listed.
             continue
-        found += _bound(duplicate, port, limit_bytes)
     return found
 
 
 def _bound(descriptor: int, port: int, limit_bytes: int) -> bool:
-    try:
-        listening = socket.socket(fileno=descriptor)
-    except OSError:
-        os.close(descriptor)
-        return False
-    with listening:
+    with socket.socket(fileno=descriptor) as listening:
         is_listening = bool(listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
         if not is_listening or listening.family not in (socket.AF_INET, socket.AF_INET6):
             return False
