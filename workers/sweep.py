@@ -57,16 +57,16 @@ def take_home(home: Path, *, patience_seconds: float = 0.0) -> IO[bytes]:
 
 def remove_home(home: Path) -> None:
     """Remove a home whose lock the caller holds. A worker that waited for the lock may have made it anew by the end."""
-    for path in home.iterdir():
-        if path.name == LOCK_NAME:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    # Last: from here on the home may be somebody else's.
-    (home / LOCK_NAME).unlink(missing_ok=True)
+    # What cannot be removed stays: it keeps no worker from its start.
     with suppress(OSError):
+        for path in [path for path in home.iterdir() if path.name != LOCK_NAME]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+    with suppress(OSError):
+        # Last: from here on the home may be somebody else's.
+        (home / LOCK_NAME).unlink()
         home.rmdir()
 
 

@@ -29,7 +29,7 @@ def open_channel(address: str, tls: grpc.ChannelCredentials | None = None) -> gr
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        # Not the least one: it also bounds how long a connection may take to come up, over any distance.
+        # `min_reconnect_backoff_ms` stays at its default: it also bounds how long a connection may take to come up.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 300),
         # The server allows a ping every 30 s; a stream that waits for a slow job must notice a dead link.

@@ -6,9 +6,13 @@ import os
 import socket
 from pathlib import Path
 
+import structlog
 
-def bound_send_queue(port: int, limit_bytes: int) -> int:
-    """Bound the send queue of every connection to come at `port`, and return how many listening sockets were found.
+log = structlog.get_logger(__name__)
+
+
+def bound_send_queue(port: int, limit_bytes: int) -> None:
+    """Bound the send queue of every connection to come at `port`; log it where no socket listens there.
 
     Accepted connections take the limit over from the socket that listens. Without one the kernel keeps up to its
     `tcp_wmem`, 4 MiB, for a client that opens its windows wide and never reads. The kernel allows twice the limit,
@@ -23,7 +27,8 @@ def bound_send_queue(port: int, limit_bytes: int) -> int:
         except OSError:
             # Closed since it was listed.
             continue
-    return found
+    if not found:
+        log.warning("send_queues_unbounded", port=port)
 
 
 def _bound(descriptor: int, port: int, limit_bytes: int) -> bool:

@@ -51,6 +51,21 @@ def test_a_home_goes_with_all_that_is_in_it(tmp_path: Path) -> None:
     assert not home.exists()
 
 
+def test_what_cannot_be_removed_fails_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "a"
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    with take_home(home):
+        (home / "note").write_text("of another user")
+        monkeypatch.setattr(Path, "unlink", refuse)
+
+        remove_home(home)
+
+    assert home.exists()
+
+
 def test_a_home_that_is_taken_again_while_it_is_removed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "a"
     sweeping, remove, taken = take_home(home), Path.rmdir, []
