@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,11 +14,14 @@ from typing import Any, Self
 import httpx
 
 from services.agent import config
+from services.core.clock import Deadline
 from services.core.errors import Code, EndpointUnavailable, PlatformError
 
 _CONNECT_SECONDS = 2.0
 _MANAGE_SECONDS = 60.0
 _PING_SECONDS = 2.0
+_WRITING_SECONDS = 1.0
+_WRITING_POLL_SECONDS = 0.01
 _PAGE_SIZE = 100
 _SHARE_OF_LIFE = 0.5
 # TorchServe answers 400 where others say 401.
@@ -57,16 +61,22 @@ class Keys:
 
     @classmethod
     def read(cls, path: Path) -> Keys:
-        """Read the key file.
+        """Read the key file; wait a moment for one that TorchServe is writing, since it empties the file and fills it.
 
         Raises:
-            TorchServeUnavailable: it is not there yet, or half written.
+            TorchServeUnavailable: it is not there yet, or stays half written.
         """
-        try:
-            document = json.loads(path.read_bytes())
-            return cls(_token(document["management"]), _token(document["inference"]), document["API"]["key"])
-        except (OSError, ValueError, KeyError) as err:
-            raise TorchServeUnavailable("TorchServe has not written its keys yet") from err
+        deadline = Deadline(_WRITING_SECONDS)
+        while True:
+            try:
+                document = json.loads(path.read_bytes())
+                return cls(_token(document["management"]), _token(document["inference"]), document["API"]["key"])
+            except OSError as err:
+                raise TorchServeUnavailable("TorchServe has not written its keys yet") from err
+            except (ValueError, KeyError) as err:
+                if deadline.is_over:
+                    raise TorchServeUnavailable("TorchServe's keys are half written") from err
+            time.sleep(_WRITING_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

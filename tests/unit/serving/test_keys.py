@@ -1,0 +1,45 @@
+"""The key file of TorchServe, which empties and fills it at every rotation while others read it."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from services.agent.client import Keys, TorchServeUnavailable
+
+DOCUMENT = json.dumps(
+    {
+        "management": {"key": "m", "expiration time": "2026-01-01T00:00:00Z"},
+        "inference": {"key": "i", "expiration time": "2026-01-01T00:00:00Z"},
+        "API": {"key": "a"},
+    }
+)
+
+
+@pytest.mark.parametrize("so_far", ["", DOCUMENT[: len(DOCUMENT) // 2]], ids=["emptied", "half filled"])
+def test_a_key_file_that_is_being_written_is_read_once_it_is_whole(tmp_path, so_far):
+    path = tmp_path / "key_file.json"
+    path.write_text(so_far)
+    writer = threading.Timer(0.1, path.write_text, [DOCUMENT])
+    writer.start()
+
+    keys = Keys.read(path)
+
+    writer.join()
+    assert (keys.management.value, keys.inference.value, keys.api) == ("m", "i", "a")
+
+
+def test_keys_that_stay_half_written_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("services.agent.client._WRITING_SECONDS", 0.05)
+    path = tmp_path / "key_file.json"
+    path.write_text(DOCUMENT[:-1])
+
+    with pytest.raises(TorchServeUnavailable, match="half written"):
+        Keys.read(path)
+
+
+def test_a_key_file_that_is_not_there_is_not_waited_for(tmp_path):
+    with pytest.raises(TorchServeUnavailable, match="not written its keys yet"):
+        Keys.read(tmp_path / "key_file.json")
