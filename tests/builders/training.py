@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tests.builders.toy_recipe import TOY_CATALOG
-from workers.engine import run
+from workers.engine import checkpointing, run
 from workers.engine.frames import Frame, FrameKind, FrameReader, FrameWriter
 from workers.engine.plan import SourcePlan, TrainPlan
 from workers.engine.state import Stored, read
 from workers.families.catalog import Entry
+
+_PATIENCE_SECONDS = 60.0
 
 
 class StopAtStep:
@@ -92,7 +95,10 @@ def attempt(
     micro_batches: int = 1,
     source: SourcePlan | None = None,
 ) -> Outcome:
-    """Train in this process; an error is returned in the outcome."""
+    """Train in this process; an error is returned in the outcome.
+
+    Every checkpoint is written at its step, however slow the disk is.
+    """
     number = len(list(directory.glob("attempt-*"))) + 1
     spool_dir = directory / f"attempt-{number}"
     plan = TrainPlan(
@@ -113,7 +119,8 @@ def attempt(
     log = FrameLog()
     outcome = Outcome(spool_dir, log)
     try:
-        run.train(plan, log.writer, StopAtStep(stop_at), catalog=catalog)
+        with mock.patch.object(checkpointing, "PATIENCE_SECONDS", _PATIENCE_SECONDS):
+            run.train(plan, log.writer, StopAtStep(stop_at), catalog=catalog)
     except Exception as err:
         outcome.error = err
     finally:

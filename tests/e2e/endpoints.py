@@ -43,7 +43,12 @@ from tests.stack.prometheus import Prometheus, Target, prometheus_server
 
 PREFIX = "TRAINYARD_E2E_"
 # The share of one process; several busy pools on the same cores slow each other down many times over.
-_SMALL = {"TRAINYARD_WORKER_THREADS": "1", "TRAINYARD_WORKER_DEVICE": "cpu"}
+_SMALL = {
+    "TRAINYARD_WORKER_THREADS": "1",
+    "TRAINYARD_WORKER_DEVICE": "cpu",
+    # Attempts and steps are counted: only a worker that was killed may lose its lease, not one that waits for a core.
+    "TRAINYARD_TIMINGS__LEASE_TTL": "6",
+}
 
 Objects = Mapping[str, Callable[[], bytes]]
 """Keys below a prefix, each with what reads it."""

@@ -23,7 +23,7 @@ from services.db.types import now
 from tests.stack.builders import make_dataset, queued_job
 from tests.stack.postgres import PostgresServer
 
-QUICK_SECONDS = 2.0
+QUICK_SECONDS = 5.0
 
 
 @pytest.fixture

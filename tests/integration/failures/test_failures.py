@@ -78,6 +78,8 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failed]:
         "TRAINYARD_WORKER_SLOTS": "3",
         "TRAINYARD_WORKER_MEMORY_LIMIT_BYTES": str(1500 << 20),
         "TRAINYARD_TIMINGS__DISK_FULL_DELAY": "0.1",
+        # No lease may run out while three trainers start beside other tests: attempts are counted here.
+        "TRAINYARD_TIMINGS__LEASE_TTL": "8",
     }
     with ground(stage, workers=("a",), environ=environ) as here:
         jobs = {name: here.submit(faults={**case.faults, "tokens": []}, max_attempts=2) for name, case in CASES.items()}

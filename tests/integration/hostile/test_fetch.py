@@ -7,6 +7,7 @@ import hashlib
 import socket
 import ssl
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from services.datasets.address import Guard
 from services.datasets.fetch import Fetcher, FetchLimits
 from tests.integration.hostile.peer import BODY, Answer, Peer, ok, peer, says
 
-LIMITS = FetchLimits(max_bytes=64 * 1024, idle_seconds=0.4, head_seconds=0.6, total_seconds=0.8)
+LIMITS = FetchLimits(max_bytes=64 * 1024, idle_seconds=30, head_seconds=30, total_seconds=30)
+IMPATIENT = replace(LIMITS, idle_seconds=0.4, head_seconds=0.6, total_seconds=0.8)
 
 
 def redirect(location: str) -> bytes:
@@ -33,8 +35,8 @@ def fetcher(*trusted: str, limits: FetchLimits = LIMITS, tls: ssl.SSLContext | N
     return Fetcher(Guard(frozenset(trusted)), limits, tls or ssl.create_default_context())
 
 
-def fetch(running: Peer, path: Path, **options: str) -> bytes:
-    fetched = fetcher("127.0.0.1").fetch(f"http://127.0.0.1:{running.port}/a.zip?key=1", path / "got", **options)
+def fetch(running: Peer, path: Path, *, limits: FetchLimits = LIMITS, **options: str) -> bytes:
+    fetched = fetcher("127.0.0.1", limits=limits).fetch(f"http://127.0.0.1:{running.port}/a.zip?key=1", path / "got", **options)
     assert fetched.sha256 == hashlib.sha256(fetched.path.read_bytes()).hexdigest()
     assert fetched.size_bytes == fetched.path.stat().st_size
     return fetched.path.read_bytes()
@@ -153,7 +155,7 @@ def test_a_server_that_lies_or_breaks_is_found_out(
 )
 def test_a_server_that_takes_its_time_is_left(tmp_path: Path, answer: Answer) -> None:
     with peer(answer) as running, pytest.raises(SourceUnavailable, match=r"in time|ended after"):
-        fetch(running, tmp_path)
+        fetch(running, tmp_path, limits=IMPATIENT)
 
 
 @pytest.mark.parametrize(
@@ -230,4 +232,4 @@ def test_a_certificate_must_be_that_of_the_name(tmp_path: Path) -> None:
 
 def test_a_handshake_that_never_ends_is_left(tmp_path: Path) -> None:
     with peer(says(*[b"\x16"] * 20, pause=0.1)) as running, pytest.raises(SourceUnavailable):
-        fetcher("127.0.0.1").fetch(f"https://127.0.0.1:{running.port}/a", tmp_path / "got")
+        fetcher("127.0.0.1", limits=IMPATIENT).fetch(f"https://127.0.0.1:{running.port}/a", tmp_path / "got")

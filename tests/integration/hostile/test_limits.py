@@ -110,7 +110,7 @@ def bearer(token: str) -> dict[str, Any]:
 
 
 def test_calls_above_the_rate_are_refused_and_told_when_to_come_back() -> None:
-    with serving(calls_per_second=0.5, burst_seconds=6) as server:
+    with serving(calls_per_second=0.05, burst_seconds=60) as server:
         for _ in range(3):
             server.echo()
 
@@ -118,7 +118,7 @@ def test_calls_above_the_rate_are_refused_and_told_when_to_come_back() -> None:
 
     assert (refusal.code, refusal.reason) == (CODE.RESOURCE_EXHAUSTED, "RATE_LIMITED")
     delay = refusal.detail(error_details_pb2.RetryInfo).retry_delay
-    assert 1 < delay.seconds + delay.nanos / 1e9 <= 2
+    assert 10 < delay.seconds + delay.nanos / 1e9 <= 20
 
 
 def test_our_client_waits_as_long_as_it_is_told_even_for_calls_it_would_not_repeat() -> None:
@@ -203,6 +203,9 @@ def test_the_kernel_keeps_little_for_a_reader_with_open_windows_that_takes_nothi
         raw.send(http2.SETTINGS, 0, 0, struct.pack(">HI", http2.INITIAL_WINDOW_SIZE, 2**31 - 1))
         raw.send(http2.WINDOW_UPDATE, 0, 0, (2**31 - 65_536).to_bytes(4, "big"))
         raw.call(1, FLOOD)
+        end = time.monotonic() + 30
+        while not server.behaviours.written and time.monotonic() < end:
+            time.sleep(0.05)
         before = -1
         while server.behaviours.written > before:
             before = server.behaviours.written

@@ -34,21 +34,21 @@ async def test_a_write_that_does_not_come_back_ends_the_stream() -> None:
 
 
 async def test_a_quiet_stream_and_one_of_many_quick_writes_go_on() -> None:
-    async with Patience(0.1) as patience:
-        await asyncio.sleep(0.25)
+    async with Patience(1.0) as patience:
+        await asyncio.sleep(1.2)
         for _ in range(25):
             patience.begin()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             patience.end()
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(1.2)
 
 
 async def test_a_slow_write_after_a_quiet_time_still_gets_all_of_its_time() -> None:
-    async with Patience(0.4) as patience:
-        await asyncio.sleep(0.3)
+    async with Patience(1.6) as patience:
+        await asyncio.sleep(1.2)
         patience.begin()
         # Past the first look of the timer, well before the end of its patience.
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.8)
         patience.end()
 
 

@@ -77,7 +77,7 @@ class Trials:
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
     folder = tmp_path_factory.mktemp("parallel")
-    with open_yard(folder / "yard", canonical_scenes(folder), stall_floor="6") as yard:
+    with open_yard(folder / "yard", canonical_scenes(folder), stall_floor="20") as yard:
         yard.start_worker(TRAINYARD_WORKER_THREADS="2")
         yield Trials(yard, folder)
 

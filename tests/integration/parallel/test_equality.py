@@ -30,6 +30,9 @@ def test_two_processes_train_the_parameters_of_one(
     trials: Trials, record_property: Callable[[str, object], None]
 ) -> None:
     recipe, config = "detection/yolo_v1", config_of("detection/yolo_v1")
+    # Rounding differs from processor to processor, and grows with every step by what the rate allows: at 5e-3 with
+    # Adam, 1e-7 of one became 6e-4 of the other. `test_rounding.py` holds that training to 1e-9 in double precision.
+    config["optim"] |= {"name": "sgd", "lr": 2e-5}
 
     alone, together = (trials.run(processes=number, config=config, recipe=recipe) for number in (1, 2))
 
@@ -39,12 +42,14 @@ def test_two_processes_train_the_parameters_of_one(
     averages = {name for name in expected if "running_" in name}
     largest = max(value for name, value in differences.items() if name not in averages)
     record_property("largest_difference", largest)
+    losses = trials.losses(alone.id)
     assert averages
+    assert losses[STEPS] < 0.9 * losses[1]  # it trains, so there is something to differ in
     assert largest < TOLERANCE
     # Running averages are as large as activations, of which the same rounding leaves more.
     for name in averages:
         torch.testing.assert_close(found[name], expected[name], atol=TOLERANCE, rtol=1e-4)
-    assert trials.losses(together.id) == pytest.approx(trials.losses(alone.id), rel=1e-4)
+    assert trials.losses(together.id) == pytest.approx(losses, rel=1e-4)
 
 
 def test_a_loss_over_a_count_of_the_whole_batch_is_that_of_one_process(trials: Trials) -> None:

@@ -42,7 +42,7 @@ def test_a_job_that_lost_each_of_its_processes_once_ends_in_the_same_bits(trials
     job = trials.submit(processes=2, config=config)
 
     for attempt, rank in ((1, 1), (2, 0)):
-        until_checkpoint(yard, job.id, 20 * attempt - 10)
+        until_checkpoint(yard, job.id, yard.job(job.id).checkpoint_step + 10)
         victims = trials.trainers(job.id, 2)
         os.kill(victims[rank].pid, signal.SIGKILL)
         until(lambda n=attempt: yard.kinds(job.id).count("requeued") == n, what="a requeue", show=yard.log_text)
@@ -56,7 +56,7 @@ def test_a_job_that_lost_each_of_its_processes_once_ends_in_the_same_bits(trials
     ] * 2
     claims = [event.payload["checkpoint_step"] for event in yard.events(job.id) if event.kind == "claimed"]
     assert claims[0] == -1
-    assert 10 <= claims[1] < claims[2]
+    assert 9 <= claims[1] < claims[2]
     expected, found = trials.weights(unharmed.id), trials.weights(job.id)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -154,4 +154,4 @@ def test_a_killed_worker_leaves_no_process(tmp_path: Path, trials: Trials) -> No
 
         worker.kill()
 
-        assert seconds_until_gone(family, limit_seconds=2) < 2
+        assert seconds_until_gone(family, limit_seconds=5) < 5

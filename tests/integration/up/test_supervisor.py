@@ -29,7 +29,8 @@ def stop(*_):
         file.write(name + "\\n")
     os._exit(0)
 signal.signal(signal.SIGTERM, stop)
-(directory / (name + ".pids")).write_text(f"{os.getpid()} {child.pid}")
+(directory / (name + ".new")).write_text(f"{os.getpid()} {child.pid}")
+os.replace(directory / (name + ".new"), directory / (name + ".pids"))
 print(name, "says hello", flush=True)
 while True:
     time.sleep(0.05)

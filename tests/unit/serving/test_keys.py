@@ -22,7 +22,7 @@ DOCUMENT = json.dumps(
 def test_a_key_file_that_is_being_written_is_read_once_it_is_whole(tmp_path, so_far):
     path = tmp_path / "key_file.json"
     path.write_text(so_far)
-    writer = threading.Timer(0.1, path.write_text, [DOCUMENT])
+    writer = threading.Timer(0.05, path.write_text, [DOCUMENT])
     writer.start()
 
     keys = Keys.read(path)
