@@ -36,7 +36,9 @@ def fetcher(*trusted: str, limits: FetchLimits = LIMITS, tls: ssl.SSLContext | N
 
 
 def fetch(running: Peer, path: Path, *, limits: FetchLimits = LIMITS, **options: str) -> bytes:
-    fetched = fetcher("127.0.0.1", limits=limits).fetch(f"http://127.0.0.1:{running.port}/a.zip?key=1", path / "got", **options)
+    fetched = fetcher("127.0.0.1", limits=limits).fetch(
+        f"http://127.0.0.1:{running.port}/a.zip?key=1", path / "got", **options
+    )
     assert fetched.sha256 == hashlib.sha256(fetched.path.read_bytes()).hexdigest()
     assert fetched.size_bytes == fetched.path.stat().st_size
     return fetched.path.read_bytes()
