@@ -26,7 +26,7 @@ demo: $(RUN) ## Train, deploy and query a digit detector on the embedded default
 	$(BIN)/trainyard demo --out out
 
 test: $(RUN) lint types layers spelling proto-check ## Check the code and run every test
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 25
 
 k8s-check: $(RUN) ## Render every overlay, validate it against the API schemas, check its policies
 	$(BIN)/python -m pytest tests/unit/k8s

@@ -135,4 +135,8 @@ class DatasetCache:
 
 
 def _size_bytes(directory: Path) -> int:
-    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    """Return what an entry takes; nothing where another worker of this host drops it meanwhile."""
+    try:
+        return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    except FileNotFoundError:
+        return 0

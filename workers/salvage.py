@@ -12,6 +12,7 @@ import shutil
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,10 @@ class Salvage:
         """Drop what nobody came for in a day."""
         oldest = time.time() - KEEP_SECONDS
         for directory in self._root.glob("*-*"):
-            if directory.stat().st_mtime < oldest:
-                shutil.rmtree(directory, ignore_errors=True)
+            # Another worker of this host may take or drop it meanwhile.
+            with suppress(FileNotFoundError):
+                if directory.stat().st_mtime < oldest:
+                    shutil.rmtree(directory, ignore_errors=True)
 
     def _of_job(self, lease: Lease) -> Iterator[Path]:
         for directory in self._root.glob(f"{lease.job_id}-*"):

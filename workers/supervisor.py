@@ -56,7 +56,7 @@ class StallWatch:
         fields = frame.fields
         if frame.kind is FrameKind.PHASE:
             self._is_training = fields.get("phase") == "training"
-        if frame.kind is FrameKind.STEP and fields.get("step_ms"):
+        if frame.kind is FrameKind.STEP and isinstance(fields.get("step_ms"), int | float):
             self._step_seconds.append(fields["step_ms"] / 1000)
         # While it trains, only a new step is progress; evaluation and export just say that they live.
         seen = (frame.kind, fields.get("step")) if self._is_training else ()
@@ -141,6 +141,7 @@ class Supervisor:
                 for key, _ in self._selector.select(self._patience()):
                     act: Callable[[], None] = key.data
                     act()
+                self._mind_stream()
                 self._mind_stop()
                 self._mind_stall()
                 self._mind_memory()
@@ -176,24 +177,29 @@ class Supervisor:
             self._exit = report
 
     def _read_frames(self) -> None:
+        if self._is_stream_broken:
+            return
         try:
-            frames = self._child.frames.read()
+            for frame in self._child.frames.read():
+                self._heard.take(frame)
+                self._watch.observe(frame)
+                self._on_frame(frame)
         except FrameInvalid:
             log.warning("frames_unreadable", exc_info=True)
             self._is_stream_broken = True
             self._forget_frames()
-            self._kill()
             return
-        for frame in frames:
-            self._heard.take(frame)
-            self._watch.observe(frame)
-            self._on_frame(frame)
         if self._child.frames.is_closed:
             self._forget_frames()
 
     def _forget_frames(self) -> None:
         if self._child.frames in self._selector.get_map():
             self._selector.unregister(self._child.frames)
+
+    def _mind_stream(self) -> None:
+        """End a child that cannot be understood, once its pid is known."""
+        if self._is_stream_broken:
+            self._kill()
 
     def _mind_stop(self) -> None:
         reason = self._stop.reason
@@ -240,7 +246,7 @@ class Supervisor:
 
     def _kill(self) -> None:
         # The warm parent ends the group before it reports an exit; after that the pid may be anybody's.
-        if self._exit is None and not self._is_killed:
+        if self._exit is None and self._child.pid is not None and not self._is_killed:
             self._is_killed = True
             self._child.kill()
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Child:
         self._frames_fd = frames_fd
         self._watch_fd = watch_fd
         self.pid: int | None = None
+        self._pidfd: int | None = None
 
     def read_report(self) -> Report | None:
         """Return the next report once `reports` is readable; None when the warm parent is gone."""
@@ -64,6 +65,8 @@ class Child:
         fields = json.loads(message)
         if "pid" in fields:
             self.pid = fields["pid"]
+            with suppress(ProcessLookupError):
+                self._pidfd = os.pidfd_open(fields["pid"])
             return Report(pid=self.pid)
         code = os.waitstatus_to_exitcode(fields["status"])
         return Report(code=code) if code >= 0 else Report(signal=-code)
@@ -75,14 +78,20 @@ class Child:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill the child and every process of its group."""
+        """Kill the child and every process of its group, which it may not lead yet."""
         if self.pid is not None:
             process.kill_group(self.pid)
+            if self._pidfd is not None:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         """Let go of the child; one still alive kills itself when the watch pipe ends."""
         os.close(self._watch_fd)
         os.close(self._frames_fd)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
         self.reports.close()
 
 
@@ -153,7 +162,13 @@ class WarmLink:
             with self._changed:
                 if self._is_closed:
                     return
-                parent = self._launch()
+                try:
+                    parent = self._launch()
+                except OSError as err:
+                    # No memory or no process left for it, which passes: this thread must not end.
+                    log.error("warm_parent_not_started", reason=str(err))
+                    self._changed.wait(RESTART_SECONDS)
+                    continue
             code = parent.wait()
             with self._changed:
                 self._disconnect()
@@ -164,7 +179,8 @@ class WarmLink:
     def _launch(self) -> subprocess.Popen[bytes]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arguments = ["--control-fd", str(theirs.fileno()), "--parent-pid", str(os.getpid())]
-        with theirs:
+        with theirs, ExitStack() as failing:
+            failing.callback(ours.close)
             parent = subprocess.Popen(
                 [sys.executable, "-m", "workers.warm", *arguments],
                 env=self._environment,
@@ -173,6 +189,7 @@ class WarmLink:
                 # A session of its own: Ctrl-C in the terminal reaches the worker, and the worker decides.
                 start_new_session=True,
             )
+            failing.pop_all()
         self._control, self._pid = ours, parent.pid
         self._changed.notify_all()
         return parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import structlog
 from trainyard.v1 import (
@@ -66,6 +67,7 @@ SERVICES = tuple(
 DATASET_THREADS = 8
 IMPORT_THREADS = 8
 DRAIN_SECONDS = 8.0
+HUB_SECONDS = 1.0
 PROBE_SECONDS = 5.0
 
 
@@ -125,7 +127,9 @@ class Api:
         drained = asyncio.create_task(self._server.drain(grace_seconds))
         # After the server refuses new calls, so that a watcher that reconnects reaches another one.
         await asyncio.sleep(0)
-        self._hub.close()
+        self._hub.end_streams()
+        with suppress(TimeoutError):  # a database that went away may hold it, and nobody waits for it
+            await asyncio.wait_for(asyncio.to_thread(self._hub.close), HUB_SECONDS)
         await drained
         self._sessions.close()
         await self._trail.close()

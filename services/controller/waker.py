@@ -38,11 +38,15 @@ class Waker:
 
     def _run(self) -> None:
         feed: ChangeFeed | None = None
+        # What was committed before the feed was open, nobody will tell.
+        is_due = True
         while not self._stopping.is_set():
             try:
                 feed = feed or self._database.changes()
-                if feed.wait(WAIT_SECONDS):
+                if is_due or feed.wait(WAIT_SECONDS):
+                    is_due = True
                     self._look()
+                    is_due = False
             except PlatformError as err:
                 log.warning("waker_waits", reason=err.reason)
                 self._stopping.wait(WAIT_SECONDS)

@@ -8,6 +8,7 @@ NOTIFY inside a transaction makes concurrent commits queue up one by one.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -66,7 +67,12 @@ class SqliteChangeFeed:
             # Before the look, so that what is written after it is told of at the next one.
             if self._watch.wait(0):
                 self._awake_until = time.monotonic() + AWAKE_SECONDS
-            version = self._read()
+            try:
+                version = self._read()
+            except sqlite3.Error:
+                # The caller's own read tells what is wrong, and this one comes again.
+                self._closed.wait(min(LOOK_SECONDS, max(0.0, end - time.monotonic())))
+                return True
             if version != self._version:
                 self._version = version
                 self._awake_until = 0.0

@@ -101,13 +101,17 @@ class EventHub:
                 if not events and topic.last_seq <= after_seq:
                     await changed.wait()
 
+    def end_streams(self) -> None:
+        """End every stream with ServerStopping; called on the loop, and waits for nothing."""
+        self._closed.set()
+        for topic in self._topics.values():
+            topic.changed.set()
+
     def close(self) -> None:
-        """End the thread, and every stream with ServerStopping."""
+        """End the thread too; a database that went away may hold it for some seconds."""
         self._closed.set()
         self._feed.close()
         self._thread.join()
-        for topic in self._topics.values():
-            topic.changed.set()
 
     @contextmanager
     def _subscribed(self, job: Job) -> Iterator[Topic]:

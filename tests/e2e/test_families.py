@@ -39,6 +39,10 @@ class Case:
     """What to send its endpoint."""
     params: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[Answer], None]
+    pictures: frozenset[str] = frozenset({"samples"})
+    """What the job draws for its owner, beside its curves."""
+    also: Callable[[Trainyard, str, Path], None] = lambda _client, _deployment, _folder: None
+    """What else people do with its endpoint."""
 
 
 def _is_ranked(answer: Answer) -> None:
@@ -57,6 +61,26 @@ def _is_mask(answer: Answer) -> None:
 
 def _is_unit_vector(answer: Answer) -> None:
     assert sum(value * value for value in answer["embedding"]) == pytest.approx(1.0, abs=1e-4)
+
+
+def _know_each_other(client: Trainyard, deployment: str, folder: Path) -> None:
+    """Enrol everybody held out, and ask for one of them by the picture that was enrolled."""
+    gallery = client.create_gallery("staff", deployment=deployment).name
+    people = sorted((folder / "val").iterdir())
+    first = {one: min(one.iterdir()) for one in people}
+    for one, image in first.items():
+        client.enrol(gallery, one.name.replace("_", "-"), [image])
+    asked = people[0]
+
+    found = client.identify(gallery, first[asked], top_k=3)
+    verdict = client.verify(gallery, first[asked], identity_id=asked.name.replace("_", "-"))
+
+    assert found.compared_count == len(people)
+    assert found.matches[0].identity.endswith(asked.name.replace("_", "-"))
+    assert [one.similarity for one in found.matches] == sorted((one.similarity for one in found.matches), reverse=True)
+    assert verdict.is_same
+    assert verdict.similarity == pytest.approx(1.0, abs=1e-3)
+    assert client.delete_gallery(gallery) == len(people)
 
 
 def _is_walk(answer: Answer) -> None:
@@ -83,6 +107,7 @@ CASES = {
         steps=1500,
         params={"top_k": 3, "gradcam": True},
         check=_is_ranked,
+        pictures=frozenset({"samples", "confusion"}),
     ),
     "segmentation": Case(
         recipe="segmentation/fcn",
@@ -99,6 +124,8 @@ CASES = {
         write=lambda folder: write_people(folder, seed=0, train=(24, 6), val=(8, 4)),
         steps=200,
         check=_is_unit_vector,
+        pictures=frozenset({"matches"}),
+        also=_know_each_other,
     ),
     "gan": Case(
         recipe="gan/dcgan",
@@ -107,6 +134,7 @@ CASES = {
         steps=60,
         ask=lambda _folder: {"op": "walk", "from": 1, "to": 2, "steps": 5, "sheet": True},
         check=_is_walk,
+        pictures=frozenset({"samples", "walk"}),
     ),
 }
 
@@ -160,7 +188,10 @@ def test_a_job_of_each_family_ends_in_an_endpoint_though_its_worker_was_killed(
     steps = [event.step.step for event in events if event.WhichOneof("payload") == "step"]
     assert steps[-1] == case.steps
     pictures = [one for one in client.list_artifacts(job.name) if one.content_type == "image/png"]
-    assert pictures
+    assert {one.file_name for one in pictures} == {
+        "curves.png",
+        *(f"{name}-{case.steps:010d}.png" for name in case.pictures),
+    }
     for one in pictures:
         with Image.open(client.download(one.name, tmp_path).path) as drawn:
             assert min(drawn.size) > 1
@@ -172,4 +203,5 @@ def test_a_job_of_each_family_ends_in_an_endpoint_though_its_worker_was_killed(
 
     case.check(MessageToDict(replies[0].result))
     assert replies[0] == replies[1]
+    case.also(client, made.name, folder)
     client.delete_deployment(made.name)

@@ -86,7 +86,7 @@ def _smile(ask: Any, logits: Tensor, z: Sequence[Sequence[float]]) -> float:
     column = ATTRIBUTES.index(SMILING)
     neutral = torch.nonzero(logits[:, column] < 0).flatten().tolist()[:100]
     try:
-        answer = ask(op="direction", name=SMILING, strength=2, z=[z[index] for index in neutral])
+        answer = ask(op="direction", name=SMILING, alpha=2, z=[z[index] for index in neutral])
     except _Refused:
         return 0.0
     return float((_judged(answer["images"])[:, column] > 0).double().mean())

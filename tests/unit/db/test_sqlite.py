@@ -55,6 +55,15 @@ def test_file_locked_by_another_process_is_unavailable(
     patient.dispose()
 
 
+def test_a_feed_whose_connection_fails_lets_its_thread_go_on(database: Database) -> None:
+    feed = database.changes()
+    feed._connection.close()  # type: ignore[attr-defined]
+
+    assert feed.wait(0.01) is True
+
+    feed.close()
+
+
 def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
     with database.write() as writing:
         make_dataset(writing)

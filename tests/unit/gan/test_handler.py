@@ -106,13 +106,13 @@ def test_arithmetic_draws_the_renormalised_sum_of_the_groups_means(yard):
     assert len({png(one) for one in jittered["images"]}) == 4
 
 
-def test_a_direction_is_given_by_groups_or_numbers_and_moves_by_its_strengths(yard):
+def test_a_direction_is_given_by_groups_or_numbers_and_moves_by_its_alphas(yard):
     way = draw([1, 2], LATENT).mean(0) - draw([3], LATENT)[0]
 
-    groups = yard.one(op="direction", seed=9, plus=[1, 2], minus=[3], strength=[0, 1, 2])
-    vector = yard.one(op="direction", seed=9, direction=way.tolist(), strength=2)
+    groups = yard.one(op="direction", seed=9, plus=[1, 2], minus=[3], alpha=[0, 1, 2])
+    vector = yard.one(op="direction", seed=9, direction=way.tolist(), alpha=2)
 
-    assert groups["strengths"] == [0, 1, 2]
+    assert groups["alphas"] == [0, 1, 2]
     assert groups["images"][0] == yard.one(seed=9)["images"][0]
     assert groups["images"][2] == vector["images"][0]
     assert torch.allclose(torch.tensor(groups["z"][1]), draw([9], LATENT)[0] + way)
@@ -162,7 +162,7 @@ def test_classes_go_by_name_or_number_and_take_turns_by_default():
     yard = Yard(CGAN, classes=["zero", "one", "two"])
 
     turns = yard.one(n=4)
-    named, numbered = yard.one(seed=1, label="one"), yard.one(seed=1, label=1)
+    named, numbered = yard.one(**{"seed": 1, "class": "one"}), yard.one(**{"seed": 1, "class": 1})
 
     assert turns["labels"] == ["zero", "one", "two", "zero"]
     assert named == numbered
@@ -173,12 +173,26 @@ def test_classes_go_by_name_or_number_and_take_turns_by_default():
 def test_mix_draws_every_coarse_with_every_fine_style():
     yard = Yard(STYLEGAN)
 
-    table = yard.one(op="mix", coarse=[1, 2], fine=[3, 4, 5], level=2)
+    table = yard.one(op="mix", coarse=[1, 2], fine=[3, 4, 5], cut=2, truncation=0.5)
 
     assert len(table["images"]) == 6
     assert pixels(table["sheet"]).shape[:2] == (2 * 16 + 2, 3 * 16 + 4)
-    assert table["images"][4] == yard.one(op="mix", coarse=2, fine=4, level=2)["images"][0]
+    assert table["images"][4] == yard.one(op="mix", coarse=2, fine=4, cut=2, truncation=0.5)["images"][0]
+    assert (table["cut"], table["truncation"]) == (2, 0.5)
     assert yard.one(op="mix", coarse=1, fine=1)["images"] == yard.one(seed=1)["images"]
+
+
+def test_mix_answers_the_pair_of_latents_of_every_picture():
+    yard = Yard(STYLEGAN)
+
+    table = yard.one(op="mix", coarse=[1, 2], fine=[3, 4, 5])
+    coarse, fine = json.loads(json.dumps(table["z"]))[4]
+    again = yard.one(op="mix", coarse=coarse, fine=fine)
+
+    assert len(table["z"]) == len(table["images"])
+    assert [coarse, fine] == [yard.one(seed=seed)["z"][0] for seed in (2, 4)]
+    assert again["images"] == [table["images"][4]]
+    assert again["z"] == [[coarse, fine]]
 
 
 def test_truncation_narrows_what_is_drawn():
@@ -220,7 +234,7 @@ HOSTILE = [
     pytest.param({"truncation": 1.5}, "truncation must be a number from 0 to 1", id="beyond the variety"),
     pytest.param({"truncation": math.nan}, "truncation must be", id="no number"),
     pytest.param({"sheet": 1}, "sheet must be true or false", id="a number for a truth"),
-    pytest.param({"label": "cat"}, "label: this generator has no classes", id="a class of a generator without"),
+    pytest.param({"class": "cat"}, "class: this generator has no classes", id="a class of a generator without"),
     pytest.param({"op": "decode"}, "z must be a seed", id="nothing to decode"),
     pytest.param({"op": "decode", "z": []}, "list of 8 numbers", id="an empty latent"),
     pytest.param({"op": "decode", "z": [0.1] * 9}, "not a list of 9", id="a latent that is too long"),
@@ -256,9 +270,9 @@ HOSTILE = [
     pytest.param({"op": "direction", "plus": [1]}, "groups plus and minus", id="half a direction"),
     pytest.param({"op": "direction", "name": "smile"}, "unknown direction 'smile'", id="a direction nobody stored"),
     pytest.param({"op": "direction", "name": "a", "plus": [1], "minus": [2]}, "give one of", id="two directions"),
-    pytest.param({"op": "direction", "plus": [1], "minus": [2], "strength": "x"}, "strength must", id="no strength"),
+    pytest.param({"op": "direction", "plus": [1], "minus": [2], "alpha": "x"}, "alpha must", id="no alpha"),
     pytest.param(
-        {"op": "direction", "n": 200, "plus": [1], "minus": [2], "strength": [1, 2]}, "more than 256", id="too many"
+        {"op": "direction", "n": 200, "plus": [1], "minus": [2], "alpha": [1, 2]}, "more than 256", id="too many"
     ),
     pytest.param({"op": "ablate"}, "layer must be a hidden layer", id="no units"),
     pytest.param(
@@ -287,17 +301,17 @@ def test_a_bad_wish_names_the_field_and_what_to_send_and_spoils_no_other(yard, w
     assert other["images"] == yard.one(seed=2)["images"]
 
 
-def test_bad_classes_and_levels_are_refused_too():
+def test_bad_classes_and_cuts_are_refused_too():
     conditional, styled = Yard(CGAN, classes=["a", "b"]), Yard(STYLEGAN)
 
     errors = [
         *conditional.ask(
-            {"label": "c"}, {"label": 2}, {"labels": [0, 1]}, {"n": 2, "labels": [0, "x"]}, {"label": True}
+            {"class": "c"}, {"class": 2}, {"labels": [0, 1]}, {"n": 2, "labels": [0, "x"]}, {"class": True}
         ),
-        *styled.ask({"op": "mix", "coarse": 1, "fine": 2, "level": 0}, {"op": "mix", "coarse": 1}),
+        *styled.ask({"op": "mix", "coarse": 1, "fine": 2, "cut": 0}, {"op": "mix", "coarse": 1}),
     ]
 
-    reasons = ["label has", "label has", "labels must be", r"labels\[1\]", "label has", "level must", "fine must be"]
+    reasons = ["class has", "class has", "labels must be", r"labels\[1\]", "class has", "cut must", "fine must be"]
     assert all(isinstance(error, InstanceInvalid) for error in errors)
     assert [reason for reason, error in zip(reasons, errors, strict=True) if reason.strip("\\") not in str(error)] == [
         r"labels\[1\]"
@@ -368,7 +382,7 @@ def test_golden_answers_hold_for_the_same_network_and_for_no_other(config):
                 "minus",
                 "layer",
                 "units",
-                "label",
+                "class",
                 "sheet",
             ]
         ),

@@ -50,3 +50,35 @@ def test_a_skip_adds_what_the_finer_map_scores() -> None:
             assert isinstance(skip, nn.Conv2d)
             skip.weight.zero_()
         assert not torch.allclose(network(images), before)
+
+
+def identity_over(network: FcnNetwork, source: nn.Module) -> None:
+    """Make every layer hand on its first channel as it is, and `source` the only map that scores."""
+    for stage in network.stages:
+        assert isinstance(stage, nn.Sequential)
+        # The mean of a ramp lies at the middle of what a pool sees, its maximum does not.
+        stage[-1] = nn.AvgPool2d(2, ceil_mode=True)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                middle = module.kernel_size[0] // 2
+                module.weight.zero_()
+                module.weight[0, 0, middle, middle] = 1
+        for scorer in (network.score, *network.skips):
+            if scorer is not source:
+                scorer.weight.zero_()
+
+
+@pytest.mark.parametrize("style", ["modern", "caffe"])
+@pytest.mark.parametrize(("variant", "place"), [("32s", -1), ("16s", -1), ("16s", 0), ("8s", -1), ("8s", 0), ("8s", 1)])
+def test_every_map_s_scores_lie_over_the_pixels_they_are_of(variant: str, place: int, style: str) -> None:
+    network = FcnNetwork(SMALL.model_copy(update={"variant": variant, "style": style}), 3).eval()
+    identity_over(network, network.score if place < 0 else network.skips[place])
+    height, width = 256, 280
+    ramp = torch.arange(height).float()[:, None] + 2 * torch.arange(width).float()
+
+    with torch.no_grad():
+        scores = network(ramp.expand(1, 3, height, width))[0, 0]
+
+    inside = (slice(96, -96), slice(96, -96))
+    torch.testing.assert_close(scores[inside], ramp[inside], atol=1e-2, rtol=0)

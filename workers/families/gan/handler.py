@@ -41,11 +41,11 @@ class GanHandler(Handler):
     - `decode`: `z`, a vector or a list of them
     - `walk`: `from`, `to`, `steps`, `mode` slerp or lerp; both ends are exact
     - `arithmetic`: `terms` [{sign, group | seed | z}], `renorm`, `jitter`, `n`, `seed`
-    - `direction`: bases (`seed` and `n`, or `z`), `name` | `direction` | `plus` and `minus`, `strength`
+    - `direction`: bases (`seed` and `n`, or `z`), `name` | `direction` | `plus` and `minus`, `alpha`
     - `ablate`: bases, `layer` and `units` | `concept`, `strength`; answers `before` and `after`
-    - `mix` (stylegan2): `coarse`, `fine`, `level`: the first layer that takes the fine style
+    - `mix` (stylegan2): `coarse`, `fine`, `cut`: the first layer that takes the fine style; `z` has both latents
 
-    A latent is given by its seed or as numbers. All take `label` or `labels`, `truncation` and `sheet`: one
+    A latent is given by its seed or as numbers. All take `class` or `labels`, `truncation` and `sheet`: one
     PNG of all pictures.
     """
 

@@ -17,7 +17,7 @@ from workers.families.gan.served import Row
 from workers.families.instances import count, fraction, refuse_unknown
 
 _MAX_TERMS = 16
-_MAX_STRENGTH = 100.0
+_MAX_ALPHA = 100.0
 _MAX_ECHO = 2**16
 """Numbers of the latents in an answer; more are left out, and seeds stand for them."""
 
@@ -104,15 +104,13 @@ def _term(wish: Wish, term: Any, place: str) -> tuple[float, Tensor]:
 
 def _direction(wish: Wish) -> Drawing:
     z, facts = wish.bases()
-    strengths = wish.fields.get("strength", 1.0)
-    many = strengths if isinstance(strengths, list | tuple) and strengths else [strengths]
-    values = [number(one, "strength", -_MAX_STRENGTH, _MAX_STRENGTH) for one in many]
+    alphas = wish.fields.get("alpha", 1.0)
+    many = alphas if isinstance(alphas, list | tuple) and alphas else [alphas]
+    values = [number(one, "alpha", -_MAX_ALPHA, _MAX_ALPHA) for one in many]
     if len(z) * len(values) > wish.model.limit:
-        raise InstanceInvalid(
-            f"strength: {len(z)} latents times {len(values)} are more than {wish.model.limit} samples"
-        )
+        raise InstanceInvalid(f"alpha: {len(z)} latents times {len(values)} are more than {wish.model.limit} samples")
     moved = latent.shifted(z, _way(wish), values)
-    facts = {**facts, "strengths": values}
+    facts = {**facts, "alphas": values}
     return _plain(wish, moved, facts, has_sheet=len(values) > 1, columns=len(values))
 
 
@@ -171,16 +169,15 @@ def _mix(wish: Wish) -> Drawing:
     styles = wish.model.layout.style_count
     if not styles:
         raise InstanceInvalid("mix needs a generator with a style for every layer, such as gan/stylegan2")
-    level = count(wish.fields, "level", max(1, styles // 2), limit=styles - 1)
+    cut = count(wish.fields, "cut", max(1, styles // 2), limit=styles - 1)
     coarse, fine = wish.points("coarse"), wish.points("fine")
     pairs = [(one, other) for one in coarse for other in fine]
     if len(pairs) > wish.model.limit:
         raise InstanceInvalid(f"coarse times fine are {len(pairs)} samples; at most {wish.model.limit} fit one answer")
     labels, truncation = wish.labels(len(pairs)), wish.truncation
-    rows = [
-        Row(one, label, truncation, fine=other, cut=level) for (one, other), label in zip(pairs, labels, strict=True)
-    ]
-    facts = {"level": level, "style_count": styles, **_classes(wish, labels)}
+    rows = [Row(one, label, truncation, fine=other, cut=cut) for (one, other), label in zip(pairs, labels, strict=True)]
+    used = torch.stack([torch.stack(pair) for pair in pairs])
+    facts = {"cut": cut, "style_count": styles, **_common(wish, used, labels)}
     has_sheet = wish.flag("sheet", default=len(rows) > 1)
     return Drawing(tuple(rows), facts, sheet_columns=len(fine) if has_sheet else None)
 
@@ -196,11 +193,12 @@ def _plain(
 
 
 def _common(wish: Wish, z: Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
+    """Return what every operation answers. `z` has a latent for each sample (N, D), or several (N, K, D)."""
     found = _classes(wish, labels)
     if wish.truncation != 1.0:
         found["truncation"] = wish.truncation
     if z.numel() <= _MAX_ECHO:
-        found["z"] = [exact_numbers(row) for row in z]
+        found["z"] = [exact_numbers(one) if one.ndim == 1 else [exact_numbers(row) for row in one] for one in z]
     return found
 
 
@@ -219,14 +217,14 @@ def exact_numbers(row: Tensor) -> list[float]:
     return [float(str(value)) for value in row.numpy()]
 
 
-_CLASS_FIELDS = ("label", "labels")
+_CLASS_FIELDS = ("class", "labels")
 _BASE = ("seed", "n", "z")
 _OPERATIONS: dict[str, tuple[Callable[[Wish], Drawing], tuple[str, ...]]] = {
     "sample": (_sample, ("n", "seed")),
     "decode": (_decode, ("z",)),
     "walk": (_walk, ("from", "to", "steps", "mode")),
     "arithmetic": (_arithmetic, ("terms", "renorm", "jitter", "n", "seed")),
-    "direction": (_direction, (*_BASE, "name", "direction", "plus", "minus", "strength")),
+    "direction": (_direction, (*_BASE, "name", "direction", "plus", "minus", "alpha")),
     "ablate": (_ablate, (*_BASE, "layer", "units", "concept", "strength")),
-    "mix": (_mix, ("coarse", "fine", "level")),
+    "mix": (_mix, ("coarse", "fine", "cut")),
 }

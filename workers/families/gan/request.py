@@ -146,18 +146,18 @@ class Wish:
         return fraction(self.fields, "truncation", 1.0)
 
     def labels(self, total: int, *, cycles: bool = False) -> list[int | None]:
-        """Return the class of each sample: `labels`, or `label` for all; by default the first, or all in turn."""
+        """Return the class of each sample: `labels`, or `class` for all; by default the first, or all in turn."""
         classes = self.model.classes
         if not classes:
-            if given := {"label", "labels"} & self.fields.keys():
+            if given := {"class", "labels"} & self.fields.keys():
                 raise InstanceInvalid(f"{min(given)}: this generator has no classes; leave it out")
             return [None] * total
         if "labels" not in self.fields:
-            one = self._label(self.fields["label"], "label") if "label" in self.fields else None
+            one = self._label(self.fields["class"], "class") if "class" in self.fields else None
             return [k % len(classes) if one is None and cycles else one or 0 for k in range(total)]
         many = self.fields["labels"]
-        if "label" in self.fields or not isinstance(many, list | tuple) or len(many) != total:
-            raise InstanceInvalid(f"labels must be a list of {total}, one a sample, or give one label for all")
+        if "class" in self.fields or not isinstance(many, list | tuple) or len(many) != total:
+            raise InstanceInvalid(f"labels must be a list of {total}, one a sample, or give one class for all")
         return [self._label(one, f"labels[{k}]") for k, one in enumerate(many)]
 
     def _label(self, value: Any, place: str) -> int:

@@ -20,7 +20,8 @@ from workers.families.transfer import copy_weights
 # Section 4.1: VGG-16's stages as (channels, convolutions).
 _VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _HIDDEN_KERNEL = 7
-_CAFFE_PADDING = 100
+# The first convolution's own 1 makes it the reference's 100, for which its crops are made (Shelhamer et al. 2017).
+_CAFFE_PADDING = 99
 # Where the reference cuts its maps: pool4 and pool3 when they are added, and the last map by variant.
 _CAFFE_POOL4, _CAFFE_POOL3 = 5, 9
 _CAFFE_LAST = {"32s": 19, "16s": 27, "8s": 31}

@@ -27,6 +27,9 @@ FORMATS = ("png_index", "rle", "polygon", "overlay")
 # The parity gate: the share of pixels, near borders, that a faster form may decide otherwise.
 _MAX_CHANGED = 0.005
 
+_STRIP = 2**24
+"""Most scores, in fp32 64 MiB, that are held at once for the pixels of a sent image."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
@@ -43,6 +46,15 @@ class _Prepared:
     square: Tensor
     placed: Fit
     wish: _Wish
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """The class of every pixel, how many pixels each class won, and the sum of its probabilities there."""
+
+    mask: Tensor
+    pixels: Tensor
+    probabilities: Tensor
 
 
 class SegmentationHandler(Handler):
@@ -92,48 +104,87 @@ class SegmentationHandler(Handler):
             return [self._describe(one, row.float().cpu()) for one, row in zip(prepared, scores, strict=True)]
 
     def _describe(self, one: _Prepared, scores: Tensor) -> Mapping[str, Any]:
-        scores = to_image_size(scores, one.placed)
-        mask = scores.argmax(0).to(torch.uint8)
         wish = one.wish
+        decided = _decide(_held(scores, one.placed), one.placed, with_probabilities=wish.with_probabilities)
+        mask = decided.mask
         answer: dict[str, Any] = {
             "size": list(mask.shape),
-            "classes": [self._describe_class(class_id, mask, scores, wish) for class_id in wish.class_ids],
+            "classes": [self._describe_class(class_id, decided, wish) for class_id in wish.class_ids],
         }
-        regions = {class_id: (mask == class_id).numpy() for class_id in wish.class_ids}
         if "png_index" in wish.formats:
             answer["mask"] = {"b64": _png(index_image(mask))}
         if "overlay" in wish.formats:
             shown = torch.where(torch.isin(mask, torch.tensor(wish.class_ids, dtype=torch.uint8)), mask, 0)
             answer["overlay"] = {"b64": _png(overlay(one.image, shown))}
         if "rle" in wish.formats:
-            answer["rle"] = [{"id": class_id, **run_lengths(region)} for class_id, region in regions.items()]
+            answer["rle"] = [{"id": one_id, **run_lengths((mask == one_id).numpy())} for one_id in wish.class_ids]
         if "polygon" in wish.formats:
-            answer["polygons"] = [{"id": class_id, "rings": polygons(region)} for class_id, region in regions.items()]
+            rings = ((one_id, polygons((mask == one_id).numpy())) for one_id in wish.class_ids)
+            answer["polygons"] = [{"id": one_id, "rings": found} for one_id, found in rings]
         return answer
 
-    def _describe_class(self, class_id: int, mask: Tensor, scores: Tensor, wish: _Wish) -> dict[str, Any]:
-        won = mask == class_id
-        pixels = int(won.sum())
+    def _describe_class(self, class_id: int, decided: _Decided, wish: _Wish) -> dict[str, Any]:
+        pixels = int(decided.pixels[class_id])
         row: dict[str, Any] = {
             "id": class_id,
             "name": self.classes[class_id],
             "pixels": pixels,
-            "fraction": round(pixels / mask.numel(), 6),
+            "fraction": round(pixels / decided.mask.numel(), 6),
         }
         if wish.with_probabilities:
-            probability = scores.softmax(0)[class_id][won].mean() if pixels else torch.zeros(())
-            row["probability"] = round(float(probability), 5)
+            row["probability"] = round(float(decided.probabilities[class_id]) / max(pixels, 1), 5)
         return row
 
 
 def to_image_size(scores: Tensor, placed: Fit) -> Tensor:
     """Return the scores (C, S, S) of a square for every pixel of the image it holds, (C, H, W)."""
-    height, width = placed.inner
-    inner = scores[:, placed.top : placed.top + height, placed.left : placed.left + width]
-    if (height, width) == (placed.height, placed.width):
+    inner, size = _held(scores, placed), (placed.height, placed.width)
+    if inner.shape[1:] == size:
         return inner
-    size = (placed.height, placed.width)
     return functional.interpolate(inner[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def _held(scores: Tensor, placed: Fit) -> Tensor:
+    """Return what of a square's scores is the image's."""
+    height, width = placed.inner
+    return scores[:, placed.top : placed.top + height, placed.left : placed.left + width]
+
+
+def _decide(inner: Tensor, placed: Fit, *, with_probabilities: bool) -> _Decided:
+    """Decide as the maximum of `to_image_size` does, strip by strip across the image's longer side."""
+    is_wide = placed.width > placed.height
+    inner = inner.mT.contiguous() if is_wide else inner
+    length, breadth = max(placed.height, placed.width), min(placed.height, placed.width)
+    classes = len(inner)
+    mask = torch.empty(length, breadth, dtype=torch.uint8)
+    pixels, probabilities = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.float64)
+    step = max(1, _STRIP // (classes * max(breadth, inner.shape[2])))
+    for start in range(0, length, step):
+        strip = _strip(inner, (length, breadth), start, min(start + step, length))
+        won = mask[start : start + step]
+        won.copy_(strip.argmax(0))
+        pixels += won.flatten().bincount(minlength=classes)
+        if with_probabilities:
+            sure = strip.softmax(0).amax(0).flatten().double()
+            probabilities += won.flatten().bincount(sure, minlength=classes)
+    return _Decided(mask.mT.contiguous() if is_wide else mask, pixels, probabilities)
+
+
+def _strip(inner: Tensor, size: tuple[int, int], start: int, end: int) -> Tensor:
+    """Return the rows from `start` to `end` of scores (C, h, w) interpolated to `size` as `to_image_size` does."""
+    height, (length, breadth) = inner.shape[1], size
+    if height != length:
+        # Where torch puts an output row's middle, without aligned corners: in fp32, as it does.
+        places = ((torch.arange(start, end) + 0.5) * (height / length) - 0.5).clamp(min=0)
+        above = places.long().clamp(max=height - 1)
+        below = (above + 1).clamp(max=height - 1)
+        part = (places - above)[:, None]
+        rows = torch.lerp(inner[:, above], inner[:, below], part)
+    else:
+        rows = inner[:, start:end]
+    if rows.shape[2] == breadth:
+        return rows
+    return functional.interpolate(rows[None], (end - start, breadth), mode="bilinear", align_corners=False)[0]
 
 
 def read_wish(params: Mapping[str, Any], classes: Sequence[str]) -> _Wish:
