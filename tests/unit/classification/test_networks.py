@@ -1,10 +1,14 @@
+import re
+
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torchvision.models import WeightsEnum
 
 from services.core.errors import RequestInvalid
 from workers.families.classification import networks
-from workers.families.classification.config import Data, LibraryModel, MobileModel, VitModel
+from workers.families.classification.config import Data, LibraryModel, MobileModel, VitConfig, VitModel
 from workers.families.classification.network import Classifier, PooledBody, ServedNetwork
 
 
@@ -75,3 +79,49 @@ def test_a_name_nobody_knows_is_refused_with_close_ones() -> None:
     (violation,) = caught.value.violations
     assert violation.field == "config.model.name"
     assert "resnet18" in violation.description
+
+
+def test_a_densenet_is_read_from_the_names_it_was_published_with() -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.densenet121().state_dict()
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", key): value
+        for key, value in theirs.items()
+        if not key.endswith("num_batches_tracked")
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+
+    found = networks.published(LibraryModel(name="densenet121", pretrained=False), old, name="densenet121")
+
+    ours = dict(found.named_parameters())
+    assert torch.equal(found.head.weight, theirs["classifier.weight"])
+    name = next(key for key in ours if key.endswith("denseblock4.denselayer16.conv2.weight"))
+    assert torch.equal(ours[name], theirs["features.denseblock4.denselayer16.conv2.weight"])
+
+
+def test_vit_learns_at_the_rate_that_the_paper_gives_a_batch_of_its_size() -> None:
+    config = VitConfig()
+
+    assert config.optim.lr == pytest.approx(1e-3 * config.data.batch_size / 4096)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_published_weights_of_another_scale_are_served_on_the_scale_they_were_trained_on(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    stored = torchvision.models.get_model(name, weights=None, aux_logits=True, init_weights=False).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: stored)
+    model = LibraryModel(name=name, pretrained=True)
+
+    trained = networks.library(model, 10).eval()
+    served = networks.library(model.model_copy(update={"pretrained": False}), 10).eval()
+    served.load_state_dict(trained.state_dict())
+
+    images = torch.rand(2, 3, 299, 299)
+    with torch.no_grad():
+        answer = trained.body(images)
+        assert torch.equal(served.body(images), answer)
+        plain = networks.library(LibraryModel(name=name), 10).eval()
+        plain.load_state_dict(trained.state_dict())
+        assert not torch.allclose(plain.body(images), answer, rtol=1e-3)

@@ -232,6 +232,10 @@ class MobileConfig(ClassificationConfig):
         return self
 
 
+OF_ANOTHER_SCALE = ("googlenet", "inception_v3")
+"""Networks whose weights torchvision took over from TensorFlow, with inputs from -1 to 1."""
+
+
 class LibraryModel(Section):
     """Any classifier of torchvision or timm."""
 
@@ -240,6 +244,18 @@ class LibraryModel(Section):
         "resnet50", pattern=r"^[a-z0-9_.]{1,100}$", description="Its name there, such as resnet50 or convnext_tiny."
     )
     pretrained: bool = Field(False, description="Start from the library's ImageNet weights, except the last layer.")
+    transform_input: bool = Field(
+        False,
+        description="Of googlenet and inception_v3: bring images to the scale that torchvision's weights of them were "
+        "trained on. On by itself where those weights are used, and part of the network from then on.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_bring_their_scale(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("pretrained") and values.get("name") in OF_ANOTHER_SCALE:
+            return {"transform_input": True, **values}
+        return values
 
 
 class TrainConfig(ClassificationConfig):
@@ -372,7 +388,8 @@ class FinetuneConfig(ClassificationConfig):
         if origin.kind == TORCHVISION:
             # `ResNet18_Weights.IMAGENET1K_V1` are weights of `resnet18`.
             name = origin.name.partition(":")[2].partition("_Weights")[0].lower()
-            network = {"recipe": "classification/train", "model": {"source": "torchvision", "name": name}}
+            model = {"source": "torchvision", "name": name, "transform_input": name in OF_ANOTHER_SCALE}
+            network = {"recipe": "classification/train", "model": model}
         elif origin.recipe == "classification/finetune":
             network = origin.config["network"]
         else:

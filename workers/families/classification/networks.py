@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import warnings
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -13,11 +15,14 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from services.core.errors import RequestInvalid, Violation
-from workers.families.classification.config import Data, LibraryModel, MobileModel, VitModel
+from workers.families.classification.config import OF_ANOTHER_SCALE, Data, LibraryModel, MobileModel, VitModel
 from workers.families.classification.network import Classifier, PooledBody
 from workers.families.transfer import copy_weights
 
 _SLOPE = 0.02
+# DenseNets were published before their layers were named without a dot.
+_DOTTED = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..+)$")
+_COUNTER = "num_batches_tracked"
 
 
 def mnist_fc(num_classes: int) -> Classifier:
@@ -99,11 +104,17 @@ def published(model: LibraryModel, tensors: Mapping[str, Tensor], *, name: str) 
     _check_name(model)
     net = _create(model)
     # GoogLeNet and Inception publish auxiliary classifiers too, which only their first training used.
-    given = {key: value for key, value in tensors.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
+    given = {
+        _DOTTED.sub(r"\1\2", key): value
+        for key, value in tensors.items()
+        if not key.startswith(("aux1.", "aux2.", "AuxLogits."))
+    }
     # The form of the body is found with the fresh weights that every other network of this name has, too.
     state = net.state_dict()
     classifier = Classifier(*_without_head(net, model.name))
-    copy_weights(state, given, name=name)
+    # Files from before batch normalisation counted its batches leave the counter out; nothing here reads it.
+    counters = {key: value for key, value in state.items() if key.endswith(_COUNTER)}
+    copy_weights(state, {**counters, **given}, name=name)
     return classifier
 
 
@@ -119,10 +130,24 @@ def _create(model: LibraryModel) -> nn.Module:
     if model.source == "timm":
         net: nn.Module = timm.create_model(model.name, pretrained=model.pretrained)
         return net
-    options = {"aux_logits": False, "init_weights": False} if model.name in ("googlenet", "inception_v3") else {}
     weights = "DEFAULT" if model.pretrained else None
-    built: nn.Module = torchvision.models.get_model(model.name, weights=weights, **options)
+    if model.name in OF_ANOTHER_SCALE:
+        return _without_auxiliaries(model, weights)
+    built: nn.Module = torchvision.models.get_model(model.name, weights=weights)
     return built
+
+
+def _without_auxiliaries(model: LibraryModel, weights: str | None) -> nn.Module:
+    """Return GoogLeNet or Inception without the auxiliary classifiers, which torchvision insists on beside weights."""
+    options = {"aux_logits": weights is not None, "init_weights": False, "transform_input": model.transform_input}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "auxiliary heads", UserWarning)
+        net: nn.Module = torchvision.models.get_model(model.name, weights=weights, **options)
+    net.aux_logits = False  # type: ignore[assignment]
+    for name in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(net, name):
+            setattr(net, name, None)
+    return net
 
 
 def _without_head(net: nn.Module, name: str) -> tuple[nn.Module, nn.Linear]:
