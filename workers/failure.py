@@ -81,10 +81,10 @@ def _loader_death(err: BaseException) -> str | None:
     """Return how a loader process ended, if that is what the exception or its cause tells."""
     found = [_LOADER_DIED.search(str(one)) for one in (err, err.__cause__, err.__context__) if one is not None]
     deaths = [death for death in found if death is not None]
-    if not deaths:
+    number = getattr(err, LOADER_SIGNAL, None)
+    if not deaths and number is None:
         return None
     name = next((death[1] for death in deaths if death[1]), None)
-    number = getattr(err, LOADER_SIGNAL, None)
     if name is None and number is not None:
         name = signal.strsignal(number)
     return f"was killed: {name}" if name else "ended unexpectedly"

@@ -23,6 +23,7 @@ from workers.engine.errors import LOADER_SIGNAL
 from workers.families.base import BatchSource
 
 BatchT = TypeVar("BatchT")
+_ENDING_SECONDS = 1.0
 
 
 def derived_seed(purpose: str, *numbers: int) -> int:
@@ -115,7 +116,7 @@ def open_batches(
     iterator = iter(loader)
     try:
         yield iterator
-    except RuntimeError as err:
+    except (RuntimeError, OSError, EOFError) as err:
         _note_death(err, iterator)
         raise
     finally:
@@ -125,9 +126,16 @@ def open_batches(
             shutdown()
 
 
-def _note_death(err: RuntimeError, iterator: Iterator[BatchT]) -> None:
-    """Say by which signal a loader process died: DataLoader knows it only where its signal handler came first."""
-    codes = [process.exitcode for process in getattr(iterator, "_workers", ())]
+def _note_death(err: Exception, iterator: Iterator[BatchT]) -> None:
+    """Say by which signal a loader process died: DataLoader knows it only where its signal handler came first.
+
+    One that dies while it hands over a tensor is seen as a broken connection, a moment before it has ended.
+    """
+    workers = getattr(iterator, "_workers", ())
+    if isinstance(err, ConnectionError | EOFError):
+        for process in workers:
+            process.join(_ENDING_SECONDS)
+    codes = [process.exitcode for process in workers]
     signals = [-code for code in codes if code is not None and code < 0]
     if signals:
         setattr(err, LOADER_SIGNAL, signals[0])

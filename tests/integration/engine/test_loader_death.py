@@ -58,3 +58,26 @@ def test_the_signal_of_a_dead_loader_is_known(
 
     assert (found.reason, found.is_loader) == (reason, True)
     assert word in found.message
+
+
+def die_at_hand_over(error: Exception) -> None:
+    """Kill the loader unseen by DataLoader, and fail as the end that received from it does."""
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        with open_batches(DyingBatches(signal.SIGKILL), first_step=0, total_steps=2, num_workers=1) as batches:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.kill(batches._workers[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+            raise error
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_loader_that_dies_while_it_hands_over_is_known_too(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        die_at_hand_over(error)
+
+    found = diagnose(caught.value)
+
+    assert (found.reason, found.is_loader) == (FailureReason.CRASH, True)
+    assert "was killed: Killed" in found.message
