@@ -121,6 +121,15 @@ def test_torchvision_s_names_become_a_body_and_a_head(digits: Path) -> None:
     assert found["head.weight"].shape[0] == 3
 
 
+@pytest.mark.parametrize(("name", "is_rescaled"), [("Inception_V3", True), ("GoogLeNet", True), ("ResNet18", False)])
+def test_published_weights_bring_the_scale_of_their_images(name: str, is_rescaled: bool) -> None:
+    origin = Origin(f"torchvision:{name}_Weights.IMAGENET1K_V1", "torchvision", "torchvision", {})
+
+    config = FinetuneConfig().adopt(origin)
+
+    assert config.network.model["transform_input"] is is_rescaled
+
+
 def test_a_mismatch_names_tensors_and_shapes(digits: Path) -> None:
     recipe, state = make(digits)
     before = weights(state)
