@@ -15,6 +15,7 @@ from services.core.clock import Deadline
 from services.core.errors import (
     CheckpointNotFound,
     DatasetInvalid,
+    DatasetNotFound,
     IntegrityError,
     ModelNotFound,
     ObjectNotFound,
@@ -27,7 +28,7 @@ from services.db.job_records import Job, Lease
 from services.storage import layout
 from services.storage.manifest import download_directory
 from workers.cache import DatasetRef
-from workers.families.config import TORCHVISION
+from workers.families.config import TORCHVISION, WEIGHTS
 from workers.persist import insist
 from workers.plan import RESUME_NAME, SOURCE_NAME, SPOOL_NAME
 from workers.runtime import Runtime
@@ -159,7 +160,7 @@ class InputFetcher:
         try:
             stored = self._insist("source", lambda: self._look_up_source(job, spec))
             self._download(stored, directory)
-        except (CheckpointNotFound, ModelNotFound, IntegrityError, ObjectNotFound) as err:
+        except (CheckpointNotFound, DatasetNotFound, ModelNotFound, IntegrityError, ObjectNotFound) as err:
             text = f"{spec['name']}, which the job starts from, is damaged or gone: start a new job from another one."
             raise SourceGone(text) from err
         return {**plan, "recipe": stored.recipe, "config": dict(stored.config)}
@@ -169,6 +170,10 @@ class InputFetcher:
             if spec["kind"] == "model":
                 version = models.get_by_id(session, spec["id"])
                 return _Stored(version.recipe, version.config, version.bundle_prefix, version.bundle_sha256)
+            if spec["kind"] == WEIGHTS:
+                uploaded = datasets.get_by_id(session, spec["id"])
+                prefix = layout.dataset_prefix(uploaded.project, uploaded.dataset_id, uploaded.id)
+                return _Stored(WEIGHTS, {}, prefix, uploaded.manifest_sha256)
             checkpoint = checkpoints.get(session, spec["job_id"], spec["id"])
             trained = jobs.get(session, job.project, spec["job_id"])
             return _Stored(trained.recipe, trained.spec["config"], checkpoint.prefix, checkpoint.manifest_sha256)

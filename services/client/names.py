@@ -54,13 +54,16 @@ class Namer:
         return names.checkpoint(self.project, job, checkpoint_id)
 
     def start(self, start: str) -> str:
-        """Take a full name, `model/3`, `model` for its newest version, `job/checkpoint`, or `torchvision:...`.
+        """Take a full name, `model/3`, `model` for its newest version, `job/checkpoint`,
+        `datasets/weights`, or `torchvision:...`.
 
         Ids of checkpoints are long; versions are numbers.
         """
         if ":" in start or "/checkpoints/" in start:
             return start
-        _, _, last = start.partition("/")
+        kind, _, last = start.partition("/")
+        if kind == "datasets" or "/datasets/" in start:
+            return self.dataset(last if kind == "datasets" else start)
         is_version = _is_full(start) or not last or last == "latest" or last.isdigit()
         return self.model_version(start) if is_version else self.checkpoint(start)
 

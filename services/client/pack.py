@@ -12,6 +12,7 @@ from pathlib import Path
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+_WEIGHTS = ".safetensors"
 _SKIPPED = frozenset(("__MACOSX", "Thumbs.db"))
 
 Progress = Callable[[int, int], None]
@@ -31,18 +32,18 @@ class _File:
 
 @contextmanager
 def as_archive(path: Path, *, on_progress: Progress) -> Iterator[Path]:
-    """Yield `path` itself where it is an archive, or a temporary tar of the folder.
+    """Yield `path` itself where it is an archive, or a temporary tar of the folder or of the file of weights.
 
     Raises:
         PathInvalid: nothing there, no archive, or a folder whose files cannot be a dataset.
     """
     if not path.exists():
         raise PathInvalid(f"{path} does not exist; give a folder or an archive of a dataset")
-    if path.is_file():
+    if path.is_file() and path.suffix.lower() != _WEIGHTS:
         _check_archive(path)
         yield path
         return
-    files = list_files(path)
+    files = [_check_file(path, path.parent)] if path.is_file() else list_files(path)
     with tempfile.TemporaryDirectory(prefix="trainyard-") as directory:
         archive = Path(directory) / f"{path.resolve().name or 'dataset'}.tar"
         _write_tar(archive, files, on_progress)
@@ -58,14 +59,14 @@ def list_files(folder: Path) -> list[_File]:
         files += [_check_file(Path(directory) / name, folder) for name in kept]
     if not any(_may_be_data(file.path.name.lower()) for file in files):
         raise PathInvalid(
-            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}), no table (.csv, .npy) and no idx file;"
+            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}), no table (.csv, .npy), no weights ({_WEIGHTS}) and no idx file;"
             " give the dataset's top folder"
         )
     return files
 
 
 def _may_be_data(name: str) -> bool:
-    return name.removesuffix(".gz").endswith((*_IMAGE_SUFFIXES, ".csv", ".npy", "ubyte"))
+    return name.removesuffix(".gz").endswith((*_IMAGE_SUFFIXES, ".csv", ".npy", "ubyte", _WEIGHTS))
 
 
 def _is_skipped(name: str) -> bool:

@@ -200,7 +200,8 @@ class Trainyard(GalleryCalls):
         """Ask for a training job; `config` holds nested overrides such as `{"optim": {"lr": 0.01}}`.
 
         `init_from` is a model version or a checkpoint, named in full, as `model/3`, as `model` for its newest
-        version, as `job/checkpoint`, or weights such as `torchvision:ResNet18_Weights.DEFAULT`.
+        version, as `job/checkpoint`, weights of yours as `datasets/name`, or those of torchvision as
+        `torchvision:ResNet18_Weights.DEFAULT`.
         """
         fields.setdefault("request_id", new_id())
         if start := fields.get("init_from"):

@@ -20,11 +20,12 @@ from services.datasets import (
     points,
     voc,
     voc_masks,
+    weights,
     yolo,
 )
 from services.datasets.formats import request_faults
 from services.datasets.problem import invalid
-from services.datasets.source import Reading, SourceDataset, SourcePoints
+from services.datasets.source import Reading, SourceDataset, SourcePoints, SourceWeights
 from services.datasets.tree import OTHER_IMAGE_SUFFIXES, Tree
 
 
@@ -35,7 +36,7 @@ class Importer:
     format: str
     family: str
     is_like: Callable[[Tree], bool]
-    read: Callable[[Reading], SourceDataset | SourcePoints]
+    read: Callable[[Reading], SourceDataset | SourcePoints | SourceWeights]
     layout: str
 
 
@@ -56,6 +57,7 @@ IMPORTERS = (
     Importer("image_folder", "images", image_folder.has_images, image_folder.read, "train/*.jpg"),
     Importer("identity_folders", "face", image_folder.has_images, identity_folders.read, "train/PERSON/*.jpg"),
     Importer("points", "points", points.is_like, points.read, "train.csv or train.npy"),
+    Importer(weights.FORMAT, weights.FAMILY, weights.is_like, weights.read, "one .safetensors file"),
 )
 # Any picture is like these, so they are only taken where their family or format is asked for.
 _ON_REQUEST = frozenset({("image_folder", "images"), ("identity_folders", "face")})

@@ -21,6 +21,7 @@ SERVED = (
     ("image_folder", "images"),
     ("identity_folders", "face"),
     ("points", "points"),
+    ("safetensors", "weights"),
 )
 """(format, family) of every importer, in the order in which `detect` tries them."""
 FORMATS = tuple(dict.fromkeys(name for name, _ in SERVED))

@@ -12,10 +12,11 @@ from services.datasets.limits import ImportLimits
 from services.datasets.points import write_points
 from services.datasets.problem import Problems
 from services.datasets.report import Report
-from services.datasets.source import Reading, SourcePoints
+from services.datasets.source import Reading, SourcePoints, SourceWeights
 from services.datasets.split_rule import SplitRule
 from services.datasets.tree import Tree
 from services.datasets.validate import validate
+from services.datasets.weights import write_weights
 
 _DEFAULT_RULE = SplitRule()
 
@@ -45,6 +46,8 @@ def import_folder(
         source = chosen.read(reading)
         if isinstance(source, SourcePoints):
             return write_points(source, out, reading.problems, rule)
+        if isinstance(source, SourceWeights):
+            return write_weights(source, out, reading.problems)
         dataset, report = validate(source, reading, rule, on_image=on_image)
         write_canonical(dataset, out, shard_bytes=limits.shard_bytes)
     return report

@@ -27,6 +27,7 @@ class ProblemKind(enum.Enum):
     MASK = "unusable masks"
     LABEL = "labelling problems"
     TABLE = "malformed tables"
+    WEIGHTS = "unusable weights"
     SPLIT = "split problems"
 
 

@@ -108,6 +108,16 @@ class SourceDataset:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceWeights:
+    """A checked file of tensors, and how many tensors and numbers it holds."""
+
+    format: str
+    path: Path
+    tensors: int
+    numbers: int
+
+
+@dataclass(frozen=True, slots=True)
 class SourcePoints:
     """Tables of numbers by split, float32 (N, D); an empty split name is still to be divided."""
 

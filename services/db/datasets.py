@@ -149,6 +149,19 @@ def get(session: Session, project: str, dataset_id: str, version: int | None = N
     return _to_version(row)
 
 
+def hold(session: Session, project: str, dataset_id: str) -> DatasetVersion:
+    """Return the newest version of a dataset, which cannot be deleted before the transaction ends.
+
+    Raises:
+        DatasetNotFound: the project has no such dataset.
+    """
+    given = {"project": project, "dataset_id": dataset_id}
+    row = session.execute(_GET_NEWEST.with_for_update(read=True), given).one_or_none()
+    if row is None:
+        raise DatasetNotFound(f"project {project!r} has no dataset {dataset_id!r}")
+    return _to_version(row)
+
+
 def get_by_id(session: Session, version_id: str) -> DatasetVersion:
     """Return a version by its id, deleted or not: a running job may still need to know it.
 
@@ -199,7 +212,10 @@ def delete(session: Session, project: str, dataset_id: str) -> None:
     ids = session.execute(sa.select(_versions.c.id).where(mine).with_for_update()).scalars().all()
     if not ids:
         raise DatasetNotFound(f"project {project!r} has no dataset {dataset_id!r}")
-    users = sa.select(sa.func.count()).where(t.jobs.c.dataset_version_id.in_(ids), t.IS_LIVE)
+    # What a job starts from stands in its spec only.
+    starts_from_it = sa.type_coerce(t.jobs.c.spec, sa.JSON)["init_from", "id"].as_string().in_(ids)
+    uses_it = sa.or_(t.jobs.c.dataset_version_id.in_(ids), starts_from_it)
+    users = sa.select(sa.func.count()).where(t.jobs.c.project == project, uses_it, t.IS_LIVE)
     count = session.execute(users).scalar_one()
     if count:
         raise PreconditionFailed(f"{count} queued or running jobs use dataset {dataset_id!r}; cancel them first")

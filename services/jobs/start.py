@@ -1,4 +1,4 @@
-"""What a job starts from: a model version, a checkpoint, or weights that torchvision publishes."""
+"""What a job starts from: a model version, a checkpoint, uploaded weights, or those that torchvision publishes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from services.core import names
-from services.core.errors import CheckpointNotFound, JobNotFound, ModelNotFound, RequestInvalid, Violation
-from services.db import checkpoints, jobs, models
+from services.core.errors import (
+    CheckpointNotFound,
+    DatasetNotFound,
+    JobNotFound,
+    ModelNotFound,
+    RequestInvalid,
+    Violation,
+)
+from services.db import checkpoints, datasets, jobs, models
 from services.db.checkpoints import Checkpoint
+from services.db.datasets import DatasetVersion
 from services.db.session import Session
 from services.models.version import version_number
 from services.recipes.manager import Recipe
-from workers.families.config import TORCHVISION, Origin, RecipeConfig
+from workers.families.config import TORCHVISION, WEIGHTS, Origin, RecipeConfig
 
 FIELD = "init_from"
 _SHAPES = (
     "name a model version (projects/{project}/models/{model}/versions/{version}), a checkpoint"
-    " (projects/{project}/jobs/{job}/checkpoints/{checkpoint}) or torchvision:{weights},"
+    " (projects/{project}/jobs/{job}/checkpoints/{checkpoint}), a dataset of weights"
+    " (projects/{project}/datasets/{dataset}) or torchvision:{weights},"
     " such as torchvision:ResNet18_Weights.IMAGENET1K_V1"
 )
 _WEIGHTS = re.compile(r"[A-Za-z0-9_]{1,80}_Weights\.[A-Za-z0-9_]{1,80}")
@@ -29,7 +38,7 @@ class Wanted:
     """A name with the right shape; what it stands for may not exist."""
 
     text: str
-    kind: Literal["model", "checkpoint", "torchvision"]
+    kind: Literal["model", "checkpoint", "weights", "torchvision"]
     ids: tuple[str, ...] = ()
 
 
@@ -58,11 +67,12 @@ def parse(text: str, *, project: str) -> Wanted:
             raise _invalid(f"{weights!r} names no weights of torchvision; use one such as ResNet18_Weights.DEFAULT")
         return Wanted(text, "torchvision", (weights,))
     parts = text.split("/")
+    if len(parts) == 4 and parts[2] == "datasets":
+        name = names.parse(text, "datasets", field=FIELD)
+        return Wanted(text, "weights", _own(name, project).ids)
     if len(parts) != 6 or parts[0] != "projects" or (parts[2], parts[4]) not in _KINDS:
         raise _invalid(f"{text!r} cannot be started from; {_SHAPES}")
-    name = names.parse(text, parts[2], parts[4], field=FIELD)
-    if name.project != project:
-        raise _invalid(f"belongs to project {name.project!r}; a job starts from what its own project {project!r} has")
+    name = _own(names.parse(text, parts[2], parts[4], field=FIELD), project)
     kind = _KINDS[parts[2], parts[4]]
     if kind == "model":
         version_number(name.ids[1], field=FIELD)
@@ -79,12 +89,15 @@ def find(session: Session, wanted: Wanted, *, project: str) -> Start:
         if wanted.kind == "torchvision":
             origin = Origin(wanted.text, "torchvision", TORCHVISION, {})
             return Start(origin, {"name": wanted.text, "kind": "torchvision"})
+        if wanted.kind == "weights":
+            return _weights(wanted, datasets.hold(session, project, wanted.ids[0]))
         if wanted.kind == "model":
             return _model(session, wanted, project=project)
         job = jobs.get(session, project, wanted.ids[0])
         held = checkpoints.hold(session, job.id, wanted.ids[1])
-    except (CheckpointNotFound, JobNotFound, ModelNotFound) as err:
-        raise _invalid(f"{err}; list what there is with ListModelVersions and ListCheckpoints") from err
+    except (CheckpointNotFound, DatasetNotFound, JobNotFound, ModelNotFound) as err:
+        text = f"{err}; list what there is with ListModelVersions, ListCheckpoints and ListDatasets"
+        raise _invalid(text) from err
     return _checkpoint(wanted.text, job, held)
 
 
@@ -123,6 +136,19 @@ def _checkpoint(name: str, job: jobs.Job, held: Checkpoint) -> Start:
     origin = Origin(name, "checkpoint", job.recipe, job.spec["config"])
     spec = {"name": name, "kind": "checkpoint", "id": held.id, "job_id": job.id}
     return Start(origin, spec, checkpoint_id=held.id)
+
+
+def _weights(wanted: Wanted, version: DatasetVersion) -> Start:
+    if version.family != WEIGHTS:
+        raise _invalid(f"{wanted.text} holds {version.family} data; a job starts from a dataset of weights")
+    spec = {"name": wanted.text, "kind": "weights", "id": version.id, "version": version.version}
+    return Start(Origin(wanted.text, "weights", WEIGHTS, {}), spec)
+
+
+def _own(name: names.Name, project: str) -> names.Name:
+    if name.project != project:
+        raise _invalid(f"belongs to project {name.project!r}; a job starts from what its own project {project!r} has")
+    return name
 
 
 def _invalid(text: str) -> RequestInvalid:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,20 @@ def mnist(*, train: int = 6, val: int = 4, packed: bool = False) -> Files:
 
 def points() -> Files:
     return {"train.csv": b"x,y\n1,2\n3.5,-4\n5,6e-1\n", "val.csv": b"x,y\n7,8\n"}
+
+
+def safetensors(entries: Mapping[str, tuple[str, list[int], bytes]], *, header: bytes | None = None) -> bytes:
+    """Return a file of tensors (type, shape, bytes), one after another, under a true or another header."""
+    document, place = {}, 0
+    for name, (kind, shape, body) in entries.items():
+        document[name] = {"dtype": kind, "shape": shape, "data_offsets": [place, place + len(body)]}
+        place += len(body)
+    header = json.dumps(document).encode() if header is None else header
+    return struct.pack("<Q", len(header)) + header + b"".join(body for _, _, body in entries.values())
+
+
+def weights() -> Files:
+    return {"weights.safetensors": safetensors({"head.weight": ("F32", [2, 3], bytes(24)), "n": ("I64", [], bytes(8))})}
 
 
 def npy(table: npt.NDArray[Any]) -> bytes:

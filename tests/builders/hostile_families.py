@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,15 @@ def _points(body: bytes) -> Callable[[Path], Path]:
     return _files(family.points(), **{"train.csv": body})
 
 
+def _weights(body: bytes) -> Callable[[Path], Path]:
+    return _files({"net.safetensors": body})
+
+
+def _tensor(kind: str, shape: list[int], body: bytes, header: bytes | None = None) -> Callable[[Path], Path]:
+    return _weights(family.safetensors({"a": (kind, shape, body)}, header=header))
+
+
+_OF = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]},"b":{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}}'
 _TRAIN_IMAGES, _TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 _BLURRED = np.repeat(_INDICES[..., None], 3, axis=2) + np.array([1, 0, 0], dtype=np.uint8)
 _VOC = family.voc_masks()
@@ -149,6 +159,50 @@ FAMILIES: dict[str, Hostile] = {
     ),
     "a table that promises too much": Hostile(
         _files({"train.npy": family.npy(np.zeros((2, 2))).replace(b"(2, 2)", b"(2, 9)")}), "train.npy", "numpy.save"
+    ),
+    # weights
+    "pickled weights": Hostile(_files({"net.pth": pickle.dumps({})}), "net.pth", "runs code"),
+    "weights in two files": Hostile(
+        _files({"a.safetensors": family.weights()["weights.safetensors"], "b.safetensors": b""}),
+        "b.safetensors",
+        "give one",
+    ),
+    "weights of nothing": Hostile(_weights(b""), "net.safetensors", "cut short"),
+    "weights without a tensor": Hostile(_weights(family.safetensors({})), "net.safetensors", "no tensor"),
+    "weights cut short": Hostile(
+        _weights(family.weights()["weights.safetensors"][:-1]), "net.safetensors", "one after another"
+    ),
+    "weights with a header that promises too much": Hostile(
+        _weights(struct.pack("<Q", 2**63) + bytes(64)), "net.safetensors", "cut short"
+    ),
+    "weights with a broken header": Hostile(
+        _tensor("F32", [1], bytes(4), b"{'a'"), "net.safetensors", "cannot be read"
+    ),
+    "weights with a deep header": Hostile(
+        _tensor("F32", [1], bytes(4), b"[" * 100_000), "net.safetensors", "cannot be read"
+    ),
+    "weights with a list for a header": Hostile(_tensor("F32", [1], bytes(4), b"[1]"), "net.safetensors", "no object"),
+    "weights with a field too many": Hostile(
+        _tensor("F32", [1], bytes(4), b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}}'),
+        "net.safetensors",
+        "cannot be read",
+    ),
+    "weights of a negative shape": Hostile(_tensor("F32", [-1, -1], bytes(4)), "net.safetensors", "does not take 4"),
+    "weights of another size": Hostile(_tensor("F32", [2**40], bytes(4)), "net.safetensors", "does not take 4"),
+    "weights of an unknown type": Hostile(_tensor("F8_E4M3", [4], bytes(4)), "net.safetensors", "save it as one of"),
+    "weights that overlap": Hostile(
+        _tensor("F32", [2], bytes(8), _OF % (0, 8, 4, 8)), "net.safetensors", "one after another"
+    ),
+    "weights with a hole": Hostile(
+        _tensor("F32", [4], bytes(16), _OF % (0, 8, 12, 16)), "net.safetensors", "one after another"
+    ),
+    "weights that are not numbers": Hostile(
+        _tensor("F32", [2], np.array([0, np.nan], "f4").tobytes()),
+        "net.safetensors",
+        "a holds values that are not finite",
+    ),
+    "infinite half weights": Hostile(
+        _tensor("BF16", [2], struct.pack("<2H", 0, 0xFF80)), "net.safetensors", "a holds values that are not finite"
     ),
     "one point": Hostile(_files({"points.csv": b"1,2\n"}), "dataset", "at least two points"),
 }

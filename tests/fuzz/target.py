@@ -55,7 +55,7 @@ _OTHERS = {
     "dataset": [("datasets",)],
     "checkpoint": [("jobs", "checkpoints")],
     "deployment": [("deployments",)],
-    "init_from": [("jobs", "checkpoints"), ("models", "versions")],
+    "init_from": [("jobs", "checkpoints"), ("models", "versions"), ("datasets",)],
     "model_version": [("models", "versions")],
 }
 

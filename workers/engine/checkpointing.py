@@ -38,7 +38,7 @@ class Checkpointing:
         self._is_reserved = False
         self._identity = {
             "recipe": training.plan.recipe,
-            "config_sha256": train_state.config_sha256(training.plan.recipe, training.config),
+            "config_sha256": train_state.config_sha256(training.plan.recipe, training.plan.config),
             "decision": training.decision.to_json(),
             "environment": environment(training),
         }

@@ -27,9 +27,9 @@ class SourcePlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="As the job says it.")
-    kind: Literal["model", "checkpoint", "torchvision"]
-    recipe: str = Field(description="What trained them; 'torchvision' for that library's.")
-    config: dict[str, Any] = Field(description="The config they were trained with; empty for torchvision's.")
+    kind: Literal["model", "checkpoint", "weights", "torchvision"]
+    recipe: str = Field(description="What trained them; 'weights' or 'torchvision' where no recipe did.")
+    config: dict[str, Any] = Field(description="The config they were trained with; empty where no recipe did.")
     directory: Path = Field(
         description="A verified bundle or checkpoint, or the published file; empty: to be downloaded from its publisher."
     )

@@ -125,7 +125,7 @@ def _read_checkpoint(plan: TrainPlan, recipe: Recipe[Any, Any]) -> train_state.S
     if plan.resume_dir is None:
         return None
     stored = train_state.read(plan.resume_dir)
-    if stored.document["config_sha256"] != train_state.config_sha256(plan.recipe, recipe.config):
+    if stored.document["config_sha256"] != train_state.config_sha256(plan.recipe, plan.config):
         raise CheckpointMismatch("the checkpoint was made with another recipe or config; start a new job with these")
     return stored
 

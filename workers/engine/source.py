@@ -1,4 +1,4 @@
-"""Reads what a job starts from: a bundle, a checkpoint, or a file that torchvision publishes."""
+"""Reads what a job starts from: a bundle, a checkpoint, uploaded weights, or a file that torchvision publishes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from workers.engine.tensorfile import read_tensors
 from workers.families.base import Source
 from workers.families.config import TORCHVISION, Origin
 
+_FILE = "weights.safetensors"
+"""Of a bundle, and of a dataset of weights."""
 _DIGEST = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
@@ -44,6 +46,8 @@ def read_source(plan: SourcePlan, *, cache_dir: Path, download: Download = fetch
     origin = Origin(plan.name, plan.kind, plan.recipe, plan.config)
     if plan.kind == "model":
         return _bundle(origin, plan.directory)
+    if plan.kind == "weights":
+        return Source(origin, read_tensors(plan.directory / _FILE))
     if plan.kind == "checkpoint":
         stored = state.read(plan.directory).files
         # What serves is the average, where there is one.
@@ -77,7 +81,7 @@ def _bundle(origin: Origin, directory: Path) -> Source:
         constants = dict(document["spec"]["constants"])
     except (OSError, ValueError, KeyError) as err:
         raise IntegrityError(f"the bundle of {origin.name} cannot be read: {err}") from err
-    return Source(origin, read_tensors(directory / "weights.safetensors"), constants)
+    return Source(origin, read_tensors(directory / _FILE), constants)
 
 
 def _weights(name: str) -> Any:

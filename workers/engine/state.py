@@ -23,7 +23,6 @@ from workers.engine import jsonstate, optimstate, rng
 from workers.engine.errors import CheckpointMismatch, StateUnsupported
 from workers.engine.tensorfile import read_tensors
 from workers.families.base import TrainState
-from workers.families.config import RecipeConfig
 
 FORMAT_VERSION = 1
 MODEL, OPTIM, EMA, TENSORS = "model.safetensors", "optim.safetensors", "ema.safetensors", "tensors.safetensors"
@@ -140,11 +139,18 @@ def restore_rng(stored: Stored) -> None:
     rng.restore(stored.document["rng"])
 
 
-def config_sha256(recipe: str, config: RecipeConfig) -> str:
-    """Return a digest of whatever decides the values of weights: not cadences, not loader processes."""
-    document = config.model_dump(mode="json")
-    document["limits"] = {"max_steps": config.limits.max_steps}
-    document["runtime"].pop("loader_workers")
+def config_sha256(recipe: str, config: Mapping[str, Any]) -> str:
+    """Return a digest of whatever decides the values of weights: not cadences, not loader processes.
+
+    `config` is the document that the job keeps, not the model read from it: a field that a newer version
+    adds is in the latter only, and must not part a running job from its checkpoints.
+    """
+    limits, runtime = config.get("limits", {}), config.get("runtime", {})
+    document = {
+        **config,
+        "limits": {"max_steps": limits.get("max_steps")},
+        "runtime": {key: value for key, value in runtime.items() if key != "loader_workers"},
+    }
     text = json.dumps([recipe, document], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 TORCHVISION = "torchvision"
 """Stands among recipes for the weights that torchvision publishes."""
+WEIGHTS = "weights"
+"""Stands among recipes for weights that were trained elsewhere and uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,14 @@ class Origin:
     """What a job starts from, as far as it is known before its weights are read."""
 
     name: str
-    """As the job says it: a model version, a checkpoint, or `torchvision:ResNet18_Weights.IMAGENET1K_V1`."""
-    kind: Literal["model", "checkpoint", "torchvision"]
+    """As the job says it: a model version, a checkpoint, a dataset of weights, or
+    `torchvision:ResNet18_Weights.IMAGENET1K_V1`.
+    """
+    kind: Literal["model", "checkpoint", "weights", "torchvision"]
     recipe: str
-    """That of the model or checkpoint; `TORCHVISION` for weights of that library."""
+    """That of the model or checkpoint; `TORCHVISION` or `WEIGHTS` for what no recipe trained."""
     config: Mapping[str, Any]
-    """The complete config that the model or checkpoint was trained with; empty for torchvision's."""
+    """The complete config that the model or checkpoint was trained with; empty for what no recipe trained."""
 
 
 class Section(BaseModel):

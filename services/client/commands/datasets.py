@@ -47,7 +47,7 @@ def datasets() -> None:
 def import_(
     invocation: Invocation, *, source: str, dataset_id: str | None, format_name: str, **fields: Unpack[DatasetFields]
 ) -> None:
-    """Bring a folder or an archive (zip, tar, tar.gz) in as a dataset, checked and made ready to train on.
+    """Bring a folder, an archive (zip, tar, tar.gz) or a .safetensors file in as a dataset, checked and made ready.
 
     The server fetches an archive that is named by a public https address itself.
     """
@@ -62,6 +62,8 @@ def import_(
     _show(invocation.out, dataset)
     if recipe is not None:
         invocation.out.say(f"next: trainyard jobs submit {recipe.recipe_id} --dataset {short(dataset.name)} --watch")
+    if dataset.family == "weights":
+        invocation.out.say(f"next: trainyard jobs submit ... --init-from datasets/{short(dataset.name)}")
 
 
 def _upload(client: Trainyard, path: Path, dataset_id: str, **fields: Unpack[DatasetFields]) -> dataset_pb2.Dataset:

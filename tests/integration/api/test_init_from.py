@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from trainyard.v1 import job_pb2
+from trainyard.v1 import dataset_pb2, job_pb2
 
 from services.core.ids import new_id
 from services.core.states import JobState
@@ -87,6 +87,23 @@ def test_torchvision_s_weights_say_which_network_they_are_of(yard: Running) -> N
     assert job.init_from.startswith("torchvision:")
 
 
+def test_uploaded_weights_are_pinned_and_kept_for_the_job(yard: Running) -> None:
+    with yard.database.write() as session:
+        first, _ = datasets.insert(session, new_dataset(dataset_id="weights", family="weights", counts={}))
+        newest, _ = datasets.insert(session, new_dataset(dataset_id="weights", family="weights", counts={}))
+
+    job = ask(yard, init_from="projects/default/datasets/weights")
+
+    assert job.init_from == "projects/default/datasets/weights"
+    assert stored(yard, job).spec["init_from"] | {"version": 2} == stored(yard, job).spec["init_from"]
+    assert stored(yard, job).spec["init_from"]["id"] == newest.id != first.id
+    assert job.config["network"]["recipe"] == MOBILE
+    request = dataset_pb2.DeleteDatasetRequest(name=job.init_from)
+    assert "1 queued or running jobs use" in refused(lambda: yard.datasets.DeleteDataset(request)).message
+    yard.jobs.CancelJob(job_pb2.CancelJobRequest(name=job.name))
+    yard.datasets.DeleteDataset(request)
+
+
 def test_the_same_request_finds_its_job_after_its_source_went(yard: Running) -> None:
     source, checkpoint = trained(yard, COLOUR)
     request_id, name = new_id(), f"{source.name}/checkpoints/{checkpoint.id}"
@@ -106,6 +123,8 @@ def test_the_same_request_finds_its_job_after_its_source_went(yard: Running) -> 
         pytest.param("projects/default/models/none/versions/3", "no model 'none' version 3", id="no such version"),
         pytest.param("projects/default/models/none/versions/last", "neither a number", id="no number"),
         pytest.param("projects/default/jobs/j/checkpoints/c", "no job 'j'", id="no such job"),
+        pytest.param("projects/default/datasets/none", "no dataset 'none'", id="no such dataset"),
+        pytest.param("projects/default/datasets/cats", "holds classification data", id="a dataset of images"),
         pytest.param("torchvision:resnet18", "names no weights", id="a network, not weights"),
     ],
 )
@@ -152,4 +171,4 @@ def test_every_mistake_is_reported_at_once(yard: Running) -> None:
 
 def test_every_source_that_a_config_names_is_a_recipe() -> None:
     for entry in CATALOG.values():
-        assert set(entry.load_config().SOURCES) <= {*CATALOG, "torchvision"}
+        assert set(entry.load_config().SOURCES) <= {*CATALOG, "torchvision", "weights"}

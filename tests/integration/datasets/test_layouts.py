@@ -15,6 +15,7 @@ from services.storage.local import LocalStore
 from services.storage.manifest import download_directory
 from tests.builders import datasets as build
 from tests.builders import family_datasets as family
+from workers.engine.tensorfile import read_tensors
 from workers.families.records import RecordSet, read_points
 
 PROJECT = "lab"
@@ -44,6 +45,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatasetMan
         ("celeba", "images", family.celeba(), {"images": 4}),
         ("mnist", "classification", family.mnist(packed=True), {"images": 6}),
         ("points", "points", family.points(), {"points": 3}),
+        ("safetensors", "weights", family.weights(), {}),
     ],
 )
 def test_every_layout_becomes_a_version_that_is_read_back(
@@ -61,13 +63,17 @@ def test_every_layout_becomes_a_version_that_is_read_back(
         PROJECT, request_id="", dataset_id=name.replace("_", "-"), archive_path=archive, family=wanted
     )
 
-    assert (version.format, version.family, version.counts["train"]) == (name, wanted, counts)
+    assert (version.format, version.family, version.counts.get("train", {})) == (name, wanted, counts)
     copy = tmp_path / "copy"
     download_directory(
         store, layout.dataset_prefix(PROJECT, version.dataset_id, version.id), copy, version.manifest_sha256
     )
     if wanted == "points":
         assert len(read_points(copy, "train")) == counts["points"]
+        return
+    if wanted == "weights":
+        tensors = read_tensors(copy / "weights.safetensors")
+        assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == {"head.weight": (2, 3), "n": ()}
         return
     records = RecordSet(copy, "train", families=(wanted,))
     assert len(records) == counts["images"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.core.settings import Settings
 from services.core.states import FailureReason, JobState
 from services.datasets.importer import import_folder
 from services.datasets.limits import ImportLimits
+from services.datasets.manager import DatasetManager
 from services.db import models
 from services.db.job_records import Job
 from services.storage.manifest import download_directory
@@ -81,6 +84,22 @@ def test_weights_come_from_a_model_and_from_a_checkpoint(yard: Yard, trained: Jo
         assert bundle_of(yard, job, tmp_path / job.id)["origin"] == start["name"]
         told = [event.payload["text"] for event in yard.events(job.id) if event.kind == "log"]
         assert f"starting from {start['name']}" in told
+
+
+def test_weights_come_from_a_file_that_was_uploaded(yard: Yard, trained: Job, tmp_path: Path) -> None:
+    bundle_of(yard, trained, tmp_path / "bundle")
+    archive = tmp_path / "weights.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(tmp_path / "bundle" / "weights.safetensors", "trained-elsewhere.safetensors")
+    manager = DatasetManager(yard.database, yard.store, Settings(state_dir=tmp_path / "imports"))
+    version = manager.create("default", request_id="", dataset_id="weights", archive_path=archive)
+    model = config_of(MOBILE)["model"]
+    config = config_of(TUNED, network={"recipe": MOBILE, "model": model})
+    start = {"name": "projects/default/datasets/weights", "kind": "weights", "id": version.id, "version": 1}
+
+    job = yard.until_state(submit(yard, TUNED, config, start).id, JobState.SUCCEEDED)
+
+    assert bundle_of(yard, job, tmp_path / job.id)["origin"] == start["name"]
 
 
 def test_a_damaged_source_fails_the_job_with_what_to_do(yard: Yard, trained: Job) -> None:

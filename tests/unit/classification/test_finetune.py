@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from services.core.errors import RequestInvalid
@@ -119,6 +121,63 @@ def test_torchvision_s_names_become_a_body_and_a_head(digits: Path) -> None:
     found = weights(state)
     assert torch.equal(found["body.features.0.0.weight"], net.get_submodule("features.0.0").weight)
     assert found["head.weight"].shape[0] == 3
+
+
+def uploaded(digits: Path, tensors: dict[str, Tensor], **network: Any) -> TrainState:
+    """Return what a job starts with from weights of its own that belong to this network."""
+    origin = Origin("projects/p/datasets/w", "weights", "weights", {})
+    config = FinetuneConfig.model_validate({**SMALL, "network": network}).adopt(origin)
+    recipe = Finetune(config, digits)
+    state = recipe.build(CPU)
+    recipe.load_source(state, Source(origin, tensors))
+    return state
+
+
+@pytest.mark.parametrize("source", ["torchvision", "timm"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_uploaded_weights_keep_the_names_of_their_library_and_their_head(
+    digits: Path, source: str, prefix: str
+) -> None:
+    model: dict[str, Any] = {"source": source, "name": "resnet18"}
+    build = timm.create_model if source == "timm" else torchvision.models.get_model
+    net = build("resnet18", num_classes=3)
+    tensors = {f"{prefix}{name}": value for name, value in net.state_dict().items()}
+
+    found = weights(uploaded(digits, tensors, model=model))
+
+    assert torch.equal(found["head.weight"], net.fc.weight)
+    assert any(
+        torch.equal(value, net.conv1.weight) for value in found.values() if value.shape == net.conv1.weight.shape
+    )
+
+
+def test_uploaded_weights_may_be_those_of_a_bundle(digits: Path) -> None:
+    classifier = trained(10)
+    tensors = dict(source_of(classifier).tensors)
+
+    found = weights(
+        uploaded(digits, tensors, recipe="classification/mobilenet", model=MOBILE.model.model_dump(mode="json"))
+    )
+
+    assert all(torch.equal(found[f"body.{name}"], value) for name, value in classifier.body.state_dict().items())
+    assert found["head.weight"].shape[0] == 3
+
+
+def test_uploaded_weights_of_another_network_are_refused_by_name(digits: Path) -> None:
+    net = torchvision.models.get_model("resnet34")
+
+    with pytest.raises(SourceUnfit, match=r"projects/p/datasets/w do not fit this network: is unknown here: layer1\.2"):
+        uploaded(digits, net.state_dict(), model={"name": "resnet18"})
+
+
+def test_uploaded_weights_need_a_network(digits: Path) -> None:
+    with pytest.raises(ValueError, match=r"projects/p/datasets/w are tensors .* set network\.model"):
+        FinetuneConfig().adopt(Origin("projects/p/datasets/w", "weights", "weights", {}))
+
+
+def test_uploaded_weights_without_a_head_are_refused(digits: Path) -> None:
+    with pytest.raises(SourceUnfit, match=r"projects/p/datasets/w has no head\.weight"):
+        uploaded(digits, {"a": torch.zeros(1)}, recipe="classification/mobilenet")
 
 
 @pytest.mark.parametrize(("name", "is_rescaled"), [("Inception_V3", True), ("GoogLeNet", True), ("ResNet18", False)])

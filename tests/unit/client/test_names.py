@@ -26,6 +26,20 @@ def test_a_checkpoint_is_named_by_its_job() -> None:
     assert NAMER.checkpoint("j1/c2") == "projects/lab/jobs/j1/checkpoints/c2"
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        pytest.param("digits/3", "projects/lab/models/digits/versions/3", id="a model version"),
+        pytest.param("j1/c2", "projects/lab/jobs/j1/checkpoints/c2", id="a checkpoint"),
+        pytest.param("datasets/net", "projects/lab/datasets/net", id="weights that were uploaded"),
+        pytest.param("projects/x/datasets/net", "projects/x/datasets/net", id="their full name"),
+        pytest.param("torchvision:A_Weights.DEFAULT", "torchvision:A_Weights.DEFAULT", id="weights of torchvision"),
+    ],
+)
+def test_what_a_job_starts_from(typed: str, name: str) -> None:
+    assert NAMER.start(typed) == name
+
+
 def test_full_names_pass_into_other_projects() -> None:
     assert NAMER.job("projects/x/jobs/j1") == "projects/x/jobs/j1"
     assert NAMER.job("j1") == "projects/lab/jobs/j1"

@@ -61,12 +61,23 @@ def test_a_link_is_packed_as_the_file_it_points_to(folder: Path) -> None:
         assert tar.getmember("images/b.jpg").isreg()
 
 
-@pytest.mark.parametrize("name", ["train.csv", "points.npy", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"])
-def test_a_folder_of_tables_or_idx_files_is_a_dataset(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["train.csv", "points.npy", "net.safetensors", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"]
+)
+def test_a_folder_of_tables_weights_or_idx_files_is_a_dataset(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
 
     with as_archive(tmp_path, on_progress=ignore) as archive, tarfile.open(archive) as tar:
         assert tar.getnames() == [name]
+
+
+def test_a_file_of_weights_is_packed_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b"x")
+    (tmp_path / "other.txt").write_bytes(b"x")
+
+    with as_archive(path, on_progress=ignore) as archive, tarfile.open(archive) as tar:
+        assert tar.getnames() == ["net.safetensors"]
 
 
 def test_an_archive_is_used_as_it_is(tmp_path: Path) -> None:

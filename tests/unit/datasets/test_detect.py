@@ -22,6 +22,7 @@ LAYOUTS: dict[str, tuple[dict[str, bytes], str]] = {
     "celeba": (family.celeba(), "images"),
     "mnist": (family.mnist(), "classification"),
     "points": (family.points(), "points"),
+    "safetensors": (family.weights(), "weights"),
 }
 
 
@@ -77,4 +78,4 @@ def test_a_stated_family_is_read_even_if_the_layout_looks_like_another(importing
 
 
 def test_every_family_has_an_importer() -> None:
-    assert set(FAMILIES) == {"detection", "classification", "segmentation", "face", "images", "points"}
+    assert set(FAMILIES) == {"detection", "classification", "segmentation", "face", "images", "points", "weights"}

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.builders.toy_recipe import toy_config
+from tests.builders.toy_recipe import TOY_CATALOG, ToyConfig, ToyModel, toy_config
 from tests.builders.training import Outcome, attempt
 from workers.engine.errors import CheckpointMismatch
 from workers.engine.frames import FrameKind
@@ -115,6 +116,26 @@ def test_another_config_cannot_resume(uninterrupted: Outcome, config: dict[str, 
     outcome = attempt(tmp_path, other, resume_dir=uninterrupted.checkpoint_dir(4))
 
     assert isinstance(outcome.error, CheckpointMismatch)
+
+
+class LaterModel(ToyModel):
+    depth: int = 1
+
+
+class LaterConfig(ToyConfig):
+    """The toy's config as a newer version has it: with one more field, whose default changes nothing."""
+
+    model: LaterModel = LaterModel()
+
+
+def test_a_job_that_runs_across_an_upgrade_resumes_from_its_checkpoints(
+    uninterrupted: Outcome, config: dict[str, Any], tmp_path: Path
+) -> None:
+    later = {name: replace(entry, config=f"{__name__}:LaterConfig") for name, entry in TOY_CATALOG.items()}
+
+    resumed = attempt(tmp_path, config, resume_dir=uninterrupted.checkpoint_dir(4), catalog=later)
+
+    assert digests(resumed, STEPS) == digests(uninterrupted, STEPS)
 
 
 def test_a_resume_keeps_the_precision_of_its_checkpoint(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from workers.families.config import TORCHVISION, Limits, Origin, Section
+from workers.families.config import TORCHVISION, WEIGHTS, Limits, Origin, Section
 from workers.families.sections import Fraction, Optim, Schedule, SupervisedConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -355,7 +355,7 @@ class Tune(Section):
 class FinetuneConfig(ClassificationConfig):
     """A trained classifier tuned to other images: new last layer, slower body (Yosinski et al. 2014)."""
 
-    SOURCES: ClassVar[tuple[str, ...]] = (*_BUILT_BY, "classification/finetune", TORCHVISION)
+    SOURCES: ClassVar[tuple[str, ...]] = (*_BUILT_BY, "classification/finetune", WEIGHTS, TORCHVISION)
     NEEDS_SOURCE: ClassVar[bool] = True
 
     network: SourceNetwork = SourceNetwork()
@@ -390,12 +390,14 @@ class FinetuneConfig(ClassificationConfig):
             name = origin.name.partition(":")[2].partition("_Weights")[0].lower()
             model = {"source": "torchvision", "name": name, "transform_input": name in OF_ANOTHER_SCALE}
             network = {"recipe": "classification/train", "model": model}
+        elif origin.kind == WEIGHTS:
+            network = self._stated_network(origin)
         elif origin.recipe == "classification/finetune":
             network = origin.config["network"]
         else:
             network = {"recipe": origin.recipe, "model": origin.config.get("model", {})}
         channels = origin.config.get("data", {}).get("channels", 3)
-        if channels != self.data.channels:
+        if origin.kind != WEIGHTS and channels != self.data.channels:
             raise ValueError(f"{origin.name} sees {channels} channels: set data.channels to {channels}")
         completed = self.model_dump(mode="json") | {"network": network}
         try:
@@ -403,6 +405,15 @@ class FinetuneConfig(ClassificationConfig):
         except ValidationError as err:
             wrong = "; ".join(str(one["msg"]) for one in err.errors(include_url=False))
             raise ValueError(f"{origin.name} does not go with this config: {wrong}") from err
+
+    def _stated_network(self, origin: Origin) -> dict[str, Any]:
+        if self.network == SourceNetwork():
+            text = (
+                f"{origin.name} are tensors and do not say of what network: set network.model, for example to"
+                ' {"source": "timm", "name": "resnet50"}, or network.recipe'
+            )
+            raise ValueError(text)
+        return self.network.model_dump(mode="json")
 
     @model_validator(mode="after")
     def _network_fits_data(self) -> Self:

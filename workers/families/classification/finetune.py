@@ -16,7 +16,7 @@ from workers.families.classification.config import FinetuneConfig, LibraryModel,
 from workers.families.classification.network import Classifier, PooledBody, ServedNetwork
 from workers.families.classification.recipe import ClassificationRecipe
 from workers.families.classification.recipes import MnistCnn, MnistFc, Mobile, Train, Vit
-from workers.families.config import TORCHVISION
+from workers.families.config import TORCHVISION, WEIGHTS
 from workers.families.transfer import copy_weights
 
 _HEAD = ("head.",)
@@ -83,7 +83,21 @@ class Finetune(ClassificationRecipe[FinetuneConfig]):
         if source.origin.kind == TORCHVISION:
             model = LibraryModel.model_validate(self.config.network.model)
             return networks.published(model, source.tensors, name=source.origin.name).state_dict()
+        if source.origin.kind == WEIGHTS:
+            return self._uploaded(source)
         return source.part("classifier" if source.origin.kind == "model" else "network")
+
+    def _uploaded(self, source: Source) -> Mapping[str, Tensor]:
+        """Return tensors that came with the names of this platform, of torchvision or of timm."""
+        tensors = _plain(source.tensors)
+        is_ours = any(name.startswith("body.") for name in tensors) and "head.weight" in tensors
+        if not is_ours and self.config.network.recipe == "classification/train":
+            model = LibraryModel.model_validate(self.config.network.model)
+            tensors = networks.published(model, tensors, name=source.origin.name).state_dict()
+        if "head.weight" not in tensors:
+            text = f"{source.origin.name} has no head.weight: name its tensors body... and head..., as models here do"
+            raise SourceUnfit(text)
+        return tensors
 
     def _keeps_head(self, network: nn.Module, source: Source, tensors: Mapping[str, Tensor]) -> bool:
         wanted = self.config.tune.head
@@ -96,6 +110,14 @@ class Finetune(ClassificationRecipe[FinetuneConfig]):
             )
             raise SourceUnfit(text)
         return wanted == "keep" or (wanted == "auto" and is_same)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return tensors without what all of their names begin with: bundles and data-parallel training put it there."""
+    for prefix in ("module.", "classifier."):
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
 def _frozen(body: nn.Module, tune: Tune) -> list[nn.Module]:

@@ -96,7 +96,7 @@ def library(model: LibraryModel, num_classes: int) -> Classifier:
 
 
 def published(model: LibraryModel, tensors: Mapping[str, Tensor], *, name: str) -> Classifier:
-    """Return a classifier of torchvision with weights it publishes, its last layer too.
+    """Return a classifier of torchvision or timm with weights by the names they have there, its last layer too.
 
     Raises:
         SourceUnfit: they are not this network's.
@@ -109,6 +109,11 @@ def published(model: LibraryModel, tensors: Mapping[str, Tensor], *, name: str) 
         for key, value in tensors.items()
         if not key.startswith(("aux1.", "aux2.", "AuxLogits."))
     }
+    path, last = _last_linear(net, model.name)
+    head = given.get(f"{path}.weight", last.weight)
+    if head.shape != last.weight.shape and head.shape[1:] == last.weight.shape[1:]:
+        # Weights of others may know other classes than those of ImageNet.
+        _replace(net, path, nn.Linear(last.in_features, len(head), bias=last.bias is not None))
     # The form of the body is found with the fresh weights that every other network of this name has, too.
     state = net.state_dict()
     classifier = Classifier(*_without_head(net, model.name))

@@ -24,6 +24,7 @@ class DatasetFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATASET_FORMAT_CELEBA: _ClassVar[DatasetFormat]
     DATASET_FORMAT_MNIST: _ClassVar[DatasetFormat]
     DATASET_FORMAT_POINTS: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_SAFETENSORS: _ClassVar[DatasetFormat]
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat
 DATASET_FORMAT_COCO: DatasetFormat
 DATASET_FORMAT_VOC: DatasetFormat
@@ -35,6 +36,7 @@ DATASET_FORMAT_LFW: DatasetFormat
 DATASET_FORMAT_CELEBA: DatasetFormat
 DATASET_FORMAT_MNIST: DatasetFormat
 DATASET_FORMAT_POINTS: DatasetFormat
+DATASET_FORMAT_SAFETENSORS: DatasetFormat
 
 class Dataset(_message.Message):
     __slots__ = ("name", "display_name", "version", "version_id", "family", "format", "classes", "splits", "manifest_sha256", "size_bytes", "report", "create_time")
