@@ -22,6 +22,8 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 UNARY_SECONDS = 60.0
 _TRIES = 4
 _BACKOFF = Backoff(base_seconds=0.15, cap_seconds=2.0)
+# A call that reaches a server between the end of its drain and its own end is dropped as CANCELLED; nobody here cancels.
+_LOST = ("UNAVAILABLE", "CANCELLED")
 
 
 def open_channel(address: str, tls: grpc.ChannelCredentials | None = None) -> grpc.Channel:
@@ -102,7 +104,7 @@ class Caller:
             except grpc.RpcError as err:
                 failure = from_rpc(err, address=self.address)
             retry += 1
-            if retry >= _TRIES or not (failure.was_not_begun or (is_repeatable and failure.code == "UNAVAILABLE")):
+            if retry >= _TRIES or not (failure.was_not_begun or (is_repeatable and failure.code in _LOST)):
                 raise failure
             time.sleep(max(failure.retry_seconds, _BACKOFF.delay_seconds(retry, self._rng)))
 

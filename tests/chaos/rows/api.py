@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -337,19 +339,11 @@ def abuse(stage: Stage) -> Result:
             "message of 80 MiB": [_code(lambda: stubs[0].CreateJob(_huge(80), metadata=metadata, timeout=20))],
             "streams": _many_streams(stubs, metadata, job_id, int(2600 * scale)),
         }
-        ended = threading.Event()
-        flood = [
-            threading.Thread(target=_flood, args=(stub, metadata, ended, codes.setdefault("flood", [])))
-            for stub in stubs
-        ]
-        for thread in flood:
-            thread.start()
-        disturbed = _patient_latencies(here, int(200 * scale) + 20)
-        ended.set()
-        for thread in flood:
-            thread.join()
         for channel in channels:
             channel.close()
+        with _flood(here.stack.address, metadata) as flood:
+            disturbed = _patient_latencies(here, int(200 * scale) + 20)
+        codes["flood"] = flood
         is_alive = here.stack.processes["api"].poll() is None and here.stack.processes["api"].pid == pid
         here.yard.get_job(job_id)
     said = {name: sorted(set(found)) for name, found in codes.items()}
@@ -382,14 +376,39 @@ def _many_streams(stubs: list[Any], metadata: Any, job_id: str, count: int) -> l
     return [call.code().name for call in calls]
 
 
-def _flood(stub: Any, metadata: Any, ended: threading.Event, codes: list[str]) -> None:
+@contextmanager
+def _flood(address: str, metadata: Any) -> Iterator[list[str]]:
+    """Call without pause from a process of its own; the list holds what was answered once the flood has ended.
+
+    It shares no interpreter with the good client, which would otherwise wait for the flood and not for the server.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    started, ended, heard = spawn.Event(), spawn.Event(), spawn.Queue()
+    process = spawn.Process(target=_call_without_pause, args=(address, metadata, started, ended, heard))
+    process.start()
+    codes: list[str] = []
+    try:
+        assert started.wait(60)
+        yield codes
+    finally:
+        ended.set()
+        codes += heard.get(timeout=60)
+        process.join()
+
+
+def _call_without_pause(address: str, metadata: Any, started: Any, ended: Any, heard: Any) -> None:
+    request = job_pb2.GetJobRequest(name="projects/default/jobs/nothing")
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+    channels = [grpc.insecure_channel(address, options) for _ in range(4)]
+    stubs = [job_pb2_grpc.JobServiceStub(channel) for channel in channels]
+    codes: set[str] = set()
     while not ended.is_set():
-        pending = [
-            stub.GetJob.future(job_pb2.GetJobRequest(name="projects/default/jobs/nothing"), metadata=metadata)
-            for _ in range(50)
-        ]
-        codes += [_code(future.result) for future in pending]
-        codes[:] = sorted({code if code != "NOT_FOUND" else "OK" for code in codes})
+        pending = [stub.GetJob.future(request, metadata=metadata) for stub in stubs for _ in range(50)]
+        codes |= {_code(future.result) for future in pending}
+        started.set()
+    for channel in channels:
+        channel.close()
+    heard.put(sorted("OK" if code == "NOT_FOUND" else code for code in codes))
 
 
 def _code(call: Callable[[], object]) -> str:
