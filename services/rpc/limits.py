@@ -41,6 +41,8 @@ class ServerLimits:
     calls_per_second: float = 1000.0
     burst_seconds: float = 2.0
     """Calls of this much time may come at once."""
+    turns_per_caller: int = 16
+    """Short calls of one caller that are worked on at once; more of them wait, and hold up nobody else."""
     streams_per_caller: int = 2000
     streams: int = 6000
     """Of all callers; below `concurrent_calls`, so that single calls are always answered."""

@@ -80,7 +80,7 @@ def test_deleted_dataset_is_purged_once(database: Database) -> None:
 
 def test_weights_that_a_job_starts_from_are_not_deleted(database: Database) -> None:
     with database.write() as session:
-        weights = make_dataset(session, dataset_id="weights", family="weights")
+        weights = make_dataset(session, dataset_id="weights")
         assert datasets.hold(session, "default", "weights") == weights
     job = queued_job(database, spec={"init_from": {"kind": "weights", "id": weights.id}})
 
