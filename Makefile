@@ -25,7 +25,8 @@ $(ENV): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 demo: $(RUN) ## Train, deploy and query a digit detector on the embedded default (writes out/demo.json, out/demo.png)
 	$(BIN)/trainyard demo --out out
 
-test: $(RUN) lint types layers spelling proto-check ## Check the code and run every test
+test: $(RUN) ## Check the code and run every test
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint types layers spelling proto-check
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 25
 
 k8s-check: $(RUN) ## Render every overlay, validate it against the API schemas, check its policies

@@ -58,8 +58,12 @@ class Stages:
         self.seconds[name] = round(time.monotonic() - begin, 1)
 
 
-def run_demo(out: Path, *, say: Callable[[str], None], make_watcher: Callable[[str], Watcher]) -> dict[str, Any]:
+def run_demo(
+    out: Path, *, say: Callable[[str], None], make_watcher: Callable[[str], Watcher], steps: int = 0
+) -> dict[str, Any]:
     """Run the demo and write `demo.json` and `demo.png` into `out`; return the figures.
+
+    `steps` are updates of training; 0 for as many as the preset has.
 
     Raises:
         DemoFailed: the job or the deployment failed.
@@ -72,7 +76,7 @@ def run_demo(out: Path, *, say: Callable[[str], None], make_watcher: Callable[[s
             write_digit_scenes(scenes, seed=0, train_images=TRAIN_IMAGES, val_images=HELD_OUT_IMAGES)
         with _platform(Path(directory) / "state", stages) as yard:
             dataset = _import(yard, scenes, stages)
-            job, metrics = _train(yard, dataset, stages, make_watcher)
+            job, metrics = _train(yard, dataset, stages, make_watcher, steps)
             deployment = _deploy(yard, job, stages)
             figures = _predict(yard, deployment, scenes, out, stages)
     report = {"ap50": metrics["eval/ap50"], **figures, "seconds": {**stages.seconds}}
@@ -105,11 +109,14 @@ def _import(yard: Trainyard, scenes: Path, stages: Stages) -> dataset_pb2.Datase
 
 
 def _train(
-    yard: Trainyard, dataset: dataset_pb2.Dataset, stages: Stages, make_watcher: Callable[[str], Watcher]
+    yard: Trainyard, dataset: dataset_pb2.Dataset, stages: Stages, make_watcher: Callable[[str], Watcher], steps: int
 ) -> tuple[job_pb2.Job, Mapping[str, float]]:
     metrics: dict[str, float] = {}
     with stages.stage("train", "training detection/yolo_v1, preset digits"):
-        job = yard.create_job("detection/yolo_v1", dataset=dataset.name, preset="digits", model_id="digits")
+        config = {"limits": {"max_steps": steps}} if steps else None
+        job = yard.create_job(
+            "detection/yolo_v1", dataset=dataset.name, preset="digits", config=config, model_id="digits"
+        )
         watcher = make_watcher(job.name.rpartition("/")[2])
         try:
             for event in yard.watch(job.name, on_reconnect=watcher.reconnecting):

@@ -24,7 +24,7 @@ from workers.serving.bundle import (
     read_parts,
 )
 from workers.serving.export import Exporter
-from workers.serving.form import Form, instruction_sets
+from workers.serving.form import MEMORY_FORMATS, Form, instruction_sets, memory_format_of
 from workers.serving.parity import Choice, choose
 
 
@@ -103,6 +103,7 @@ def _choose(plan: BuildPlan, parts: Parts, scratch: Path, frames: FrameWriter) -
 
 def _record(plan: BuildPlan, parts: Parts, choice: Choice) -> ServingRecord:
     first = golden_files(plan.bundle_dir)[0]
+    wanted = memory_format_of(parts.module, parts.spec.input_shape)
     answer = parts.handler.predict(golden_instances(parts.golden)[:1], choice.candidate.network)[0]
     return ServingRecord(
         form=choice.candidate.form,
@@ -112,5 +113,6 @@ def _record(plan: BuildPlan, parts: Parts, choice: Choice) -> ServingRecord:
         model=plan.model,
         parity=choice.differences,
         candidates=choice.record,
+        memory_format=next(name for name, one in MEMORY_FORMATS.items() if one is wanted),
         smoke={"input": first.relative_to(plan.bundle_dir).as_posix(), "answer": answer},
     )

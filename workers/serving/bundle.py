@@ -7,7 +7,8 @@ A bundle is what training leaves: `bundle.json`, `weights.safetensors`, `golden/
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ from services.core.errors import PlatformError
 from workers.families.base import Golden, Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
 from workers.families.catalog import CATALOG, Entry
 from workers.serving.envelope import parse_request
-from workers.serving.form import Form, instruction_sets, load_eager, load_stored, memory_format_of
+from workers.serving.form import (
+    MEMORY_FORMATS,
+    Form,
+    instruction_sets,
+    load_eager,
+    load_stored,
+    memory_format_of,
+)
 
 log = structlog.get_logger()
 
@@ -62,6 +70,8 @@ class ServingRecord:
     model: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[Mapping[str, Any], ...] = ()
+    memory_format: str = ""
+    """How a stored network wants its images; empty in archives that do not say, whose network is asked."""
     smoke: Mapping[str, Any] = field(default_factory=dict)
     """A member of the archive and this form's answer to it, for whoever tries the archive over the wire."""
 
@@ -81,6 +91,15 @@ class ServingRecord:
             "candidates": tuple(document["candidates"]),
         }
         return cls(**document)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """A bundle without its network, which a stored form brings itself."""
+
+    recipe: str
+    handler: Handler
+    golden: Golden
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +153,34 @@ def read_parts(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Pa
     Raises:
         BundleInvalid: a file is missing or malformed, or the recipe is unknown here.
     """
-    try:
+    around = read_surroundings(directory, catalog=catalog)
+    with _bundle_errors():
         bundle = json.loads((directory / "bundle.json").read_bytes())
-        entry = catalog[bundle["recipe"]]
+        entry = catalog[around.recipe]
+        config = entry.load_config().restore(bundle["config"])
+        module = entry.load_recipe().load_serving_module(config, around.handler.spec)
+        module.load_state_dict(load_file(directory / "weights.safetensors"))
+    return Parts(around.recipe, around.handler, module.eval(), around.golden)
+
+
+def read_surroundings(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Surroundings:
+    """Read all of a bundle but its network, and import none of what only training needs.
+
+    Raises:
+        BundleInvalid: a file is missing or malformed, or the recipe is unknown here.
+    """
+    with _bundle_errors():
+        bundle = json.loads((directory / "bundle.json").read_bytes())
         constants = bundle["spec"]
         spec = ServingSpec(tuple(constants["input_shape"]), constants["constants"])
-        config = entry.load_config().restore(bundle["config"])
-        module = entry.load_recipe().load_serving_module(config, spec)
-        module.load_state_dict(load_file(directory / "weights.safetensors"))
-        handler = entry.load_handler()(spec)
-        return Parts(bundle["recipe"], handler, module.eval(), read_golden(directory))
+        handler = catalog[bundle["recipe"]].load_handler()(spec)
+        return Surroundings(bundle["recipe"], handler, read_golden(directory))
+
+
+@contextmanager
+def _bundle_errors() -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as err:
         # One line: TorchServe's log is read line by line.
         raise BundleInvalid(f"the bundle cannot be read: {type(err).__name__}: {' '.join(str(err).split())}") from err
@@ -178,13 +215,18 @@ def open_bundle(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> S
         ThreadsMismatch: a compiled network ran up to 13 times slower on another thread count than its own.
     """
     record = read_record(directory)
-    parts = read_parts(directory, catalog=catalog)
     if record.form.is_native and torch.get_num_threads() != record.target.threads:
         raise ThreadsMismatch(
             f"the network was built for {record.target.threads} threads, this process has {torch.get_num_threads()}"
         )
     form = _runnable_form(record)
     device = torch.device(record.target.device)
+    if form is not Form.EAGER and record.memory_format:
+        around = read_surroundings(directory, catalog=catalog)
+        memory_format = MEMORY_FORMATS[record.memory_format]
+        network = load_stored(form, directory / NETWORK_FILE, memory_format=memory_format, device=device)
+        return Served(around.recipe, record.model, form, around.handler, network, around.golden)
+    parts = read_parts(directory, catalog=catalog)
     memory_format = memory_format_of(parts.module, parts.spec.input_shape)
     if form is Form.EAGER:
         network = load_eager(parts.module, memory_format=memory_format, device=device)

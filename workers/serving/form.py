@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from workers.families.base import Network
 
 _Outputs = Tensor | tuple[Tensor, ...]
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+"""By the names that archives keep."""
 _ISA_PREFIXES = ("avx", "amx", "fma", "sve", "asimd")
 
 

@@ -15,8 +15,11 @@ from services.client.output import Output
 
 @click.command(short_help="Train, deploy and query a digit detector.")
 @click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), default="out", show_default=True)
+@click.option(
+    "--steps", type=click.IntRange(0), default=0, help="Updates of training; fewer make a quicker, worse detector."
+)
 @local_command
-def demo(out: Output, *, folder: Path) -> None:
+def demo(out: Output, *, folder: Path, steps: int) -> None:
     """Train a digit detector on a platform of its own, deploy it and ask it about scenes it never saw.
 
     Writes demo.json with every figure and demo.png with predicted boxes. Needs no network.
@@ -28,7 +31,7 @@ def demo(out: Output, *, folder: Path) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=out.is_json)
     try:
-        report = run_demo(folder, say=out.say, make_watcher=lambda title: make_watcher(console, title))
+        report = run_demo(folder, say=out.say, make_watcher=lambda title: make_watcher(console, title), steps=steps)
     except (DemoFailed, StartFailed) as err:
         raise CommandFailed(str(err)) from err
     if out.is_json:

@@ -7,43 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from workers.engine.data import ShuffledBatches, seeded_rng
 from workers.families.base import Placement
 from workers.families.classification.augment import Exchange, ImageAugment
 from workers.families.classification.config import ClassificationConfig, Data
-from workers.families.images import normalise_
+from workers.families.classification.squares import to_input, to_square
 from workers.families.records import RecordSet, StoredImages
 
 FAMILIES = ("classification",)
-GREY = (0.299, 0.587, 0.114)
-"""Luma of ITU-R BT.601, as Pillow weighs colours."""
-
-
-def to_square(image: Tensor, data: Data) -> Tensor:
-    """Cut the middle square of a uint8 image (3, H, W) and scale it: (C, stored_size, stored_size)."""
-    height, width = image.shape[-2:]
-    side, size = min(height, width), data.stored_size
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[:, top : top + side, left : left + side]
-    if side != size:
-        square = functional.interpolate(square[None], (size, size), mode="bilinear", antialias=True)[0]
-    if data.channels == 1:
-        weights = torch.tensor(GREY)[:, None, None]
-        square = (square * weights).sum(0, keepdim=True).round().to(torch.uint8)
-    return square
-
-
-def central(squares: Tensor, data: Data) -> Tensor:
-    """Return the middle of stored squares (N, C, R, R) as evaluation and serving see it, (N, C, S, S)."""
-    start = (data.stored_size - data.image_size) // 2
-    return squares[..., start : start + data.image_size, start : start + data.image_size]
-
-
-def to_input(images: Tensor) -> Tensor:
-    """Turn float images from 0 to 1 into what networks see: grey as it is, colour normalised."""
-    return images if images.shape[1] == 1 else normalise_(images * 255)
 
 
 class Squares:

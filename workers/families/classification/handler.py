@@ -14,8 +14,8 @@ from torch import Tensor
 
 from workers.families.base import Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
 from workers.families.classification.config import Data
-from workers.families.classification.data import central, to_input, to_square
 from workers.families.classification.draw import heat
+from workers.families.classification.squares import central, to_input, to_square
 from workers.families.images import ImageInvalid, decode
 from workers.families.instances import count, image_bytes, refuse_unknown
 

@@ -26,11 +26,12 @@ from workers.families.base import (
 )
 from workers.families.classification.augment import Exchange, exchange_moments
 from workers.families.classification.config import ClassificationConfig
-from workers.families.classification.data import FAMILIES, Batch, Squares, TrainBatches, central, to_input
+from workers.families.classification.data import FAMILIES, Batch, Squares, TrainBatches
 from workers.families.classification.draw import captioned, confusion_picture
 from workers.families.classification.figures import confusion, figures
 from workers.families.classification.handler import ClassificationHandler
 from workers.families.classification.network import Classifier, ServedNetwork
+from workers.families.classification.squares import central, to_input
 from workers.families.images import MEAN, STD
 from workers.families.pictures import sheet
 from workers.families.records import RecordSet
