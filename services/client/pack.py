@@ -12,7 +12,7 @@ from pathlib import Path
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
-_WEIGHTS = ".safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
 _SKIPPED = frozenset(("__MACOSX", "Thumbs.db"))
 
 Progress = Callable[[int, int], None]
@@ -39,7 +39,7 @@ def as_archive(path: Path, *, on_progress: Progress) -> Iterator[Path]:
     """
     if not path.exists():
         raise PathInvalid(f"{path} does not exist; give a folder or an archive of a dataset")
-    if path.is_file() and path.suffix.lower() != _WEIGHTS:
+    if path.is_file() and path.suffix.lower() != WEIGHTS_SUFFIX:
         _check_archive(path)
         yield path
         return
@@ -59,14 +59,14 @@ def list_files(folder: Path) -> list[_File]:
         files += [_check_file(Path(directory) / name, folder) for name in kept]
     if not any(_may_be_data(file.path.name.lower()) for file in files):
         raise PathInvalid(
-            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}), no table (.csv, .npy), no weights ({_WEIGHTS}) and no idx file;"
+            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}), no table (.csv, .npy), no weights ({WEIGHTS_SUFFIX}) and no idx file;"
             " give the dataset's top folder"
         )
     return files
 
 
 def _may_be_data(name: str) -> bool:
-    return name.removesuffix(".gz").endswith((*_IMAGE_SUFFIXES, ".csv", ".npy", "ubyte", _WEIGHTS))
+    return name.removesuffix(".gz").endswith((*_IMAGE_SUFFIXES, ".csv", ".npy", "ubyte", WEIGHTS_SUFFIX))
 
 
 def _is_skipped(name: str) -> bool:

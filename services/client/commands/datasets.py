@@ -16,7 +16,7 @@ from trainyard.v1.dataset_pb2 import DatasetFormat
 from services.client.command import Invocation, command, local_command
 from services.client.names import short
 from services.client.output import Output, human_bytes, human_time
-from services.client.pack import ARCHIVE_SUFFIXES, PathInvalid, as_archive
+from services.client.pack import ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX, PathInvalid, as_archive
 from services.client.plain import as_dict
 from services.client.sdk import DatasetFields, Trainyard
 from services.client.transfer_view import transfer_bar
@@ -236,7 +236,7 @@ def _images(dataset: dataset_pb2.Dataset) -> str:
 
 def _default_id(path: Path) -> str:
     name = path.resolve().name.lower()
-    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
+    for suffix in sorted((*ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX), key=len, reverse=True):
         name = name.removesuffix(suffix)
     slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:63].strip("-")
     if not SLUG.fullmatch(slug):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.client.commands.datasets import _default_id
 from services.client.pack import PathInvalid, as_archive
 
 
@@ -124,3 +125,8 @@ def test_a_bad_file_in_a_folder_is_named(folder: Path, spoil: object, message: s
 
     with pytest.raises(PathInvalid, match=message), as_archive(folder, on_progress=ignore):
         pass
+
+
+@pytest.mark.parametrize(("name", "dataset_id"), [("net.safetensors", "net"), ("My Set.tar.gz", "my-set")])
+def test_a_dataset_is_called_like_its_file(name: str, dataset_id: str) -> None:
+    assert _default_id(Path(name)) == dataset_id
