@@ -1,5 +1,7 @@
 """The warm parent: imports torch and every recipe once, then forks a child for each attempt in milliseconds.
 
+What only few children need comes once nobody has asked for a child for a while, so that no first job waits for it.
+
 It has one thread and never touches CUDA, or its children could not be trusted. It ends with its worker: by the
 kernel's parent-death signal, and by the end of its control socket. `python -m workers.warm --control-fd N`.
 """
@@ -16,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ import structlog
 
 from services.core.log import configure_logging
 from workers import child, process
+from workers.engine import curves
 from workers.families.catalog import CATALOG
 
 log = structlog.get_logger(__name__)
@@ -34,14 +37,19 @@ MAX_REQUEST_BYTES = 1 << 16
 REQUEST_FDS = 3
 """Beside each request travel the frames pipe, the watch pipe and the connection to report on."""
 
+IDLE_SECONDS = 60.0
+
 _ENGINE = (
     "torch",
     "torchvision",
     "torchvision.transforms.v2",
-    "torch._dynamo",
     "safetensors.torch",
     "workers.engine.run",
 )
+_PICTURES = ("matplotlib.figure", "matplotlib.backends.backend_agg")
+"""For the curves at the end of a training, where they are installed."""
+_LATER = ("torch._dynamo.utils", "torch.export.exported_program", "timm")
+"""The compiler, which exports need, and networks that few ask for."""
 
 
 @dataclass(slots=True)
@@ -54,8 +62,13 @@ class _Running:
 class WarmParent:
     """Answers requests for children until its control socket ends."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(
+        self, control: socket.socket, *, later: Sequence[str] = _LATER, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        """`later` are the modules to import once no child runs and nobody has asked for one for `idle_seconds`."""
         self._control = control
+        self._later = tuple(later)
+        self._idle_seconds = idle_seconds
         self._selector = selectors.DefaultSelector()
         self._running: dict[int, _Running] = {}
         self._is_over = False
@@ -63,9 +76,13 @@ class WarmParent:
     def serve(self) -> None:
         self._selector.register(self._control, selectors.EVENT_READ, self._take_request)
         while not self._is_over:
-            for key, _ in self._selector.select():
+            events = self._selector.select(self._idle_seconds if self._later and not self._running else None)
+            for key, _ in events:
                 callback: Callable[[], None] = key.data
                 callback()
+            if not events:
+                load(self._later)
+                self._later = ()
         for running in self._running.values():
             process.kill_group(running.pid)
 
@@ -115,18 +132,23 @@ def preload() -> None:
     """Import what trainers need; a recipe that does not import fails its own jobs, not the others'."""
     start = time.monotonic()
     recipes = [path.partition(":")[0] for entry in CATALOG.values() for path in (entry.recipe, entry.handler)]
-    for name in dict.fromkeys((*_ENGINE, *recipes)):
+    load((*_ENGINE, *recipes, *(_PICTURES if curves.can_draw() else ())))
+    log.info("warm_parent_ready", seconds=round(time.monotonic() - start, 2), pid=os.getpid())
+
+
+def load(names: Iterable[str]) -> None:
+    """Import these modules, those that fail aside, and keep them in pages shared with every child."""
+    for name in dict.fromkeys(names):
         try:
             importlib.import_module(name)
         except ImportError:
             log.exception("preload_failed", module=name)
     gc.collect()
-    # Objects that no collection visits stay in pages shared with every child.
+    # Objects that no collection visits stay in shared pages.
     gc.freeze()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         log.warning("warm_parent_has_threads", threads=threads)
-    log.info("warm_parent_ready", seconds=round(time.monotonic() - start, 2), pid=os.getpid())
 
 
 def main() -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.classification import binary_auroc, binary_eer
 
-from workers.families.face.verification import Fold, far_threshold, figures, similarity_threshold
+from workers.families.face.verification import Fold, equal_error, far_threshold, figures, roc, similarity_threshold
 
 
 def fold(same: list[float], other: list[float]) -> Fold:
@@ -57,6 +59,26 @@ def test_error_and_area_of_pairs_known_by_hand() -> None:
 
     assert found["eval/auc"] == pytest.approx(15 / 16)
     assert found["eval/eer"] == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_error_and_area_are_those_of_torchmetrics_also_where_distances_are_equal(decimals: int) -> None:
+    rng = np.random.default_rng(decimals)
+    is_same = rng.random(300) < 0.4
+    pairs = Fold(np.round(rng.random(300) * 2 + ~is_same, decimals), is_same)
+    scores, truth = torch.from_numpy(1 - pairs.distances / 4), torch.from_numpy(is_same.astype(np.int64))
+
+    found = figures([pairs])
+
+    assert found["eval/auc"] == pytest.approx(float(binary_auroc(scores, truth)))
+    assert found["eval/eer"] == pytest.approx(float(binary_eer(scores, truth)))
+
+
+def test_pairs_of_one_kind_alone_have_rates_all_the_same() -> None:
+    for pairs in (fold([0.1, 0.2], []), fold([], [0.1, 0.2])):
+        false_accepts, true_accepts = roc(pairs)
+        assert len(false_accepts) == len(true_accepts)
+        assert 0 <= equal_error(false_accepts, true_accepts) <= 1
 
 
 @pytest.mark.parametrize(

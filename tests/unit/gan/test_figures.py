@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from workers.families.gan.figures import covered_classes, diversity, frechet_distance, precision_and_coverage
 from workers.families.gan.points import point_figures, scatter
@@ -15,6 +17,23 @@ def test_the_frechet_distance_of_gaussians_is_that_of_their_moments() -> None:
     # |m - m'|^2 + sum of (s - s')^2 for independent features
     assert frechet_distance(one, other) == pytest.approx(4 + 2 * (3 - 1) ** 2, rel=0.02)
     assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_frechet_distance_is_that_of_torchmetrics() -> None:
+    class Given(nn.Module):
+        num_features = 6
+
+        def forward(self, features: Tensor) -> Tensor:
+            return features
+
+    torch.manual_seed(0)
+    mixing = torch.randn(2, 6, 6, dtype=torch.float64)
+    real, fake = (torch.randn(count, 6).double() @ mix + mix[0] for count, mix in zip((50, 70), mixing, strict=True))
+    theirs = FrechetInceptionDistance(feature=Given()).set_dtype(torch.float64)
+    theirs.update(real, real=True)
+    theirs.update(fake, real=False)
+
+    assert frechet_distance(real, fake) == pytest.approx(float(theirs.compute()))
 
 
 def test_a_set_of_one_image_is_as_far_as_its_mean_and_the_others_variance() -> None:

@@ -7,8 +7,8 @@ import re
 import warnings
 from collections.abc import Mapping
 from itertools import pairwise
+from types import ModuleType
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -123,8 +123,15 @@ def published(model: LibraryModel, tensors: Mapping[str, Tensor], *, name: str) 
     return classifier
 
 
+def _timm() -> ModuleType:
+    # Hundreds of modules, which take as long as torch itself: for those who ask for one of its networks.
+    import timm
+
+    return timm
+
+
 def _check_name(model: LibraryModel) -> None:
-    known = timm.list_models() if model.source == "timm" else torchvision.models.list_models(torchvision.models)
+    known = _timm().list_models() if model.source == "timm" else torchvision.models.list_models(torchvision.models)
     if model.name not in known:
         close = ", ".join(difflib.get_close_matches(model.name, known, n=3)) or "see its documentation"
         text = f"{model.source} has no classifier {model.name!r}; close names: {close}"
@@ -133,7 +140,7 @@ def _check_name(model: LibraryModel) -> None:
 
 def _create(model: LibraryModel) -> nn.Module:
     if model.source == "timm":
-        net: nn.Module = timm.create_model(model.name, pretrained=model.pretrained)
+        net: nn.Module = _timm().create_model(model.name, pretrained=model.pretrained)
         return net
     weights = "DEFAULT" if model.pretrained else None
     if model.name in OF_ANOTHER_SCALE:

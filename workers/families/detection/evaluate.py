@@ -5,13 +5,15 @@ Scores the same post-processing that serves, with a lower threshold so that the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from faster_coco_eval import COCO, COCOeval_faster
 from torch import Tensor
-from torchmetrics.detection import MeanAveragePrecision
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
 from workers.families.detection.config import Eval
 from workers.families.detection.data import Record, SquareImages
@@ -21,13 +23,12 @@ from workers.families.images import normalise
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 _NAMES = {
-    "map": "eval/ap",
-    "map_50": "eval/ap50",
-    "map_75": "eval/ap75",
-    "map_small": "eval/ap_small",
-    "map_medium": "eval/ap_medium",
-    "map_large": "eval/ap_large",
-    "mar_100": "eval/ar",
+    "AP_all": "eval/ap",
+    "AP_50": "eval/ap50",
+    "AP_75": "eval/ap75",
+    "AP_small": "eval/ap_small",
+    "AP_medium": "eval/ap_medium",
+    "AP_large": "eval/ap_large",
 }
 
 
@@ -57,18 +58,46 @@ def evaluate(predict: Predict, images: SquareImages, *, num_classes: int, config
 
 def coco_figures(found: Sequence[Detections], records: Sequence[Record], *, max_detections: int) -> dict[str, float]:
     """Return AP over IoU 0.5 to 0.95, at 0.5 and 0.75, by object size, and average recall."""
-    metric = MeanAveragePrecision(
-        backend="faster_coco_eval", max_detection_thresholds=sorted({1, 10, max_detections})[-3:]
-    )
-    metric.warn_on_many_detections = False
-    metric.update(
-        [{"boxes": one.boxes, "labels": one.labels, "scores": one.scores} for one in found],
-        [{"boxes": r.boxes, "labels": r.labels, "iscrowd": r.is_crowd.long(), "area": r.area} for r in records],
-    )
-    names = {**_NAMES, f"mar_{max_detections}": "eval/ar"}
-    figures = {names[key]: float(value) for key, value in metric.compute().items() if key in names}
+    truth = COCO(_dataset(found, records))
+    judged = COCOeval_faster(truth, truth.loadRes(_results(found)), "bbox")
+    judged.params.maxDets = [max_detections]
+    judged.run()
+    names = {**_NAMES, f"AR_{max_detections}": "eval/ar"}
+    figures = {names[key]: value for key, value in judged.stats_as_dict.items() if key in names}
     # The library says -1 where no truth is of that size.
     return {name: value for name, value in figures.items() if value >= 0}
+
+
+def _dataset(found: Sequence[Detections], records: Sequence[Record]) -> dict[str, Any]:
+    """Return the truth as a COCO document; images are numbered by their order, annotations from 1."""
+    labels = {label for one in (*(f.labels for f in found), *(r.labels for r in records)) for label in one.tolist()}
+    numbers = itertools.count(1)
+    annotations = [
+        {"id": next(numbers), "image_id": image, "category_id": label, "bbox": box, "iscrowd": crowd, "area": area}
+        for image, record in enumerate(records)
+        for label, box, crowd, area in zip(
+            record.labels.tolist(),
+            box_convert(record.boxes, "xyxy", "xywh").tolist(),
+            record.is_crowd.long().tolist(),
+            record.area.tolist(),
+            strict=True,
+        )
+    ]
+    return {
+        "images": [{"id": image, "height": r.height, "width": r.width} for image, r in enumerate(records)],
+        "annotations": annotations,
+        "categories": [{"id": label, "name": str(label)} for label in sorted(labels)],
+    }
+
+
+def _results(found: Sequence[Detections]) -> list[dict[str, Any]]:
+    return [
+        {"image_id": image, "category_id": label, "bbox": box, "score": score}
+        for image, one in enumerate(found)
+        for label, box, score in zip(
+            one.labels.tolist(), box_convert(one.boxes, "xyxy", "xywh").tolist(), one.scores.tolist(), strict=True
+        )
+    ]
 
 
 def voc_11_point(found: Sequence[Detections], records: Sequence[Record], *, num_classes: int) -> float:

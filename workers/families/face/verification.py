@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torchmetrics.functional.classification import binary_auroc, binary_eer
 
 Distances = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -35,8 +33,7 @@ def figures(folds: Sequence[Fold]) -> dict[str, float]:
     judged = [(fold, joined([*folds[:place], *folds[place + 1 :]] or [fold])) for place, fold in enumerate(folds)]
     accuracies = [accuracy(fold, GRID[np.argmax(accuracies_on_grid(rest))]) for fold, rest in judged]
     whole = joined(folds)
-    scores = torch.from_numpy(1 - whole.distances / 4)
-    truth = torch.from_numpy(whole.is_same.astype(np.int64))
+    false_accepts, true_accepts = roc(whole)
     rates = {
         name: float(
             np.mean([accepted(fold.distances[fold.is_same], far_threshold(rest, far)) for fold, rest in judged])
@@ -47,8 +44,8 @@ def figures(folds: Sequence[Fold]) -> dict[str, float]:
         "eval/accuracy": float(np.mean(accuracies)),
         "eval/accuracy_std": float(np.std(accuracies)),
         **rates,
-        "eval/eer": float(binary_eer(scores, truth)),
-        "eval/auc": float(binary_auroc(scores, truth)),
+        "eval/eer": equal_error(false_accepts, true_accepts),
+        "eval/auc": float(np.trapezoid(true_accepts, false_accepts)),
     }
 
 
@@ -67,6 +64,23 @@ def similarity_threshold(folds: Sequence[Fold]) -> float:
     widths = np.where(right == right[gaps > 0].max(), gaps, -1.0)
     best = int(widths.argmax())
     return 1 - float(edges[best] + edges[best + 1]) / 4
+
+
+def roc(fold: Fold) -> tuple[Distances, Distances]:
+    """Return the rates of false and of true accepts at every threshold that tells pairs apart, from none to all."""
+    order = np.argsort(fold.distances)
+    distances, is_same = fold.distances[order], fold.is_same[order]
+    # Pairs at one distance are accepted together.
+    last = np.flatnonzero(np.append(np.diff(distances) > 0, True)) if len(distances) else np.array([], dtype=np.intp)
+    false, true = (np.concatenate([[0], np.cumsum(flags)[last]]) for flags in (~is_same, is_same))
+    return false / max(1, false[-1]), true / max(1, true[-1])
+
+
+def equal_error(false_accepts: Distances, true_accepts: Distances) -> float:
+    """Return the rate of errors where as many are falsely accepted as rejected, or the mean of both where they come nearest."""
+    false_rejects = 1 - true_accepts
+    nearest = int(np.argmin(np.abs(false_rejects - false_accepts)))
+    return float(false_accepts[nearest] + false_rejects[nearest]) / 2
 
 
 def joined(folds: Sequence[Fold]) -> Fold:
