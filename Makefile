@@ -6,6 +6,9 @@ RUN := $(ENV)
 TEST_PROCESSES ?= 2
 SOURCES := services workers proto tests
 
+# Without cached bytecode every process would compile torch's and SQLAlchemy's sources anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo test k8s-check lint format types layers spelling proto proto-check lock rules proofs bench fuzz simulate kill-test chaos chaos-nightly images test-compose clean
 
@@ -18,7 +21,7 @@ $(ENV): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Trainyard needs Python 3.11: install it or say make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
-	$(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(ENV)
 
