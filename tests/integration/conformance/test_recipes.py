@@ -204,16 +204,18 @@ def test_an_average_is_resumed_and_is_what_evaluates_and_serves(
     name: str, dataset_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     config = tiny(name, max_steps=4, ema=0.9)
+    config["limits"]["checkpoint_every_steps"] = 2
     where: dict[str, Any] = {"recipe": name, "catalog": CATALOG, "dataset_dir": dataset_of(name)}
     straight = attempt(tmp_path, config, **where)
-    stopped = attempt(tmp_path, config, stop_at=2, **where)
-    resumed = attempt(tmp_path, config, resume_dir=stopped.checkpoint_dir(2), **where)
+    resumed = attempt(tmp_path, config, resume_dir=straight.checkpoint_dir(2), **where)
 
     assert straight.error is None
     assert weights_of(resumed, 4) == weights_of(straight, 4)
     assert resumed.final["metrics"] == straight.final["metrics"]
     files = straight.checkpoint(4).files
     trained, average = ({key.partition(".")[2]: value for key, value in files[one].items()} for one in (MODEL, EMA))
+    earlier = straight.checkpoint(2).files[EMA]
+    assert any(not torch.equal(average[key.partition(".")[2]], value) for key, value in earlier.items())
     bundle = Path(straight.final["bundle_dir"])
     # What serves is the trained network, a part of it, or something around it with one name before the others.
     exported = {
@@ -229,6 +231,20 @@ def test_an_average_is_resumed_and_is_what_evaluates_and_serves(
     for want, got in zip(golden.answers, answers, strict=True):
         assert not isinstance(got, InstanceInvalid)
         assert handler.compare(want, got).passed
+
+
+@pytest.mark.parametrize("name", AVERAGED)
+def test_where_an_average_is_kept_nothing_else_is_looked_at(name: str, dataset_of: Callable[[str], Path]) -> None:
+    recipe = make(name, tiny(name, max_steps=10, ema=0.9), dataset_of(name))
+    rng.seed_all(1)
+    state = recipe.build(CPU)
+    before = recipe.evaluate(state, CPU)
+    with torch.no_grad():
+        for parameter in state.modules["network"].parameters():
+            parameter.fill_(torch.nan)
+
+    assert recipe.evaluate(state, CPU) == pytest.approx(before, nan_ok=True)
+    assert recipe.sample(state, CPU)
 
 
 @pytest.mark.parametrize("name", RECIPES)
