@@ -30,6 +30,7 @@ from services.deployments.servicer import DeploymentServicer
 from services.galleries.cache import MatrixCache
 from services.galleries.embed import Embedder
 from services.galleries.enrolment import Enrolment
+from services.galleries.following import Follower
 from services.galleries.manager import GalleryManager
 from services.galleries.objects import ImageObjects
 from services.galleries.recognition import Recogniser
@@ -125,6 +126,7 @@ class Api:
         )
         bound = await self._server.start(host, port, tls=tls, health_port=self._settings.health_port)
         self._readiness = asyncio.create_task(self._watch_readiness())
+        self._follower.start()
         return bound
 
     async def stop(self, grace_seconds: float = DRAIN_SECONDS) -> None:
@@ -140,6 +142,7 @@ class Api:
         await drained
         self._sessions.close()
         await self._trail.close()
+        await self._follower.close()
         await self._recogniser.close()
         await self._predictor.close()
         self._images.close()
@@ -155,6 +158,12 @@ class Api:
         manager = GalleryManager(self._work, self._images, cache)
         limit = self._settings.api_gallery_identities
         enrolment = Enrolment(self._work, embedder, self._images, manager, limit=limit)
+        self._follower = Follower(
+            self._work,
+            enrolment,
+            self._database.leadership("galleries"),
+            interval_seconds=self._settings.timings.reconcile_interval,
+        )
         return GalleryServicer(manager, enrolment, self._recogniser)
 
     async def _watch_readiness(self) -> None:

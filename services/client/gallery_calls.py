@@ -28,17 +28,25 @@ class GalleryCalls:
     _galleries: gallery_pb2_grpc.GalleryServiceStub
 
     def create_gallery(
-        self, gallery_id: str, *, deployment: str, keep_images: bool = False, request_id: str = ""
+        self,
+        gallery_id: str,
+        *,
+        deployment: str,
+        keep_images: bool = False,
+        is_pinned: bool = False,
+        request_id: str = "",
     ) -> pb.Gallery:
         """Make an empty gallery of the model version that a deployment is to serve.
 
-        Kept images let another version embed everybody again; without them people have to show up again.
+        Kept images let another version embed everybody again, which happens by itself unless the gallery is pinned;
+        without them people have to show up again.
         """
         request = pb.CreateGalleryRequest(
             parent=self.name.parent,
             gallery_id=gallery_id,
             deployment=self.name.deployment(deployment),
             keep_images=keep_images,
+            is_pinned=is_pinned,
             request_id=request_id or new_id(),
         )
         return self._caller.unary(self._galleries.CreateGallery, request).gallery

@@ -1,4 +1,4 @@
-"""States of jobs, attempts and deployments, and the only legal moves between job states.
+"""States of jobs, attempts, deployments and galleries, and the only legal moves between job states.
 
 Pure: no clock, no database. The store applies a move inside a transaction; this module only says
 whether the move exists. Terminal states have no exits, so a late heartbeat can never revive a
@@ -128,3 +128,13 @@ class ArchiveState(enum.StrEnum):
     BUILDING = "building"
     READY = "ready"
     FAILED = "failed"
+
+
+class GalleryState(enum.StrEnum):
+    """How a gallery stands to its deployment."""
+
+    READY = "ready"
+    MOVING = "moving"
+    """The deployment is to serve another version, and the gallery follows by itself."""
+    STALE = "stale"
+    """The deployment is gone or is to serve another version, and nothing moves the gallery but a person."""

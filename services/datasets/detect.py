@@ -18,6 +18,7 @@ from services.datasets import (
     mask_pairs,
     mnist,
     points,
+    rle_csv,
     voc,
     voc_masks,
     weights,
@@ -45,6 +46,9 @@ IMPORTERS = (
     Importer("lfw", "face", lfw.is_like, lfw.read, "PERSON/PERSON_0001.jpg with pairs.txt"),
     Importer("celeba", "images", celeba.is_like, celeba.read, "img_align_celeba/ with list_attr_celeba.txt"),
     Importer("celeba", "face", celeba.is_like, celeba.read, "img_align_celeba/ with identity_CelebA.txt"),
+    Importer(
+        "rle_csv", "segmentation", rle_csv.is_like, rle_csv.read, "train_images/ and train.csv with EncodedPixels"
+    ),
     Importer("yolo", "detection", yolo.is_like, yolo.read, "labels/**/*.txt with data.yaml"),
     Importer("coco", "detection", coco.is_like, coco.read, "annotations/instances_train.json"),
     Importer("coco", "segmentation", coco.is_like, coco_masks.read, "annotations/instances_train.json"),

@@ -9,6 +9,7 @@ SERVED = (
     ("lfw", "face"),
     ("celeba", "images"),
     ("celeba", "face"),
+    ("rle_csv", "segmentation"),
     ("yolo", "detection"),
     ("coco", "detection"),
     ("coco", "segmentation"),

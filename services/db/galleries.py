@@ -14,9 +14,11 @@ import sqlalchemy as sa
 
 from services.core.errors import AlreadyExists, GalleryNotFound, IdempotencyConflict, VersionsDiffer
 from services.core.ids import new_id
+from services.core.states import GalleryState
 from services.db import outbox
 from services.db import tables as t
 from services.db.changes import announce
+from services.db.deployments import ALIVE_SECONDS
 from services.db.paging import Key, newest_first
 from services.db.records import columns_of, values_of
 from services.db.session import Session
@@ -39,11 +41,15 @@ class NewGallery:
     deployment_id: str
     model_version_id: str
     keep_images: bool
+    is_pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
-    """A gallery with the model version it is bound to; `id` is the uid that its identities and objects carry."""
+    """A gallery with the model version it is bound to; `id` is the uid that its identities and objects carry.
+
+    `wanted_version_id` is the version that its deployment is to serve, None where the deployment is gone.
+    """
 
     id: str
     project: str
@@ -53,9 +59,22 @@ class Gallery:
     model_id: str
     version: int
     keep_images: bool
+    is_pinned: bool
     revision: int
     create_time: datetime
     update_time: datetime
+    wanted_version_id: str | None
+
+    @property
+    def is_following(self) -> bool:
+        """Whether it moves by itself to what its deployment serves."""
+        return self.keep_images and not self.is_pinned
+
+    @property
+    def state(self) -> GalleryState:
+        if self.wanted_version_id == self.model_version_id:
+            return GalleryState.READY
+        return GalleryState.MOVING if self.is_following and self.wanted_version_id else GalleryState.STALE
 
 
 class Counts(NamedTuple):
@@ -65,13 +84,21 @@ class Counts(NamedTuple):
     needs_images: int = 0
 
 
-_galleries = t.galleries.c
+_galleries, _deployments = t.galleries.c, t.deployments.c
+_IS_SERVED_BY = sa.and_(
+    _deployments.project == _galleries.project,
+    _deployments.deployment_id == _galleries.deployment_id,
+    _deployments.delete_time.is_(None),
+)
 
 
 def _query() -> sa.Select[Any]:
     version = t.model_versions.c
-    return sa.select(*columns_of(Gallery, t.galleries), version.model_id, version.version).join_from(
-        t.galleries, t.model_versions, _galleries.model_version_id == version.id
+    wanted = _deployments.model_version_id.label("wanted_version_id")
+    return (
+        sa.select(*columns_of(Gallery, t.galleries), version.model_id, version.version, wanted)
+        .join_from(t.galleries, t.model_versions, _galleries.model_version_id == version.id)
+        .outerjoin(t.deployments, _IS_SERVED_BY)
     )
 
 
@@ -113,6 +140,22 @@ def get(session: Session, project: str, gallery_id: str) -> Gallery:
 def page(session: Session, project: str, *, page_size: int, after: Key | None = None) -> list[Gallery]:
     """Return up to `page_size` galleries, newest first, after the (create_time, id) of the last one seen."""
     query = newest_first(_query().where(_galleries.project == project), t.galleries, page_size=page_size, after=after)
+    return [Gallery(**row._mapping) for row in session.execute(query)]
+
+
+def due(session: Session, *, alive_seconds: float = ALIVE_SECONDS) -> list[Gallery]:
+    """Return the galleries that are to move by themselves: their deployments serve another version by now."""
+    is_served = sa.exists().where(
+        t.replicas.c.deployment_uid == _deployments.id,
+        t.replicas.c.is_ready,
+        t.replicas.c.archive_sha256 == t.archives.c.sha256,
+        t.archives.c.id == _deployments.archive_id,
+        t.agents.c.id == t.replicas.c.agent_id,
+        t.agents.c.report_time > now(-alive_seconds),
+    )
+    is_following = _galleries.keep_images & ~_galleries.is_pinned
+    differs = _deployments.model_version_id != _galleries.model_version_id
+    query = _query().where(is_following, differs, is_served).order_by(_galleries.create_time, _galleries.id)
     return [Gallery(**row._mapping) for row in session.execute(query)]
 
 

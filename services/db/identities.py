@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from services.core.errors import AlreadyExists, IdempotencyConflict, IdentityNotFound, LimitExceeded
+from services.core.errors import (
+    AlreadyExists,
+    IdempotencyConflict,
+    IdentityNotFound,
+    LimitExceeded,
+    VersionsDiffer,
+)
 from services.db import galleries, outbox, quotas
 from services.db import tables as t
 from services.db.galleries import DELETE_IMAGES, Gallery
@@ -257,8 +263,12 @@ def move(session: Session, gallery: Gallery, *, model_version_id: str, deploymen
 
     Raises:
         GalleryNotFound: the gallery was deleted meanwhile.
+        VersionsDiffer: it was moved elsewhere meanwhile, which stays.
     """
     current = galleries.lock(session, gallery)
+    bound = (current.model_version_id, current.deployment_id)
+    if bound not in ((gallery.model_version_id, gallery.deployment_id), (model_version_id, deployment_id)):
+        raise VersionsDiffer(f"gallery {gallery.gallery_id!r} moved elsewhere meanwhile; call again")
     if unembedded(session, gallery, model_version_id, after=after, limit=1):
         return False
     galleries.advance(session, current, model_version_id=model_version_id, deployment_id=deployment_id)

@@ -438,6 +438,7 @@ galleries = Table(
     Column("revision", BigInteger, nullable=False),
     _time("create_time"),
     _time("update_time"),
+    Column("is_pinned", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("project", "gallery_id"),
     UniqueConstraint("project", "request_id"),
     Index(None, "project", "create_time", "id"),

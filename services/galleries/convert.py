@@ -9,12 +9,14 @@ from trainyard.v1 import gallery_pb2 as pb
 
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
+from services.core.states import GalleryState
 from services.db.identities import Identity
 from services.galleries.embed import Picture
 from services.galleries.enrolment import Person, Progress
 from services.galleries.manager import Counted
 from services.galleries.recognition import Ranking, Verdict
 from services.jobs.convert import timestamp
+from services.rpc.enums import enum_value
 
 MAX_IMAGES = 16
 MAX_MATCHES = 100
@@ -22,6 +24,7 @@ DEFAULT_MATCHES = 5
 MAX_NAME = 200
 _LANDMARKS = 5
 _FARTHEST_PIXEL = 1e6
+_GALLERY_STATES = {state: enum_value(pb.GalleryState, f"GALLERY_STATE_{state.name}") for state in GalleryState}
 _STATES = {pb.IDENTITY_STATE_UNSPECIFIED: None, pb.IDENTITY_STATE_READY: True, pb.IDENTITY_STATE_NEEDS_IMAGES: False}
 
 
@@ -130,6 +133,8 @@ def gallery_to_proto(counted: Counted) -> pb.Gallery:
         needs_images_count=counted.counts.needs_images,
         create_time=timestamp(gallery.create_time),
         update_time=timestamp(gallery.update_time),
+        is_pinned=gallery.is_pinned,
+        state=_GALLERY_STATES[gallery.state],
     )
 
 

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A deployment, the model version whose embeddings are wanted of it, and the gallery they are for."""
+    """A deployment, the model version whose embeddings are wanted of it, and the gallery they are for.
+
+    `way_out` says what helps where the deployment answers with another version.
+    """
 
     project: str
     deployment_id: str
     model_version: str
     gallery_id: str
+    way_out: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,7 @@ def _check_version(source: Source, answer: Answer) -> None:
         return
     raise VersionsDiffer(
         f"deployment {source.deployment_id!r} answers with {_label(answer.model_version)}, but what is compared here is of "
-        f"{_label(source.model_version)}, and embeddings of different versions must not be compared: wait until the "
-        f"deployment is ready, serve {_label(source.model_version)} again, or move the gallery to the version that is "
-        f"served with ReenrolGallery (`trainyard galleries reenrol {source.gallery_id}`)"
+        f"{_label(source.model_version)}, and embeddings of different versions must not be compared: {source.way_out}"
     )
 
 

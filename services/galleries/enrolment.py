@@ -118,11 +118,13 @@ class Enrolment:
 
         Raises:
             GalleryNotFound, DeploymentNotFound: there is none.
-            VersionsDiffer: the deployment still answers with another version than it is to serve.
+            VersionsDiffer: the deployment still answers with another version than it is to serve, or somebody moved the
+                gallery elsewhere meanwhile.
         """
         gallery, deployment = await self._work.read(lambda session: _find(session, project, gallery_id, deployment_id))
         version = deployment.model_version_id
-        to = Source(project, deployment.deployment_id, _version_name(deployment), gallery_id)
+        way_out = "wait until the deployment is ready, and call again"
+        to = Source(project, deployment.deployment_id, _version_name(deployment), gallery_id, way_out)
         last = ""
         while True:
             done, total = await self._work.read(lambda session: identities.progress(session, gallery, version))
@@ -198,7 +200,22 @@ class Enrolment:
 def source_of(gallery: Gallery) -> Source:
     """Return whom to ask for embeddings that a gallery can compare."""
     version = names.model_version(gallery.project, gallery.model_id, gallery.version)
-    return Source(gallery.project, gallery.deployment_id, version, gallery.gallery_id)
+    return Source(gallery.project, gallery.deployment_id, version, gallery.gallery_id, _way_out(gallery))
+
+
+def _way_out(gallery: Gallery) -> str:
+    """Return what helps where the deployment of a gallery answers with another version than the gallery's."""
+    if gallery.is_following:
+        return (
+            "call again in a while; the gallery moves by itself once the deployment is ready and everybody is embedded "
+            "again (`trainyard galleries list` shows its version)"
+        )
+    named = f"{gallery.model_id}/{gallery.version}"
+    without = "" if gallery.keep_images else ", after which everybody enrolled must show up again"
+    return (
+        f"wait until the deployment is ready, serve {named} again, or move the gallery to the version that is served with "
+        f"ReenrolGallery (`trainyard galleries reenrol {gallery.gallery_id}`){without}"
+    )
 
 
 def _check_free(session: Session, gallery: Gallery, person: Person) -> None:

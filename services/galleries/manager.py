@@ -39,7 +39,14 @@ class GalleryManager:
         self._cache = cache
 
     async def create(
-        self, project: str, gallery_id: str, *, deployment_id: str, keep_images: bool, request_id: str
+        self,
+        project: str,
+        gallery_id: str,
+        *,
+        deployment_id: str,
+        keep_images: bool,
+        is_pinned: bool,
+        request_id: str,
     ) -> Counted:
         """Store a gallery of what a deployment is to serve; the same request_id returns the one it made first.
 
@@ -50,7 +57,8 @@ class GalleryManager:
             IdempotencyConflict: the request_id was used for another request.
         """
         request_id = request_id or new_id()
-        sha256 = digest(project, gallery_id, deployment_id, keep_images)
+        # A request of before there were pins has the digest it had.
+        sha256 = digest(project, gallery_id, deployment_id, keep_images, *(["pinned"] if is_pinned else []))
 
         def write(session: Session) -> Counted:
             deployment = deployments.get(session, project, deployment_id)
@@ -64,6 +72,7 @@ class GalleryManager:
                 deployment_id=deployment_id,
                 model_version_id=deployment.model_version_id,
                 keep_images=keep_images,
+                is_pinned=is_pinned,
             )
             return _counted(session, [galleries.insert(session, new)[0]])[0]
 

@@ -31,6 +31,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
             names.check_slug(request.gallery_id, field="gallery_id"),
             deployment_id=convert.deployment_id(request.deployment, project),
             keep_images=request.keep_images,
+            is_pinned=request.is_pinned,
             request_id=request.request_id,
         )
         return pb.CreateGalleryResponse(gallery=convert.gallery_to_proto(counted))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import creates, families, identify, latency, million, parallel, serving, stall, start, steps, watch
+from tests.bench.bars import serving_lines
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "latency": latency.run,
@@ -36,12 +37,15 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "bench.json"
     report: dict[str, Any] = json.loads(path.read_text()) if arguments.only and path.exists() else {}
-    for name in arguments.only or SECTIONS:
+    measured = arguments.only or list(SECTIONS)
+    for name in measured:
         with tempfile.TemporaryDirectory(prefix="trainyard-bench-") as directory:
             figures = SECTIONS[name](Path(directory))
         print(json.dumps(figures), flush=True)
         report.update(figures)
     path.write_text(json.dumps(report, indent=2) + "\n")
+    if "serving" in measured:
+        print("\n".join(serving_lines(report["serving"])))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ def _masks(name: str, body: bytes | None) -> Callable[[Path], Path]:
     return _files(family.mask_pairs(), **{name: body})
 
 
+def _runs(row: str) -> Callable[[Path], Path]:
+    """Put one row more into the table of the val split."""
+    files = family.rle_csv()
+    return _files(files, **{"val.csv": files["val.csv"] + b"\n" + row.encode("latin-1")})
+
+
 def _lfw(text: str) -> Callable[[Path], Path]:
     return _files(family.lfw(), **{"pairs.txt": text.encode()})
 
@@ -112,6 +118,28 @@ FAMILIES: dict[str, Hostile] = {
     ),
     "voc mask without its image": Hostile(
         _files(_VOC, **{"JPEGImages/2007_000001.jpg": None}), "2007_000001.png", "no image 2007_000001"
+    ),
+    # run lengths in tables
+    "runs of an odd number": Hostile(_runs("10.jpg,1,5 3 9"), "val.csv: line 4", "has 3 numbers"),
+    "runs of words": Hostile(_runs("10.jpg,1,5 three"), "val.csv: line 4", "not whole numbers"),
+    "runs with a sign": Hostile(_runs("10.jpg,1,5 -3"), "val.csv: line 4", "not whole numbers"),
+    "runs of huge numbers": Hostile(_runs("10.jpg,1,5 " + "9" * 5000), "val.csv: line 4", "not whole numbers"),
+    "runs from 0": Hostile(_runs("10.jpg,1,0 3"), "val.csv: line 4", "count from 1"),
+    "a run of nothing": Hostile(_runs("10.jpg,1,3 0"), "val.csv: line 4", "one at least"),
+    "runs that overlap": Hostile(_runs("10.jpg,1,9 4 5 5"), "val.csv: line 4", "overlap at pixel 9"),
+    "runs that leave the image": Hostile(_runs("10.jpg,1,3071 3 1 2"), "val.csv: line 4", "end at pixel 3073"),
+    "runs of two classes at one place": Hostile(
+        _runs("10.jpg,1,1 4\n10.jpg,2,3 4"), "val.csv: line 4", "line 5: 2 of its pixels belong to another"
+    ),
+    "runs of an image that is not there": Hostile(_runs("99.jpg,1,1 4"), "val.csv: line 4", "no image '99.jpg'"),
+    "runs of an image of another split": Hostile(_runs("00.jpg,1,1 4"), "val.csv: line 4", "no image '00.jpg' of"),
+    "runs of an unknown class": Hostile(_runs("10.jpg,0,1 4"), "val.csv: line 4", "class '0' is none of 1 to 254"),
+    "runs of too many classes": Hostile(_runs("10.jpg,255,1 4"), "val.csv: line 4", "class '255' is none"),
+    "runs of one class twice": Hostile(_runs("11.jpg,1,1 4"), "val.csv: line 4", "class of val.csv: line 2"),
+    "a row of run lengths cut short": Hostile(_runs("10.jpg,1"), "val.csv: line 4", "has 2 values"),
+    "a table of run lengths in Latin-1": Hostile(_runs("\u00e9.jpg,1,1 4"), "val.csv", "not UTF-8"),
+    "a table without classes": Hostile(
+        _files(family.rle_csv(), **{"val.csv": b"ImageId,EncodedPixels\n10.jpg,1 4\n"}), "val.csv", "needs the columns"
     ),
     # faces
     "pairs without a count": Hostile(_lfw("cy\t1\t2\n"), "pairs.txt", "must begin with the number"),

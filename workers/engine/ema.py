@@ -10,6 +10,8 @@ from contextvars import ContextVar
 import torch
 from torch import nn
 
+from workers.families.base import TrainState
+
 _IS_HELD = ContextVar("is_held", default=False)
 
 
@@ -28,6 +30,19 @@ def update(average: nn.Module, module: nn.Module, *, decay: float) -> None:
     torch._foreach_lerp_(averaged, current, 1.0 - decay)
     for kept, buffer in zip(average.buffers(), module.buffers(), strict=True):
         kept.copy_(buffer)
+
+
+def follow(state: TrainState, name: str, *, decay: float) -> None:
+    """Move the average of a module, if one is kept; at first it follows faster, so that it forgets the start."""
+    if name in state.ema:
+        decay = min(decay, (1 + state.step) / (10 + state.step))
+        update(state.ema[name], state.modules[name], decay=decay)
+
+
+def restart(state: TrainState) -> None:
+    """Make every average what its module is now: something else than training has put weights there."""
+    for name, average in state.ema.items():
+        update(average, state.modules[name], decay=0.0)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from services.core.errors import RequestInvalid, Violation
-from workers.engine import curves, loop, microbatch, placement, rng
+from workers.engine import curves, ema, loop, microbatch, placement, rng
 from workers.engine import state as train_state
 from workers.engine.bundle import write_bundle
 from workers.engine.checkpointing import environment
@@ -176,6 +176,7 @@ def _build(setup: _Setup, decision: Decision) -> Training:
         # The others get the leader's weights when they join.
         source = read_source(setup.plan.source, cache_dir=setup.plan.cache_dir)
         setup.recipe.load_source(state, source)
+        ema.restart(state)
         setup.frames.write(FrameKind.LOG, level="info", text=f"starting from {source.origin.name}")
     setup.parallel.join(state)
     return training

@@ -41,7 +41,7 @@ class Section(BaseModel):
 
 
 class Runtime(Section):
-    """How the step is computed; none of it may change what is learned beyond rounding."""
+    """How the step is computed; none of it may change what a step learns beyond rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the worker's own device.")
     precision: Literal["auto", "fp32", "bf16"] = Field(

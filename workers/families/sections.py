@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import RecipeConfig, Section
+from workers.families.config import RecipeConfig, Runtime, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -74,8 +74,21 @@ class Schedule(Section):
         return self
 
 
+class SupervisedRuntime(Runtime):
+    """How the step is computed, and what is kept of its weights."""
+
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share that a moving average of the weights keeps at an update, less at the start of training. The "
+        "average is then what is evaluated, chosen by and served. 0: no average.",
+    )
+
+
 class SupervisedConfig(RecipeConfig):
     """What recipes with one network, one loss and one optimizer share."""
 
+    runtime: SupervisedRuntime = SupervisedRuntime()
     optim: Optim = Optim()
     schedule: Schedule = Schedule(name="constant")

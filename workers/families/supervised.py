@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workers.engine import ema
 from workers.families.base import Placement, Recipe, TrainState
 from workers.families.schedule import learning_rate
 from workers.families.sections import Optim, SupervisedConfig
@@ -21,7 +22,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class SupervisedRecipe(Recipe[SupervisedConfigT, BatchT], Generic[SupervisedConfigT, BatchT]):
-    """State of one module and one optimizer, both called `network`."""
+    """State of one module and one optimizer, both called `network`, and of its average where the job wants one."""
 
     @abstractmethod
     def new_network(self) -> nn.Module:
@@ -37,10 +38,11 @@ class SupervisedRecipe(Recipe[SupervisedConfigT, BatchT], Generic[SupervisedConf
     def build(self, placement: Placement) -> TrainState:
         network = self.new_network()
         network.to(device=placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
+        averages = {"network": ema.average_of(network)} if self.config.runtime.ema else {}
         if placement.compile:
             network.compile()
         optimizer = build_optimizer(self.parameter_groups(network), self.config.optim)
-        return TrainState(modules={"network": network}, optimizers={"network": optimizer})
+        return TrainState(modules={"network": network}, optimizers={"network": optimizer}, ema=averages)
 
     def parameter_groups(self, network: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
         """Return groups of parameters, each with the factor of its learning rate."""
@@ -58,6 +60,7 @@ class SupervisedRecipe(Recipe[SupervisedConfigT, BatchT], Generic[SupervisedConf
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         optimizer.step()
+        ema.follow(state, "network", decay=self.config.runtime.ema)
         scalars = {f"train/loss_{name}": part.detach() for name, part in parts.items()} if len(parts) > 1 else {}
         return {"train/loss": loss.detach(), **scalars, "train/lr": torch.full((), rate, device=placement.device)}
 
@@ -69,6 +72,11 @@ class SupervisedRecipe(Recipe[SupervisedConfigT, BatchT], Generic[SupervisedConf
             schedule=self.config.schedule,
             max_steps=self.config.limits.max_steps,
         )
+
+
+def served_network(state: TrainState) -> nn.Module:
+    """Return the network that evaluation and serving use: the average, where one is kept."""
+    return state.ema.get("network", state.modules["network"])
 
 
 def build_optimizer(groups: list[tuple[float, list[nn.Parameter]]], config: Optim) -> torch.optim.Optimizer:

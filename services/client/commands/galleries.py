@@ -36,11 +36,14 @@ def galleries() -> None:
 @click.option(
     "--keep-images", is_flag=True, help="Store enrolled images, so that another model version can embed them again."
 )
+@click.option(
+    "--pinned", "is_pinned", is_flag=True, help="Stay with this version until `reenrol`, though images are kept."
+)
 @command
-def create(invocation: Invocation, *, gallery_id: str, deployment: str, keep_images: bool) -> None:
+def create(invocation: Invocation, *, gallery_id: str, deployment: str, keep_images: bool, is_pinned: bool) -> None:
     """Make an empty gallery, bound to the model version that DEPLOYMENT serves."""
     with invocation.client() as client:
-        found = client.create_gallery(gallery_id, deployment=deployment, keep_images=keep_images)
+        found = client.create_gallery(gallery_id, deployment=deployment, keep_images=keep_images, is_pinned=is_pinned)
     if invocation.out.is_json:
         invocation.out.document(found)
     else:
@@ -57,7 +60,7 @@ def list_(invocation: Invocation) -> None:
     if invocation.out.is_json:
         invocation.out.document({"galleries": [as_dict(each) for each in found]})
         return
-    columns = ("GALLERY", "MODEL", "DEPLOYMENT", "IDENTITIES", "NEED IMAGES", "KEEPS IMAGES", "CREATED")
+    columns = ("GALLERY", "MODEL", "STATE", "DEPLOYMENT", "IDENTITIES", "NEED IMAGES", "KEEPS IMAGES", "CREATED")
     rows = [_row(each) for each in found]
     invocation.out.table(columns, rows, empty="no galleries; make one with `trainyard galleries create`")
 
@@ -260,6 +263,7 @@ def _row(found: pb.Gallery) -> tuple[str, ...]:
     return (
         short(found.name),
         model_label(found.model_version),
+        pb.GalleryState.Name(found.state).removeprefix("GALLERY_STATE_").lower(),
         short(found.deployment),
         str(found.identity_count),
         str(found.needs_images_count),

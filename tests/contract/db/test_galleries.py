@@ -17,16 +17,20 @@ from services.core.errors import (
     VersionsDiffer,
 )
 from services.core.ids import new_id
-from services.db import galleries, identities, outbox, projects, quotas, references
+from services.core.states import GalleryState
+from services.db import deployments, galleries, identities, outbox, projects, quotas, references
 from services.db import tables as t
 from services.db.database import Database
 from services.db.galleries import Counts, Gallery
+from services.db.models import ModelVersion
 from tests.builders.galleries import (
     LIMIT,
+    deployed,
     enrol,
     make_gallery,
     new_gallery,
     new_identity,
+    report,
     trained,
     vector,
 )
@@ -276,10 +280,64 @@ def test_on_the_way_back_nobody_needs_images(database: Database, gallery: Galler
     version = trained(database)
     for wanted in (version.id, gallery.model_version_id):
         with database.write() as session:
-            assert identities.move(session, gallery, model_version_id=wanted, deployment_id="faces", after="")
+            now = galleries.get(session, "default", "staff")
+            assert identities.move(session, now, model_version_id=wanted, deployment_id="faces", after="")
 
     assert compared(database, gallery) == {"eve": vector(1.0, 0.0)}
     assert counts(database, gallery) == Counts(1, 0)
+
+
+def test_a_move_gives_way_to_one_that_ended_meanwhile(database: Database, gallery: Gallery) -> None:
+    version = trained(database)
+
+    def move(model_version_id: str, deployment_id: str) -> bool:
+        with database.write() as session:
+            return identities.move(
+                session, gallery, model_version_id=model_version_id, deployment_id=deployment_id, after=""
+            )
+
+    assert move(version.id, "next")
+    assert move(version.id, "next")
+    with pytest.raises(VersionsDiffer, match="elsewhere"):
+        move(gallery.model_version_id, "faces")
+    assert current(database, gallery).deployment_id == "next"
+
+
+def test_a_gallery_with_images_is_due_while_its_deployment_serves_another_version(database: Database) -> None:
+    first, second = trained(database), trained(database)
+    deployed(database, first)
+    made = {
+        name: make_gallery(database, first, gallery_id=name, **changes)
+        for name, changes in {"kept": {}, "bare": {"keep_images": False}, "pinned": {"is_pinned": True}}.items()
+    }
+
+    def due() -> list[str]:
+        with database.read() as session:
+            return [one.gallery_id for one in galleries.due(session)]
+
+    def states() -> list[GalleryState]:
+        return [current(database, one).state for one in made.values()]
+
+    def want(version: ModelVersion) -> None:
+        with database.write() as session:
+            deployments.update(session, "default", "faces", model_version_id=version.id, target="cpu-t1", workers=1)
+
+    report(database, "http://127.0.0.1:1")
+    assert (due(), states()) == ([], [GalleryState.READY] * 3)
+    want(second)
+    # The version before is still served.
+    assert (due(), states()) == ([], [GalleryState.MOVING, GalleryState.STALE, GalleryState.STALE])
+    report(database, "http://127.0.0.1:1")
+    assert due() == ["kept"]
+    with database.read() as session:
+        assert galleries.due(session, alive_seconds=0) == []
+    want(first)
+    assert due() == []
+    report(database, "http://127.0.0.1:1")
+    assert (due(), states()) == ([], [GalleryState.READY] * 3)
+    with database.write() as session:
+        deployments.delete(session, "default", "faces")
+    assert (due(), states()) == ([], [GalleryState.STALE] * 3)
 
 
 def test_a_vector_added_late_is_seen_by_its_revision(database: Database, gallery: Gallery) -> None:

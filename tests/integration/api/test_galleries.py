@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from services.backup.check import PlatformCheck, verify_backup
 from services.backup.save import Backup
 from services.backup.vault import OBJECTS_FILE, Vault, read_objects
 from services.core.ids import new_id
-from services.core.settings import Settings
+from services.core.settings import Settings, Timings
 from services.db import audit, deployments, models
 from services.db import tables as t
 from services.db.models import ModelVersion
@@ -44,14 +46,18 @@ class Yard:
         with self.api.database.write() as session:
             found = {one.deployment_id for one in deployments.page(session, "default", page_size=10)}
         if deployment_id in found:
-            with self.api.database.write() as session:
-                deployments.update(
-                    session, "default", deployment_id, model_version_id=version.id, target="cpu-t1", workers=1
-                )
+            self.want(version, deployment_id)
         else:
             deployed(self.api.database, version, deployment_id)
         report(self.api.database, self.endpoint.url, deployment_id)
         self.endpoint.version = version.version
+
+    def want(self, version: ModelVersion, deployment_id: str = "faces") -> None:
+        """Make a deployment want a version that nobody serves yet."""
+        with self.api.database.write() as session:
+            deployments.update(
+                session, "default", deployment_id, model_version_id=version.id, target="cpu-t1", workers=1
+            )
 
     def create(self, **fields: Any) -> pb.Gallery:
         values = {"gallery_id": "staff", "deployment": FACES, **fields}
@@ -69,8 +75,8 @@ class Yard:
         request = pb.IdentifyRequest(**{"name": STAFF, "image": pb.FaceImage(content=shot), **fields})
         return self.api.galleries.Identify(request, timeout=TIMEOUT)
 
-    def get(self) -> pb.Gallery:
-        return self.api.galleries.GetGallery(pb.GetGalleryRequest(name=STAFF), timeout=TIMEOUT).gallery
+    def get(self, name: str = STAFF) -> pb.Gallery:
+        return self.api.galleries.GetGallery(pb.GetGalleryRequest(name=name), timeout=TIMEOUT).gallery
 
     def reenrol(self, deployment: str = "") -> list[pb.ReenrolGalleryResponse]:
         request = pb.ReenrolGalleryRequest(name=STAFF, deployment=deployment)
@@ -85,13 +91,20 @@ class Yard:
         return [info.key for info in self.api.store.list("projects/default/galleries/")]
 
 
-@pytest.fixture
-def yard(template: Path, tmp_path: Path) -> Iterator[Yard]:
-    shutil.copy(template, tmp_path / "metadata.sqlite3")
-    settings = Settings(state_dir=tmp_path, api_gallery_identities=6)
+@contextmanager
+def open_yard(template: Path, settings: Settings) -> Iterator[Yard]:
+    shutil.copy(template, settings.state_dir / "metadata.sqlite3")
     with serving(settings) as (api, _), face_endpoint() as endpoint:
         yard = Yard(api, endpoint)
         yard.serve(trained(api.database))
+        yield yard
+
+
+@pytest.fixture
+def yard(template: Path, tmp_path: Path) -> Iterator[Yard]:
+    # Nothing moves by itself here but where a test says so.
+    timings = Timings(reconcile_interval=3600.0)
+    with open_yard(template, Settings(state_dir=tmp_path, api_gallery_identities=6, timings=timings)) as yard:
         yield yard
 
 
@@ -235,6 +248,7 @@ def test_versions_are_never_compared(yard: Yard) -> None:
         assert "faces/1" in refusal.message
         assert "faces/2" in refusal.message
         assert "trainyard galleries reenrol staff" in refusal.message
+        assert "everybody enrolled must show up again" in refusal.message
     assert yard.get().identity_count == 1
 
 
@@ -251,6 +265,43 @@ def test_kept_images_are_embedded_again_and_others_are_asked_for(yard: Yard) -> 
     assert moved.model_version == "projects/default/models/faces/versions/2"
     assert (moved.deployment, moved.needs_images_count) == ("projects/default/deployments/next", 0)
     assert [names(yard.identify(person))[0] for person in range(4)] == [f"person-{person}" for person in range(4)]
+
+
+def test_with_kept_images_a_gallery_follows_its_deployment_unless_it_is_pinned(template: Path, tmp_path: Path) -> None:
+    pinned = "projects/default/galleries/pinned"
+    settings = Settings(state_dir=tmp_path, timings=Timings(reconcile_interval=0.05))
+    with open_yard(template, settings) as yard, serving(settings):
+        yard.create(keep_images=True)
+        yard.create(gallery_id="pinned", keep_images=True, is_pinned=True)
+        for person in range(3):
+            yard.enrol(person)
+        second = trained(yard.api.database)
+        yard.want(second)
+        waiting = [yard.get(name) for name in (STAFF, pinned)]
+        yard.endpoint.version = 2
+        refusals = [refused(lambda name=name: yard.identify(1, name=name)) for name in (STAFF, pinned)]  # type: ignore[misc]
+
+        yard.serve(second)
+        end = time.monotonic() + TIMEOUT
+        while yard.get().model_version.endswith("/1") and time.monotonic() < end:
+            time.sleep(0.02)
+        moved, stayed = yard.get(), yard.get(pinned)
+        found = [names(yard.identify(person))[0] for person in range(3)]
+
+    assert [one.state for one in waiting] == [pb.GALLERY_STATE_MOVING, pb.GALLERY_STATE_STALE]
+    assert ["by itself" in one.message for one in refusals] == [True, False]
+    assert "galleries reenrol pinned" in refusals[1].message
+    assert (moved.model_version, moved.state) == (
+        "projects/default/models/faces/versions/2",
+        pb.GALLERY_STATE_READY,
+    )
+    assert (moved.identity_count, moved.needs_images_count) == (3, 0)
+    assert found == [f"person-{person}" for person in range(3)]
+    assert (stayed.model_version, stayed.state, stayed.is_pinned) == (
+        "projects/default/models/faces/versions/1",
+        pb.GALLERY_STATE_STALE,
+        True,
+    )
 
 
 def test_without_kept_images_people_show_up_again(yard: Yard) -> None:

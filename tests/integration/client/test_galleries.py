@@ -52,7 +52,8 @@ def test_a_gallery_is_made_filled_asked_moved_and_emptied(
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
-    assert answer("create", "staff", "--deployment", "faces", "--keep-images")["keep_images"] is True
+    made = answer("create", "staff", "--deployment", "faces", "--keep-images", "--pinned")
+    assert (made["keep_images"], made["is_pinned"]) == (True, True)
     assert len(answer("enrol-folder", "staff", str(people / "known"))["identities"]) == 3
     listed = answer("identities", "staff")["identities"]
     drawing, pair = tmp_path / "matches.png", tmp_path / "pair.png"
@@ -73,7 +74,10 @@ def test_a_gallery_is_made_filled_asked_moved_and_emptied(
     assert answer("enrol", "staff", "bob", str(people / "1.png"), "--replace", "--name", "Bob")["display_name"] == "Bob"
     assert answer("reenrol", "staff")["needs_images_count"] == 0
     assert answer("remove", "staff", "bob", "eve") == {"removed": ["bob", "eve"]}
-    assert [one["identity_count"] for one in answer("list")["galleries"]] == [1]
+    assert [(one["identity_count"], one["state"]) for one in answer("list")["galleries"]] == [
+        (1, "GALLERY_STATE_READY")
+    ]
+    assert "ready" in run(server, "list").stdout
     assert answer("delete", "staff") == {"identity_count": 1}
     assert "no galleries" in run(server, "list").stdout
 

@@ -25,12 +25,21 @@ from tests.builders.training import Outcome, attempt
 from workers.engine import rng
 from workers.engine.frames import FrameKind
 from workers.engine.process import process_settings
+from workers.engine.state import EMA, MODEL
 from workers.engine.tensorfile import read_tensors
 from workers.families.base import Handler, Instance, InstanceInvalid, Placement, Recipe, ServingSpec
 from workers.families.catalog import CATALOG, family_of
 from workers.serving.bundle import golden_instances, read_golden
 
 RECIPES = sorted(CATALOG)
+AVERAGED = sorted(
+    {
+        family_of(name): name
+        for name in reversed(RECIPES)
+        if "ema" in type(CATALOG[name].load_config()().runtime).model_fields
+    }.values()
+)
+"""The first recipe of each family that may keep an average of its weights."""
 BATCH = 4
 OVERFIT_STEPS = 60
 OVERFIT_FACTOR = 0.5
@@ -188,6 +197,54 @@ def test_resume_equals_uninterrupted(
 
         assert weights_of(resumed, 4) == weights_of(straight, 4)
         assert resumed.final["metrics"] == straight.final["metrics"]
+
+
+@pytest.mark.parametrize("name", AVERAGED)
+def test_an_average_is_resumed_and_is_what_evaluates_and_serves(
+    name: str, dataset_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = tiny(name, max_steps=4, ema=0.9)
+    config["limits"]["checkpoint_every_steps"] = 2
+    where: dict[str, Any] = {"recipe": name, "catalog": CATALOG, "dataset_dir": dataset_of(name)}
+    straight = attempt(tmp_path, config, **where)
+    resumed = attempt(tmp_path, config, resume_dir=straight.checkpoint_dir(2), **where)
+
+    assert straight.error is None
+    assert weights_of(resumed, 4) == weights_of(straight, 4)
+    assert resumed.final["metrics"] == straight.final["metrics"]
+    files = straight.checkpoint(4).files
+    trained, average = ({key.partition(".")[2]: value for key, value in files[one].items()} for one in (MODEL, EMA))
+    earlier = straight.checkpoint(2).files[EMA]
+    assert any(not torch.equal(average[key.partition(".")[2]], value) for key, value in earlier.items())
+    bundle = Path(straight.final["bundle_dir"])
+    # What serves is the trained network, a part of it, or something around it with one name before the others.
+    exported = {
+        key if key in average else key.partition(".")[2]: value
+        for key, value in read_tensors(bundle / "weights.safetensors").items()
+    }
+    shared = exported.keys() & average.keys()
+    assert any(not torch.equal(average[key], trained[key]) for key in shared)
+    assert all(torch.equal(exported[key], average[key]) for key in shared)
+    handler, network = served(name, bundle)
+    golden = read_golden(bundle)
+    answers = handler.predict(golden_instances(golden), network)
+    for want, got in zip(golden.answers, answers, strict=True):
+        assert not isinstance(got, InstanceInvalid)
+        assert handler.compare(want, got).passed
+
+
+@pytest.mark.parametrize("name", AVERAGED)
+def test_where_an_average_is_kept_nothing_else_is_looked_at(name: str, dataset_of: Callable[[str], Path]) -> None:
+    recipe = make(name, tiny(name, max_steps=10, ema=0.9), dataset_of(name))
+    rng.seed_all(1)
+    state = recipe.build(CPU)
+    before = recipe.evaluate(state, CPU)
+    with torch.no_grad():
+        for parameter in state.modules["network"].parameters():
+            parameter.fill_(torch.nan)
+
+    assert recipe.evaluate(state, CPU) == pytest.approx(before, nan_ok=True)
+    assert recipe.sample(state, CPU)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -37,6 +37,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatasetMan
         ("image_folder", "classification", family.image_folder(), {"images": 6}),
         ("image_folder", "images", family.image_folder(), {"images": 6}),
         ("mask_pairs", "segmentation", family.mask_pairs(), {"images": 3}),
+        ("rle_csv", "segmentation", family.rle_csv(), {"images": 3}),
         ("voc", "segmentation", family.voc_masks(), {"images": 3}),
         ("coco", "segmentation", family.coco_masks({"segmentation": [family.square(4, 4, 9)]}), {"images": 1}),
         ("identity_folders", "face", family.people(), {"images": 6, "identities": 2}),

@@ -32,7 +32,9 @@ def test_faces_are_known_through_torchserve_version_after_version(yard: ServingY
         yard.wait_state("faces", DeploymentState.READY)
         deployment = "projects/default/deployments/faces"
         api.galleries.CreateGallery(
-            pb.CreateGalleryRequest(gallery_id="staff", deployment=deployment, keep_images=True), timeout=TIMEOUT
+            # Pinned, so that the refusal in between is sure to be seen.
+            pb.CreateGalleryRequest(gallery_id="staff", deployment=deployment, keep_images=True, is_pinned=True),
+            timeout=TIMEOUT,
         )
         for person in range(4):
             request = pb.EnrolIdentityRequest(parent=STAFF, identity_id=f"person-{person}", images=[face(person)])

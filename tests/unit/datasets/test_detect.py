@@ -18,6 +18,7 @@ LAYOUTS: dict[str, tuple[dict[str, bytes], str]] = {
     "yolo": (build.yolo(), "detection"),
     "image_folder": (family.image_folder(), "classification"),
     "mask_pairs": (family.mask_pairs(), "segmentation"),
+    "rle_csv": (family.rle_csv(), "segmentation"),
     "lfw": (family.lfw(), "face"),
     "celeba": (family.celeba(), "images"),
     "mnist": (family.mnist(), "classification"),

@@ -18,12 +18,14 @@ from services.core.errors import DatasetInvalid
 from services.datasets.archive import unpack
 from services.datasets.importer import import_folder
 from tests.builders import datasets as build
+from tests.builders import family_datasets as family
 from tests.builders.hostile import SMALL
 
 SPOILED = settings(
     max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 MANY = settings(SPOILED, max_examples=150)
+FEW = settings(SPOILED, max_examples=12)
 
 
 def outcome(archive: bytes) -> str:
@@ -123,6 +125,14 @@ def test_a_spoiled_picture_is_imported_or_refused(picture: bytes) -> None:
     folder = build.coco()
     folder.files["images/train/2.jpg"] = picture
     outcome(packed(folder.content()))
+
+
+@FEW
+@given(spoiled(family.rle_csv()["train.csv"]) | st.text(max_size=80).map(lambda text: text.encode()))
+@example(b"ImageId,ClassId,EncodedPixels\n00.jpg,1," + b"9" * 5000)
+@example(b"ImageId,ClassId,EncodedPixels\n../00.jpg,1,1 999999999999\n\0,1,1 1\n,,")
+def test_any_table_of_run_lengths_is_imported_or_refused(table: bytes) -> None:
+    outcome(packed({**family.rle_csv(), "train.csv": table}))
 
 
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

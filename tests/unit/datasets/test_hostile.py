@@ -98,5 +98,5 @@ def test_a_hopeless_dataset_lists_fifty_problems_and_counts_the_rest(tmp_path: P
 
 
 def test_a_format_nobody_knows_is_refused_with_the_known_ones(importing: Any, tmp_path: Path) -> None:
-    with pytest.raises(DatasetInvalid, match=r"use one of lfw, celeba, yolo, coco, .*points"):
+    with pytest.raises(DatasetInvalid, match=r"use one of lfw, celeba, rle_csv, yolo, coco, .*points"):
         importing(build.coco().write(tmp_path / "source"), source_format="kitti")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.error import URLError
 
 import pytest
@@ -18,7 +18,7 @@ from tests.builders.training import attempt
 from workers.engine.plan import SourcePlan
 from workers.engine.source import read_published, read_source
 from workers.engine.state import MODEL
-from workers.families.base import Source, TrainState
+from workers.families.base import Placement, Source, TrainState
 
 NAME = "toy/patterns"
 TOY = TOY_CATALOG[NAME].load_recipe()
@@ -33,7 +33,25 @@ class Remembering(TOY):  # type: ignore[misc, valid-type]
         self.loaded.append((state.step, source))
 
 
+class Rewriting(TOY):  # type: ignore[misc, valid-type]
+    """Starts from zeros, and notes whether the average does too."""
+
+    starts: ClassVar[list[bool]] = []
+
+    def load_source(self, state: TrainState, source: Source) -> None:
+        with torch.no_grad():
+            for parameter in state.modules["network"].parameters():
+                parameter.zero_()
+
+    def train_step(self, state: TrainState, batch: Any, placement: Placement) -> dict[str, torch.Tensor]:
+        if state.step == 0:
+            self.starts.append(not any(parameter.any() for parameter in state.ema["network"].parameters()))
+        scalars: dict[str, torch.Tensor] = super().train_step(state, batch, placement)
+        return scalars
+
+
 CATALOG = {NAME: replace(TOY_CATALOG[NAME], recipe=f"{__name__}:Remembering")}
+REWRITING = {NAME: replace(TOY_CATALOG[NAME], recipe=f"{__name__}:Rewriting")}
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +105,22 @@ def test_a_checkpoint_is_named_by_module_with_averages_where_there_are_any(
     averages = stored.files.get("ema.safetensors", {})
     for name, value in given.tensors.items():
         assert torch.equal(value, averages.get(name, stored.files[MODEL][name]))
+
+
+def test_an_average_starts_from_the_source_too(tmp_path: Path) -> None:
+    Rewriting.starts.clear()
+    first = attempt(tmp_path, toy_config(), stop_at=4)
+    plan = SourcePlan(
+        name="projects/p/jobs/j/checkpoints/c",
+        kind="checkpoint",
+        recipe=NAME,
+        config={},
+        directory=first.checkpoint_dir(first.checkpoint_steps()[-1]),
+    )
+
+    attempt(tmp_path, toy_config(), stop_at=1, catalog=REWRITING, source=plan)
+
+    assert Rewriting.starts == [True]
 
 
 def test_a_recipe_that_takes_no_source_says_which_one_to_leave_out(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from workers.families.classification.squares import central, to_input
 from workers.families.images import MEAN, STD
 from workers.families.pictures import sheet
 from workers.families.records import RecordSet
-from workers.families.supervised import SupervisedRecipe, in_eval_mode, spread
+from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
 
 ClassificationConfigT = TypeVar("ClassificationConfigT", bound=ClassificationConfig)
 
@@ -74,14 +74,14 @@ class ClassificationRecipe(SupervisedRecipe[ClassificationConfigT, Batch], Gener
         return {"classes": self._loss(logits.float(), batch)}
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
-        with in_eval_mode(state.modules["network"]) as network:
+        with in_eval_mode(served_network(state)) as network:
             scores = self._scores(network, placement, range(len(self._held_out)))
         return figures(scores, self._held_out.records.labels)
 
     def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
         labels = self._held_out.records.labels
         places = spread(len(self._held_out), self.config.eval.num_samples)
-        with in_eval_mode(state.modules["network"]) as network:
+        with in_eval_mode(served_network(state)) as network:
             found = self._scores(network, placement, range(len(self._held_out))).argmax(1)
         shown = [self._shown(place, int(found[place]), int(labels[place])) for place in places]
         counts = confusion(found, labels, len(self.classes))
@@ -159,7 +159,7 @@ class ClassificationRecipe(SupervisedRecipe[ClassificationConfigT, Batch], Gener
 
 
 def _classifier(state: TrainState) -> Classifier:
-    network = state.modules["network"]
+    network = served_network(state)
     assert isinstance(network, Classifier)
     return network
 

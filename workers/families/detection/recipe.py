@@ -20,7 +20,7 @@ from workers.families.detection.postprocess import Detections, Thresholds
 from workers.families.images import MEAN, STD, decode
 from workers.families.letterbox import FILL
 from workers.families.pictures import sheet
-from workers.families.supervised import SupervisedRecipe, in_eval_mode, spread
+from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
 
 DetectionConfigT = TypeVar("DetectionConfigT", bound=DetectionConfig)
 
@@ -123,7 +123,7 @@ class DetectionRecipe(SupervisedRecipe[DetectionConfigT, Batch], Generic[Detecti
 
 
 def _network(state: TrainState) -> DetectionNetwork:
-    network = state.modules["network"]
+    network = served_network(state)
     assert isinstance(network, DetectionNetwork)
     return network
 

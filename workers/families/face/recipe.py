@@ -31,7 +31,7 @@ from workers.families.face.network import Embedder, FaceNetwork, ServedNetwork
 from workers.families.images import MEAN, STD, normalise
 from workers.families.pictures import sheet
 from workers.families.records import RecordSet
-from workers.families.supervised import SupervisedRecipe, in_eval_mode, spread
+from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
 
 FaceConfigT = TypeVar("FaceConfigT", bound=FaceConfig)
 BatchT = TypeVar("BatchT")
@@ -151,7 +151,7 @@ def judged(embeddings: Tensor, pairs: Sequence[held_out.Pair]) -> verification.F
 
 
 def _embedder(state: TrainState) -> Embedder:
-    network = state.modules["network"]
+    network = served_network(state)
     assert isinstance(network, FaceNetwork)
     return network.embedder
 

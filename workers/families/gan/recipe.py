@@ -150,10 +150,8 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
         return lambda samples: discriminator(samples, batch.labels)
 
     def follow(self, state: TrainState) -> None:
-        """Move the averaged generator; at first it follows faster, so that it forgets the start."""
-        if "generator" in state.ema:
-            decay = min(self.config.average.decay, (1 + state.step) / (10 + state.step))
-            ema.update(state.ema["generator"], state.modules["generator"], decay=decay)
+        """Move the averaged generator, if there is one."""
+        ema.follow(state, "generator", decay=self.config.average.decay)
 
     def served_generator(self, state: TrainState) -> Generator:
         """Return the generator that evaluation and serving use."""

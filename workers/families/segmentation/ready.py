@@ -13,6 +13,7 @@ from workers.families.base import Placement, ServingSpec
 from workers.families.segmentation.config import ReadyConfig, ReadyModel
 from workers.families.segmentation.data import Batch
 from workers.families.segmentation.recipe import SegmentationRecipe, pixel_loss
+from workers.families.supervised import served_network
 
 _WITHOUT_AUX = {lraspp_mobilenet_v3_large.__name__}
 _MOBILE = {lraspp_mobilenet_v3_large.__name__, deeplabv3_mobilenet_v3_large.__name__}
@@ -69,7 +70,7 @@ class Ready(SegmentationRecipe[ReadyConfig]):
 
     def serving_module(self, state: Any) -> nn.Module:
         served = ReadyNetwork(self.config.model, self.num_classes, is_serving=True)
-        trained = state.modules["network"].state_dict()
+        trained = served_network(state).state_dict()
         served.load_state_dict({key: trained[key] for key in served.state_dict()})
         return served.eval()
 

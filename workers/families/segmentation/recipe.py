@@ -30,7 +30,7 @@ from workers.families.segmentation.data import FAMILIES, Batch, Squares, TrainBa
 from workers.families.segmentation.draw import overlay, side_by_side
 from workers.families.segmentation.figures import Confusion
 from workers.families.segmentation.handler import SegmentationHandler, to_image_size
-from workers.families.supervised import SupervisedRecipe, in_eval_mode, spread
+from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
 
 SegmentationConfigT = TypeVar("SegmentationConfigT", bound=SegmentationConfig)
 
@@ -79,7 +79,7 @@ class SegmentationRecipe(SupervisedRecipe[SegmentationConfigT, Batch], Generic[S
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
         confusion = Confusion(self.num_classes)
-        with in_eval_mode(state.modules["network"]) as network:
+        with in_eval_mode(served_network(state)) as network:
             for index, found in enumerate(self._predict(_placed(network, placement), range(len(self._held_out)))):
                 confusion.add(self._held_out.records.mask(index), found)
         return confusion.figures()
@@ -87,7 +87,7 @@ class SegmentationRecipe(SupervisedRecipe[SegmentationConfigT, Batch], Generic[S
     def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
         places = spread(len(self._held_out), self.config.eval.num_samples)
         records = self._held_out.records
-        with in_eval_mode(state.modules["network"]) as network:
+        with in_eval_mode(served_network(state)) as network:
             found = self._predict(_placed(network, placement), places)
         pictures = [
             side_by_side(overlay(records.image(place), records.mask(place)), overlay(records.image(place), mask))
@@ -96,7 +96,7 @@ class SegmentationRecipe(SupervisedRecipe[SegmentationConfigT, Batch], Generic[S
         return [Picture(name="samples", png=sheet(pictures))]
 
     def serving_module(self, state: TrainState) -> nn.Module:
-        return state.modules["network"]
+        return served_network(state)
 
     def serving_spec(self) -> ServingSpec:
         size = self.config.data.image_size
@@ -111,7 +111,7 @@ class SegmentationRecipe(SupervisedRecipe[SegmentationConfigT, Batch], Generic[S
         handler = SegmentationHandler(self.serving_spec())
         exact = Placement(placement.device, autocast_dtype=None, memory_format=placement.memory_format)
         inputs = [self._held_out.records.read(place) for place in spread(len(self._held_out), count)]
-        with in_eval_mode(state.modules["network"]) as network:
+        with in_eval_mode(served_network(state)) as network:
             instances = [Instance(body=data, fields={}, params={}) for data in inputs]
             answers = handler.predict(instances, _placed(network, exact))
         good = [(data, one) for data, one in zip(inputs, answers, strict=True) if not isinstance(one, InstanceInvalid)]

@@ -25,6 +25,7 @@ class DatasetFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATASET_FORMAT_MNIST: _ClassVar[DatasetFormat]
     DATASET_FORMAT_POINTS: _ClassVar[DatasetFormat]
     DATASET_FORMAT_SAFETENSORS: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_RLE_CSV: _ClassVar[DatasetFormat]
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat
 DATASET_FORMAT_COCO: DatasetFormat
 DATASET_FORMAT_VOC: DatasetFormat
@@ -37,6 +38,7 @@ DATASET_FORMAT_CELEBA: DatasetFormat
 DATASET_FORMAT_MNIST: DatasetFormat
 DATASET_FORMAT_POINTS: DatasetFormat
 DATASET_FORMAT_SAFETENSORS: DatasetFormat
+DATASET_FORMAT_RLE_CSV: DatasetFormat
 
 class Dataset(_message.Message):
     __slots__ = ("name", "display_name", "version", "version_id", "family", "format", "classes", "splits", "manifest_sha256", "size_bytes", "report", "create_time")

@@ -10,17 +10,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class GalleryState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GALLERY_STATE_UNSPECIFIED: _ClassVar[GalleryState]
+    GALLERY_STATE_READY: _ClassVar[GalleryState]
+    GALLERY_STATE_MOVING: _ClassVar[GalleryState]
+    GALLERY_STATE_STALE: _ClassVar[GalleryState]
+
 class IdentityState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     IDENTITY_STATE_UNSPECIFIED: _ClassVar[IdentityState]
     IDENTITY_STATE_READY: _ClassVar[IdentityState]
     IDENTITY_STATE_NEEDS_IMAGES: _ClassVar[IdentityState]
+GALLERY_STATE_UNSPECIFIED: GalleryState
+GALLERY_STATE_READY: GalleryState
+GALLERY_STATE_MOVING: GalleryState
+GALLERY_STATE_STALE: GalleryState
 IDENTITY_STATE_UNSPECIFIED: IdentityState
 IDENTITY_STATE_READY: IdentityState
 IDENTITY_STATE_NEEDS_IMAGES: IdentityState
 
 class Gallery(_message.Message):
-    __slots__ = ("name", "deployment", "model_version", "keep_images", "revision", "identity_count", "needs_images_count", "create_time", "update_time")
+    __slots__ = ("name", "deployment", "model_version", "keep_images", "revision", "identity_count", "needs_images_count", "create_time", "update_time", "is_pinned", "state")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +41,8 @@ class Gallery(_message.Message):
     NEEDS_IMAGES_COUNT_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    IS_PINNED_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     deployment: str
     model_version: str
@@ -39,7 +52,9 @@ class Gallery(_message.Message):
     needs_images_count: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., model_version: _Optional[str] = ..., keep_images: _Optional[bool] = ..., revision: _Optional[int] = ..., identity_count: _Optional[int] = ..., needs_images_count: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    is_pinned: bool
+    state: GalleryState
+    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., model_version: _Optional[str] = ..., keep_images: _Optional[bool] = ..., revision: _Optional[int] = ..., identity_count: _Optional[int] = ..., needs_images_count: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_pinned: _Optional[bool] = ..., state: _Optional[_Union[GalleryState, str]] = ...) -> None: ...
 
 class Identity(_message.Message):
     __slots__ = ("name", "display_name", "state", "image_count", "kept_image_count", "create_time")
@@ -74,18 +89,20 @@ class FaceImage(_message.Message):
     def __init__(self, content: _Optional[bytes] = ..., landmarks: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
 
 class CreateGalleryRequest(_message.Message):
-    __slots__ = ("parent", "gallery_id", "deployment", "keep_images", "request_id")
+    __slots__ = ("parent", "gallery_id", "deployment", "keep_images", "request_id", "is_pinned")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     GALLERY_ID_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     KEEP_IMAGES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_PINNED_FIELD_NUMBER: _ClassVar[int]
     parent: str
     gallery_id: str
     deployment: str
     keep_images: bool
     request_id: str
-    def __init__(self, parent: _Optional[str] = ..., gallery_id: _Optional[str] = ..., deployment: _Optional[str] = ..., keep_images: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    is_pinned: bool
+    def __init__(self, parent: _Optional[str] = ..., gallery_id: _Optional[str] = ..., deployment: _Optional[str] = ..., keep_images: _Optional[bool] = ..., request_id: _Optional[str] = ..., is_pinned: _Optional[bool] = ...) -> None: ...
 
 class CreateGalleryResponse(_message.Message):
     __slots__ = ("gallery",)

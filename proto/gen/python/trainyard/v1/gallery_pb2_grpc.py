@@ -162,7 +162,8 @@ class GalleryServiceServicer:
         """Moves a gallery to the model version of a deployment. Kept images are embedded again while the gallery goes on
         answering with the old version; then it changes to the new one at once. Identities without kept images are
         IDENTITY_STATE_NEEDS_IMAGES afterwards, until they are enrolled again or the gallery moves back. Interrupted, it
-        goes on with the next call.
+        goes on with the next call. A gallery with kept images that is not pinned needs no call: it follows its own
+        deployment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

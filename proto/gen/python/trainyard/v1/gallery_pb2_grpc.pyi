@@ -61,7 +61,8 @@ class GalleryServiceStub:
     """Moves a gallery to the model version of a deployment. Kept images are embedded again while the gallery goes on
     answering with the old version; then it changes to the new one at once. Identities without kept images are
     IDENTITY_STATE_NEEDS_IMAGES afterwards, until they are enrolled again or the gallery moves back. Interrupted, it
-    goes on with the next call.
+    goes on with the next call. A gallery with kept images that is not pinned needs no call: it follows its own
+    deployment.
     """
 
 @_typing.type_check_only
@@ -97,7 +98,8 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     """Moves a gallery to the model version of a deployment. Kept images are embedded again while the gallery goes on
     answering with the old version; then it changes to the new one at once. Identities without kept images are
     IDENTITY_STATE_NEEDS_IMAGES afterwards, until they are enrolled again or the gallery moves back. Interrupted, it
-    goes on with the next call.
+    goes on with the next call. A gallery with kept images that is not pinned needs no call: it follows its own
+    deployment.
     """
 
 class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -190,7 +192,8 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Moves a gallery to the model version of a deployment. Kept images are embedded again while the gallery goes on
         answering with the old version; then it changes to the new one at once. Identities without kept images are
         IDENTITY_STATE_NEEDS_IMAGES afterwards, until they are enrolled again or the gallery moves back. Interrupted, it
-        goes on with the next call.
+        goes on with the next call. A gallery with kept images that is not pinned needs no call: it follows its own
+        deployment.
         """
 
 def add_GalleryServiceServicer_to_server(servicer: GalleryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
