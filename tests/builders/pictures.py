@@ -39,14 +39,14 @@ def tagged(image: Image.Image, orientation: int = QUARTER_CLOCKWISE, form: str =
     return encoded(image, form, exif=exif.tobytes(), **options)
 
 
-def animated(form: str) -> bytes:
+def animated(form: str, image: Image.Image = PICTURE) -> bytes:
     """Return the picture as the first frame, a blue one as the second."""
-    return encoded(PICTURE, form, save_all=True, append_images=[Image.new("RGB", PICTURE.size, "blue")], lossless=True)
+    return encoded(image, form, save_all=True, append_images=[Image.new("RGB", image.size, "blue")], lossless=True)
 
 
-def sixteen_bit() -> bytes:
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels().astype(np.uint16) * 257)
-    return png(struct.pack(">IIBBBBB", *PICTURE.size, 16, 2, 0, 0, 0), zlib.compress(rows))
+def sixteen_bit(image: Image.Image = PICTURE) -> bytes:
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.asarray(image).astype(np.uint16) * 257)
+    return png(struct.pack(">IIBBBBB", *image.size, 16, 2, 0, 0, 0), zlib.compress(rows))
 
 
 def png(header: bytes, body: bytes) -> bytes:
@@ -62,16 +62,35 @@ def huge(side: int) -> bytes:
     return png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(b"\0"))
 
 
-READABLE: dict[str, bytes] = {
-    "CMYK": encoded(PICTURE.convert("CMYK"), "JPEG", quality=95),
-    "palette": encoded(PICTURE.convert("P")),
-    "alpha": encoded(PICTURE.convert("RGBA")),
-    "grey": encoded(PICTURE.convert("L")),
-    "16-bit": sixteen_bit(),
-    "turned by its EXIF tag": tagged(PICTURE.transpose(Image.Transpose.ROTATE_90)),
-    "animated PNG": animated("PNG"),
-    "animated WebP": animated("WEBP"),
-}
+def odd_and_plain(image: Image.Image) -> dict[str, tuple[bytes, bytes]]:
+    """Return an RGB picture in unusual encodings, each with the same pixels as a plain PNG.
+
+    What a JPEG loses is lost in its plain one as well: Pillow's reading of it.
+    """
+    few = image.quantize(256, dither=Image.Dither.NONE)
+    grey = image.convert("L")
+    plain = {name: encoded(one.convert("RGB")) for name, one in {"": image, "few": few, "grey": grey}.items()}
+    ink = encoded(image.convert("CMYK"), "JPEG", quality=95)
+    with Image.open(io.BytesIO(ink)) as stored:
+        plain_ink = encoded(stored.convert("RGB"))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    on_its_side = image.transpose(Image.Transpose.ROTATE_90)
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return {
+        "CMYK": (ink, plain_ink),
+        "palette": (encoded(few), plain["few"]),
+        "alpha": (encoded(image.convert("RGBA")), plain[""]),
+        "grey": (encoded(grey), plain["grey"]),
+        "16-bit": (sixteen_bit(image), plain[""]),
+        "16-bit grey": (encoded(deep), plain["grey"]),
+        "turned by its EXIF tag": (tagged(on_its_side), plain[""]),
+        "mirrored by its EXIF tag": (tagged(mirrored, 2), plain[""]),
+        "animated PNG": (animated("PNG", image), plain[""]),
+        "animated WebP": (animated("WEBP", image), plain[""]),
+    }
+
+
+READABLE: dict[str, bytes] = {name: odd for name, (odd, _) in odd_and_plain(PICTURE).items()}
 """Unusual, and still the picture."""
 
 UNREADABLE: dict[str, bytes] = {

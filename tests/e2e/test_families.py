@@ -17,6 +17,7 @@ from trainyard.v1 import deployment_pb2, job_pb2
 from services.client.sdk import Trainyard
 from tests.builders.digits import write_digits
 from tests.builders.faces import write_celeba, write_people
+from tests.builders.pictures import odd_and_plain
 from tests.builders.segmentation_scenes import write_segmentation_scenes
 from tests.e2e.conftest import PLATFORMS, Trained
 from tests.e2e.endpoints import Platform
@@ -87,6 +88,17 @@ def _is_walk(answer: Answer) -> None:
     assert [picture(one["b64"]).size for one in answer["images"]] == [(32, 32)] * 5
     assert len({one["b64"] for one in answer["images"]}) == 5
     assert picture(answer["sheet"]["b64"]).width > 5 * 32
+
+
+def _is_told_alike_however_encoded(client: Trainyard, deployment: str, image: bytes, params: Mapping[str, Any]) -> None:
+    with Image.open(io.BytesIO(image)) as opened:
+        # Not a square: one that is turned has another size.
+        pairs = odd_and_plain(opened.convert("RGB").crop((0, 0, opened.width, opened.height * 3 // 4)))
+    odd, plain = (
+        client.predict(deployment, list(images), params=params).predictions
+        for images in zip(*pairs.values(), strict=True)
+    )
+    assert dict(zip(pairs, odd, strict=True)) == dict(zip(pairs, plain, strict=True))
 
 
 def held_out(folder: Path, pattern: str) -> bytes:
@@ -199,9 +211,12 @@ def test_a_job_of_each_family_ends_in_an_endpoint_though_its_worker_was_killed(
     made = client.create_deployment(case.data, model_version=job.model_version)
     served = client.wait_until_served(made.name, timeout_seconds=platform.patience_seconds)
     assert served.state == deployment_pb2.DEPLOYMENT_STATE_READY, served.message
-    replies = [client.predict(made.name, [case.ask(folder)], params=case.params).predictions[0] for _ in range(2)]
+    asked = case.ask(folder)
+    replies = [client.predict(made.name, [asked], params=case.params).predictions[0] for _ in range(2)]
 
     case.check(MessageToDict(replies[0].result))
     assert replies[0] == replies[1]
+    if isinstance(asked, bytes):
+        _is_told_alike_however_encoded(client, made.name, asked, case.params)
     case.also(client, made.name, folder)
     client.delete_deployment(made.name)

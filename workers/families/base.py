@@ -264,6 +264,9 @@ class Handler(ABC):
 
     def __init__(self, spec: ServingSpec) -> None:
         self.spec = spec
+        self.load_eager: Callable[[], nn.Module] | None = None
+        """Gives the served network as modules, for what a stored form cannot tell, such as gradients. Set by who opens
+        a bundle to serve it; beside a stored form the first call loads the weights, and they stay."""
 
     @abstractmethod
     def predict(self, instances: Sequence[Instance], network: Network) -> list[Mapping[str, Any] | InstanceInvalid]:

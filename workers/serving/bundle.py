@@ -7,9 +7,10 @@ A bundle is what training leaves: `bundle.json`, `weights.safetensors`, `golden/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from workers.serving.form import (
     load_eager,
     load_stored,
     memory_format_of,
+    prepare,
 )
 
 log = structlog.get_logger()
@@ -154,13 +156,18 @@ def read_parts(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Pa
         BundleInvalid: a file is missing or malformed, or the recipe is unknown here.
     """
     around = read_surroundings(directory, catalog=catalog)
+    module = _read_module(directory, around.handler.spec, catalog)
+    return Parts(around.recipe, around.handler, module, around.golden)
+
+
+def _read_module(directory: Path, spec: ServingSpec, catalog: Mapping[str, Entry]) -> nn.Module:
     with _bundle_errors():
         bundle = json.loads((directory / "bundle.json").read_bytes())
-        entry = catalog[around.recipe]
+        entry = catalog[bundle["recipe"]]
         config = entry.load_config().restore(bundle["config"])
-        module = entry.load_recipe().load_serving_module(config, around.handler.spec)
+        module = entry.load_recipe().load_serving_module(config, spec)
         module.load_state_dict(load_file(directory / "weights.safetensors"))
-    return Parts(around.recipe, around.handler, module.eval(), around.golden)
+    return module.eval()
 
 
 def read_surroundings(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> Surroundings:
@@ -225,14 +232,40 @@ def open_bundle(directory: Path, *, catalog: Mapping[str, Entry] = CATALOG) -> S
         around = read_surroundings(directory, catalog=catalog)
         memory_format = MEMORY_FORMATS[record.memory_format]
         network = load_stored(form, directory / NETWORK_FILE, memory_format=memory_format, device=device)
+        around.handler.load_eager = _eager_loader(
+            directory, around.handler.spec, catalog=catalog, memory_format=memory_format, device=device
+        )
         return Served(around.recipe, record.model, form, around.handler, network, around.golden)
     parts = read_parts(directory, catalog=catalog)
     memory_format = memory_format_of(parts.module, parts.spec.input_shape)
     if form is Form.EAGER:
         network = load_eager(parts.module, memory_format=memory_format, device=device)
+        parts.handler.load_eager = lambda: parts.module
     else:
         network = load_stored(form, directory / NETWORK_FILE, memory_format=memory_format, device=device)
+        parts.handler.load_eager = _eager_loader(
+            directory, parts.spec, catalog=catalog, memory_format=memory_format, device=device
+        )
     return Served(parts.recipe, record.model, form, parts.handler, network, parts.golden)
+
+
+def _eager_loader(
+    directory: Path,
+    spec: ServingSpec,
+    *,
+    catalog: Mapping[str, Entry],
+    memory_format: torch.memory_format,
+    device: torch.device,
+) -> Callable[[], nn.Module]:
+    """Return what loads the weights beside a stored form into modules, the first time it is called."""
+
+    @cache
+    def load() -> nn.Module:
+        # Requests are answered in inference mode, and weights that are born in it have no gradients.
+        with torch.inference_mode(False):
+            return prepare(_read_module(directory, spec, catalog), memory_format=memory_format, device=device)
+
+    return load
 
 
 def _runnable_form(record: ServingRecord) -> Form:

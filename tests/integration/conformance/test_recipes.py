@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from services.datasets.importer import import_folder
 from services.datasets.limits import ImportLimits
 from services.datasets.shape_scenes import write_shape_scenes
 from tests.builders.digits import write_digits
 from tests.builders.faces import write_lfw
-from tests.builders.pictures import READABLE, UNREADABLE
+from tests.builders.pictures import UNREADABLE, odd_and_plain, pixels
 from tests.builders.points import write_gaussian
 from tests.builders.segmentation_scenes import write_segmentation_scenes
 from tests.builders.training import Outcome, attempt
@@ -44,6 +45,9 @@ BATCH = 4
 OVERFIT_STEPS = 60
 OVERFIT_FACTOR = 0.5
 """What is left of the loss on four samples, augmented anew at each step, after that many."""
+
+ODD_AND_PLAIN = odd_and_plain(Image.fromarray(pixels(72, 48)))
+"""Neither square nor the same when it is turned or mirrored."""
 
 CPU = Placement(torch.device("cpu"), None, torch.contiguous_format)
 
@@ -289,9 +293,11 @@ def test_the_bundle_s_network_gives_the_golden_answers_whatever_else_is_asked(
     assert all(is_refused[1:]), refused
     assert is_refused[0] or not has_pictures
     if has_pictures:
-        for kind, data in READABLE.items():
-            (answer,) = handler.predict([Instance(body=data, fields={}, params={})], network)
+        for kind, (odd, plain) in ODD_AND_PLAIN.items():
+            (answer, seen), (expected, shown) = (looked_at(handler, network, data) for data in (odd, plain))
             assert not isinstance(answer, InstanceInvalid), f"{kind}: {answer}"
+            assert answer == expected, kind
+            assert torch.equal(seen, shown), kind
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -319,6 +325,18 @@ def served(name: str, bundle: Path) -> tuple[Handler, torch.nn.Module]:
     network = entry.load_recipe().load_serving_module(entry.load_config().model_validate(document["config"]), spec)
     network.load_state_dict(read_tensors(bundle / "weights.safetensors"))
     return entry.load_handler()(spec), network.eval()
+
+
+def looked_at(handler: Handler, network: torch.nn.Module, data: bytes) -> tuple[Any, torch.Tensor]:
+    """Return the answer to an image, and what the network saw of it."""
+    seen: list[torch.Tensor] = []
+
+    def look(images: torch.Tensor) -> Any:
+        seen.append(images.clone())
+        return network(images)
+
+    (answer,) = handler.predict([Instance(body=data, fields={}, params={})], look)
+    return answer, torch.cat(seen) if seen else torch.empty(0)
 
 
 def weights_of(outcome: Outcome, step: int) -> dict[str, str]:

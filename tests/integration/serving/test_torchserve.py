@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ import grpc
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
 from services.agent.torchserve import TorchServeProcess
 from services.core.errors import DeploymentNotFound
 from services.core.states import DeploymentState
 from services.db import deployments
 from tests.builders.detection_bundle import scene_png
+from tests.builders.pictures import odd_and_plain
 from tests.integration.serving.torchserve_grpc import compile_stubs, grpc_client
 from tests.integration.serving.yard import BuiltModel, ServingYard, wait_for
 from workers.families.base import Handler
@@ -109,6 +112,19 @@ def test_bad_input_is_refused_with_its_reason(yard, agent, body, reason):
 
     assert response.status_code == 400
     assert reason in response.json()["message"]
+
+
+def test_unusual_encodings_are_answered_like_plain_ones(yard, agent):
+    with Image.open(io.BytesIO(scene_png(0))) as scene:
+        pairs = odd_and_plain(scene)
+    images = [[base64.b64encode(data).decode() for data in kind] for kind in zip(*pairs.values(), strict=True)]
+    envelopes = [{"instances": [{"image": {"b64": one}} for one in kind]} for kind in images]
+
+    bodies = [json.dumps(envelope).encode() for envelope in envelopes]
+    odd, plain = (yard.predict("digits", body).raise_for_status().json()["predictions"] for body in bodies)
+
+    assert all(answer["boxes"] for answer in plain)
+    assert dict(zip(pairs, odd, strict=True)) == dict(zip(pairs, plain, strict=True))
 
 
 def test_bad_input_over_grpc_is_an_invalid_argument(yard, agent, stubs):

@@ -12,7 +12,8 @@ LABELS = torch.tensor([0, 1, 2, 0])
 
 
 def augment(step: int = 0, **config: object) -> tuple[torch.Tensor, torch.Tensor, object]:
-    made = ImageAugment(Augment.model_validate({**STILL, **config}), DATA, num_classes=3, max_steps=100)
+    settings = Augment.model_validate({**STILL, **config})
+    made = ImageAugment(settings, DATA, num_classes=3, max_steps=100, steps_per_epoch=2)
     with seeded_rng(0, step):
         return made(IMAGES, LABELS, step=step)
 
@@ -42,7 +43,7 @@ def test_mixup_weighs_pixels_as_it_weighs_labels() -> None:
 
 
 def test_pairing_averages_two_images_and_keeps_the_first_label() -> None:
-    images, targets, _ = augment(step=50, pairing=1.0)
+    images, targets, _ = augment(step=15, pairing=1.0)
 
     torch.testing.assert_close(images[1], (IMAGES[1] / 255 + IMAGES[0] / 255) / 2)
     assert targets[1].tolist() == [0, 1, 0]
@@ -51,6 +52,22 @@ def test_pairing_averages_two_images_and_keeps_the_first_label() -> None:
 @pytest.mark.parametrize("step", [0, 5, 80, 99])
 def test_pairing_rests_at_the_start_and_at_the_end(step: int) -> None:
     torch.testing.assert_close(augment(step=step, pairing=1.0)[0], IMAGES / 255)
+
+
+def is_paired(step: int, **config: object) -> bool:
+    return not torch.allclose(augment(step=step, pairing=1.0, **config)[0], IMAGES / 255)
+
+
+def test_pairing_rests_two_of_ten_epochs_from_its_start_to_its_end() -> None:
+    # From a tenth of the 100 steps on, in epochs of two steps each: eight with, two without.
+    resting = [step for step in range(100) if not is_paired(step)]
+
+    assert resting == [*range(10), *range(26, 30), *range(46, 50), *range(66, 70), *range(80, 100)]
+
+
+def test_another_cycle_is_kept_and_one_without_rest_never_rests() -> None:
+    assert [is_paired(step, pairing_cycle=(1, 2)) for step in range(10, 22)] == ([True] * 2 + [False] * 4) * 2
+    assert all(is_paired(step, pairing_cycle=(1, 0)) for step in range(10, 80))
 
 
 def test_one_step_s_draws_are_always_the_same() -> None:

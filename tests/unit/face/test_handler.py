@@ -51,7 +51,7 @@ def embedding_of(instance: Instance) -> list[float]:
         pytest.param(encoded(), id="png"),
         pytest.param(encoded(form="JPEG", quality=95), id="jpeg"),
         pytest.param(encoded(form="WEBP", lossless=True), id="webp"),
-        *(pytest.param(data, id=name) for name, data in READABLE.items() if name != "grey"),
+        *(pytest.param(data, id=name) for name, data in READABLE.items() if "grey" not in name),
         pytest.param(encoded(Image.fromarray(pixels(200, 200))), id="larger"),
     ],
 )

@@ -23,8 +23,8 @@ class Exchange:
 class ImageAugment:
     """Changes images one by one, then the batch. Call it under `seeded_rng`: it draws from the global generators."""
 
-    def __init__(self, config: Augment, data: Data, *, num_classes: int, max_steps: int) -> None:
-        self._config, self._max_steps = config, max_steps
+    def __init__(self, config: Augment, data: Data, *, num_classes: int, max_steps: int, steps_per_epoch: int) -> None:
+        self._config, self._max_steps, self._steps_per_epoch = config, max_steps, steps_per_epoch
         self._num_classes = num_classes
         self._each = v2.Compose(_each(config, data))
         self._mixes = _mixes(config, num_classes)
@@ -48,8 +48,11 @@ class ImageAugment:
         return changed, targets, exchange
 
     def _is_pairing(self, step: int) -> bool:
-        start, end = self._config.pairing_off
-        return self._config.pairing > 0 and start <= step / self._max_steps < end
+        """Return whether images are paired at a step: in turns, between a start and an end without (Inoue 2018)."""
+        start, end = (round(part * self._max_steps) for part in self._config.pairing_off)
+        on, off = self._config.pairing_cycle
+        epoch = (step - start) // self._steps_per_epoch
+        return self._config.pairing > 0 and start <= step < end and epoch % (on + off) < on
 
 
 def exchange_moments(maps: Tensor, partner: Tensor) -> Tensor:

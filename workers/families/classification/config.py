@@ -55,6 +55,9 @@ class Augment(Section):
     pairing_off: tuple[Fraction, Fraction] = Field(
         (0.1, 0.8), description="SamplePairing acts between these fractions of the training only."
     )
+    pairing_cycle: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]] = Field(
+        (8, 2), description="Epochs that SamplePairing acts and then rests, in turns between these; [1, 0] never rests."
+    )
     moex: Fraction = Field(0.0, description="Chance that a batch exchanges feature moments (MoEx).")
     moex_weight: Fraction = Field(0.9, description="Weight of an image's own label when its moments were exchanged.")
     moex_layer: str = Field("", max_length=200, description="Module whose output exchanges moments, such as layer1.")

@@ -64,11 +64,15 @@ class TrainBatches:
     def __init__(self, squares: Squares, config: ClassificationConfig, *, num_classes: int) -> None:
         self._squares, self._seed = squares, config.runtime.seed
         self._labels = squares.records.labels
-        self._augment = ImageAugment(
-            config.augment, config.data, num_classes=num_classes, max_steps=config.limits.max_steps
-        )
         self._order = ShuffledBatches(seed=self._seed, count=len(squares), batch_size=config.data.batch_size)
         self.steps_per_epoch, self.batch_size = self._order.steps_per_epoch, self._order.batch_size
+        self._augment = ImageAugment(
+            config.augment,
+            config.data,
+            num_classes=num_classes,
+            max_steps=config.limits.max_steps,
+            steps_per_epoch=self.steps_per_epoch,
+        )
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step: the same for the same data, config, seed and step."""

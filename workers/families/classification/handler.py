@@ -15,6 +15,8 @@ from torch import Tensor
 from workers.families.base import Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
 from workers.families.classification.config import Data
 from workers.families.classification.draw import heat
+from workers.families.classification.explain import grad_cam
+from workers.families.classification.network import ServedNetwork
 from workers.families.classification.squares import central, to_input, to_square
 from workers.families.images import ImageInvalid, decode
 from workers.families.instances import count, image_bytes, refuse_unknown
@@ -43,7 +45,7 @@ class ClassificationHandler(Handler):
     """Answers `{"labels": [{"label", "label_id", "score"}, ...]}`, best first.
 
     Parameters: `top_k` (5); `embedding: true` adds the vector before the last layer; `gradcam: true`
-    adds a PNG that shows where the best class was seen, for networks whose head is linear over maps.
+    adds a PNG that shows where the best class was seen, for networks whose layers keep track of places.
     """
 
     def __init__(self, spec: ServingSpec) -> None:
@@ -116,12 +118,23 @@ class ClassificationHandler(Handler):
         if one.wish.with_embedding:
             answer["embedding"] = [round(value, 6) for value in embedding.tolist()]
         if one.wish.with_heat:
-            if not activations:
-                return InstanceInvalid(
-                    "gradcam needs a network with a linear head over feature maps; leave it out here"
-                )
-            answer["gradcam"] = {"b64": self._heat(one.image, activations[0][int(best.indices[0])])}
+            seen = self._seen(one, int(best.indices[0]), activations)
+            if seen is None:
+                return InstanceInvalid("gradcam: no layer of this network keeps track of places; leave it out here")
+            answer["gradcam"] = {"b64": self._heat(one.image, seen)}
         return answer
+
+    def _seen(self, one: _Prepared, label: int, activations: Sequence[Tensor]) -> Tensor | None:
+        """Return where a class was seen, (h, w): as the network says itself, or by its gradients."""
+        if activations and activations[0][label].numel() > 1:
+            return activations[0][label]
+        if self.load_eager is None:
+            return None
+        network = self.load_eager()
+        assert isinstance(network, ServedNetwork)
+        image = to_input(central(one.square[None], self.data).float() / 255)
+        seen = grad_cam(network.classifier, image.to(network.classifier.head.weight.device), label)
+        return None if seen is None else seen.float().cpu()
 
     def _heat(self, image: Tensor, activation: Tensor) -> str:
         side = min(image.shape[-2:])
