@@ -38,7 +38,7 @@ class Ground:
     _datasets: dict[tuple[Write, str], str] = field(default_factory=dict)
 
     def train(self, proof: Proof, run: Run, *, seed: int, start: Trained | None) -> Trained:
-        """Train through the platform and return the figures of the last evaluation, and of the model itself."""
+        """Train through the platform and return the figures of the last evaluation, its memory, and the model's own."""
         recipe = run.recipe or proof.recipe
         overrides = run.overrides if run.recipe else _laid_over(proof.overrides, run.overrides)
         fields = JobFields(init_from=start.model_version) if start is not None else JobFields()
@@ -50,16 +50,24 @@ class Ground:
             **fields,
         )
         metrics: dict[str, float] = {}
+        memory: dict[str, float] = {}
         for event in self.yard.watch(job.name):
-            if event.WhichOneof("payload") == "evaluation":
-                metrics = dict(event.evaluation.metrics)
+            match event.WhichOneof("payload"):
+                case "evaluation":
+                    metrics = dict(event.evaluation.metrics)
+                case "step":
+                    used = event.step.memory
+                    memory = {
+                        "mem/peak_bytes": used.peak_bytes,
+                        "mem/static_estimate_bytes": used.static_estimate_bytes,
+                    }
         done = self.yard.get_job(job.name)
         if done.state != job_pb2.JOB_STATE_SUCCEEDED:
             raise RuntimeError(f"{job.name}: {done.failure.message}\n{done.failure.log_tail}")
         version = self.yard.get_model_version(done.model_version)
         measured = proof.measure(self._download(version)) if proof.measure is not None and not run.recipe else {}
         seconds = (done.end_time.ToDatetime() - done.start_time.ToDatetime()).total_seconds()
-        return Trained(done.model_version, {**metrics, **measured}, seconds)
+        return Trained(done.model_version, {**memory, **metrics, **measured}, seconds)
 
     def train_broken(self, proof: Proof, broken: Broken, *, seed: int, start: Trained | None) -> Mapping[str, float]:
         """Train a spoilt recipe beside the platform, whose workers know only good ones."""
@@ -77,7 +85,7 @@ class Ground:
             "recipe": proof.recipe,
             "broken": broken.recipe,
             "overrides": _laid_over(_laid_over(proof.overrides, broken.overrides), {"runtime": {"seed": seed}}),
-            "start": str(self._start_of(start)) if start is not None else None,
+            "start": str(self.bundle_of(start)) if start is not None else None,
             "place": str(place),
         }
         command = [sys.executable, "-m", "tests.proofs.broken"]
@@ -87,8 +95,9 @@ class Ground:
         metrics: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return metrics if proof.measure is None else {**metrics, **proof.measure(place / "spool" / "bundle")}
 
-    def _start_of(self, start: Trained) -> Path:
-        return self._download(self.yard.get_model_version(start.model_version))
+    def bundle_of(self, trained: Trained) -> Path:
+        """Return the downloaded bundle of a job's model."""
+        return self._download(self.yard.get_model_version(trained.model_version))
 
     def _dataset(self, write: Write, family: str) -> str:
         key = (write, family)

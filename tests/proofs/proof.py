@@ -32,6 +32,8 @@ class Bound:
     """The run whose figure is taken off."""
     beats_baseline: bool = True
     """False where even the trivial run is on the right side, such as a count of parameters."""
+    control: Measure | None = None
+    """Measures the proof's own model in a crippled way, which must miss this bound, where crippled training would not."""
 
     @property
     def name(self) -> str:

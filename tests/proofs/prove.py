@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.proofs.ground import Ground, Trained
-from tests.proofs.proof import THIS, Bound, Broken, Proof, Run
+from tests.proofs.proof import THIS, Bound, Broken, Measure, Proof, Run
 
 Row = dict[str, Any]
 Figures = Mapping[str, float]
@@ -16,11 +16,13 @@ Figures = Mapping[str, float]
 def prove(proof: Proof, ground: Ground, *, seeds: Sequence[int]) -> list[Row]:
     """Run a proof and return its rows, printing each.
 
-    A row passes where its value does, the trivial run misses the bound, and the crippled one misses any.
+    A row passes where its value does, the trivial run misses the bound, and the crippled one misses any; a bound with
+    a control of its own must be missed by that one.
     """
     rows: list[Row] = []
     baseline: Figures = {}
     control: Figures = {}
+    own: Mapping[Measure, Figures] = {}
     is_caught = False
     for seed in seeds:
         runs = _runs(proof, ground, seed)
@@ -29,10 +31,13 @@ def prove(proof: Proof, ground: Ground, *, seeds: Sequence[int]) -> list[Row]:
             start = runs[proof.start] if proof.start is not None else None
             baseline = ground.train(proof, Run(overrides=proof.baseline), seed=seed, start=start).figures
             control = _control(proof, ground, seed=seed, start=start)
+            own = _own_controls(proof, ground, runs[THIS])
             is_caught = any(not bound.passes(_instead(bound, figures, control)) for bound in proof.bounds)
         for bound in proof.bounds:
-            rows.append(_row(proof, bound, runs, baseline, control) | {"seed": seed})
-            rows[-1]["passed"] = rows[-1]["passed"] and is_caught
+            instead = control if bound.control is None else own[bound.control]
+            is_missed = is_caught if bound.control is None else not bound.passes(_instead(bound, figures, instead))
+            rows.append(_row(proof, bound, runs, baseline, instead) | {"seed": seed})
+            rows[-1]["passed"] = rows[-1]["passed"] and is_missed
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -51,6 +56,12 @@ def _control(proof: Proof, ground: Ground, *, seed: int, start: Trained | None) 
     if isinstance(proof.control, Broken):
         return ground.train_broken(proof, proof.control, seed=seed, start=start)
     return ground.train(proof, Run(overrides=proof.control), seed=seed, start=start).figures
+
+
+def _own_controls(proof: Proof, ground: Ground, trained: Trained) -> dict[Measure, Figures]:
+    """Measure the model in each crippled way that a bound asks for."""
+    measures = {bound.control for bound in proof.bounds if bound.control is not None}
+    return {measure: measure(ground.bundle_of(trained)) for measure in measures}
 
 
 def _row(proof: Proof, bound: Bound, runs: Mapping[str, Trained], baseline: Figures, control: Figures) -> Row:

@@ -10,11 +10,11 @@ from torch import Tensor
 from workers.families.base import Placement, TrainState
 from workers.families.gan.cgan import Cgan
 from workers.families.gan.data import Batch
-from workers.families.gan.dcgan import Dcgan
+from workers.families.gan.dcgan import CelebaConv, Dcgan
 from workers.families.gan.lapgan import Lapgan
 from workers.families.gan.style import StyleGenerator
 from workers.families.gan.stylegan2 import StyleGan2
-from workers.families.gan.vanilla import Vanilla
+from workers.families.gan.vanilla import CelebaFc, Vanilla
 
 
 def _noise(batch: Batch) -> Batch:
@@ -29,6 +29,20 @@ class VanillaOnNoise(Vanilla):
 
 
 class DcganOnNoise(Dcgan):
+    """Its discriminator takes noise for real."""
+
+    def to_device(self, batch: Batch, placement: Placement) -> Batch:
+        return _noise(super().to_device(batch, placement))
+
+
+class CelebaFcOnNoise(CelebaFc):
+    """Its discriminator takes noise for real."""
+
+    def to_device(self, batch: Batch, placement: Placement) -> Batch:
+        return _noise(super().to_device(batch, placement))
+
+
+class CelebaConvOnNoise(CelebaConv):
     """Its discriminator takes noise for real."""
 
     def to_device(self, batch: Batch, placement: Placement) -> Batch:

@@ -6,7 +6,7 @@ would show that a proof proves nothing.
 
 from __future__ import annotations
 
-from tests.proofs import classification, detection, face, gan, segmentation, served_gan
+from tests.proofs import classification, detection, face, gan, gan_lessons, segmentation, served_gan
 
 PROOFS = (
     *classification.PROOFS,
@@ -14,5 +14,6 @@ PROOFS = (
     *detection.PROOFS,
     *face.PROOFS,
     *gan.PROOFS,
+    *gan_lessons.PROOFS,
     *served_gan.PROOFS,
 )

@@ -1,6 +1,6 @@
 """What serving gets of a training: the served network's weights in fp32, constants, and golden answers.
 
-bundle.json           recipe, family, config, spec, metrics, step, versions, and what training started from
+bundle.json           recipe, family, config, spec, metrics and their judge, step, versions, and what training started from
 weights.safetensors   the serving module's state
 golden/000.png ...    encoded held-out inputs
 golden/answers.json   what the evaluation path answers to them, in the same order
@@ -33,6 +33,7 @@ def write_bundle(
     name: str,
     device: torch.device,
     metrics: Mapping[str, float],
+    judge: Mapping[str, str],
     origin: str = "",
 ) -> None:
     """Write a bundle to a new directory, which appears only whole; `name` is the recipe's in the catalog."""
@@ -48,6 +49,7 @@ def write_bundle(
         "config": recipe.config.model_dump(mode="json"),
         "spec": {"input_shape": list(spec.input_shape), "constants": dict(spec.constants)},
         "metrics": dict(metrics),
+        "judge": dict(judge),
         "step": state.step,
         "origin": origin,
         "versions": {"torch": torch.__version__},

@@ -103,6 +103,7 @@ class Checkpointing:
             "trained_seconds": self._trained_seconds(),
             "metric": self._evaluation.metric_at(self._training.state.step),
             "metrics": self._evaluation.metrics if self._evaluation.step == self._training.state.step else {},
+            "judge": self._evaluation.judge,
         }
         return train_state.capture(self._training.state, extra=self._identity | extra)
 

@@ -20,6 +20,7 @@ class Evaluation:
         self._training = training
         self._log = log
         self.metrics: dict[str, float] = {}
+        self.judge: dict[str, str] = {}
         self.step = -1
 
     @property
@@ -34,8 +35,17 @@ class Evaluation:
         self.metrics, self.step = {name: float(value) for name, value in metrics.items()}, step
         self._log.add_figures(self.metrics)
         self._training.frames.write(FrameKind.EVAL, step=step, metrics=self.metrics)
+        self._tell_judge()
         for text in self._training.recipe.warnings(self.metrics):
             self._training.frames.write(FrameKind.LOG, level="warning", text=text)
+
+    def _tell_judge(self) -> None:
+        judge = dict(self._training.recipe.judge())
+        if judge != self.judge:
+            named = ", ".join(f"{name} {digest}" for name, digest in judge.items())
+            text = f"figures are judged by {named}: only those of the same digest can be compared"
+            self._training.frames.write(FrameKind.LOG, level="info", text=text)
+        self.judge = judge
 
     def metric_at(self, step: int) -> float | None:
         """Return the recipe's own figure if this very state was evaluated and gave a number."""

@@ -109,7 +109,15 @@ def package_checkpoint(
         _announce(frames, "exporting")
         metrics = stored.document["metrics"]
         write_bundle(
-            plan.bundle_dir, recipe, state, name=plan.recipe, device=device, metrics=metrics, origin=plan.origin
+            plan.bundle_dir,
+            recipe,
+            state,
+            name=plan.recipe,
+            device=device,
+            metrics=metrics,
+            # Checkpoints of an earlier version do not say.
+            judge=stored.document.get("judge", {}),
+            origin=plan.origin,
         )
     _finish(frames, reason="completed", state=state, metrics=metrics, bundle_dir=str(plan.bundle_dir))
 
@@ -225,6 +233,7 @@ def _export(training: Training, hooks: Hooks) -> Path:
         name=training.plan.recipe,
         device=training.placement.device,
         metrics=hooks.evaluation.metrics,
+        judge=hooks.evaluation.judge,
         origin=training.plan.origin,
     )
     return directory

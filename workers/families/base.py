@@ -204,6 +204,13 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
         """Return what people should hear of an evaluation's figures, a sentence each with its remedy; mostly nothing."""
         return []
 
+    def judge(self) -> Mapping[str, str]:
+        """Return what, beside config and data, the last evaluation's figures depend on, JSON-ready; mostly nothing.
+
+        Figures that were judged by another thing cannot be compared. The event stream, checkpoints and the bundle say it.
+        """
+        return {}
+
     @abstractmethod
     def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
         """Draw what the model does now, on fixed held-out inputs."""

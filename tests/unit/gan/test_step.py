@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,12 @@ from services.datasets.importer import import_folder
 from services.datasets.limits import ImportLimits
 from tests.builders.digits import write_digits
 from tests.builders.points import write_gaussian
+from tests.builders.training import FrameLog, attempt
 from workers.engine import rng
+from workers.engine.frames import FrameKind
+from workers.engine.run import package_checkpoint
 from workers.families.base import Placement, TrainState
+from workers.families.catalog import CATALOG
 from workers.families.gan.cgan import Cgan
 from workers.families.gan.data import Batch, to_input, to_pixels, to_shape
 from workers.families.gan.dcgan import Dcgan
@@ -256,6 +261,26 @@ def test_the_feature_network_is_the_same_for_every_seed_and_moves_no_generator(d
         assert torch.equal(torch.get_rng_state(), before)
 
     assert nets[0].digest == nets[1].digest
+
+
+def test_figures_come_with_the_digest_of_their_feature_network(digits: Path, tmp_path: Path) -> None:
+    recipe = make(Dcgan, digits, limits={"max_steps": 2, "evaluate_every_steps": 1}, average={"decay": 0.0})
+    assert recipe.judge() == {}
+    digest = recipe.scorer(CPU.device).net.digest
+    assert recipe.judge() == {"small": digest}
+    config = recipe.config.model_dump(mode="json")
+
+    trained = attempt(tmp_path, config, recipe="gan/dcgan", catalog=CATALOG, dataset_dir=digits)
+    plan = {"recipe": "gan/dcgan", "config": config, "dataset_dir": digits, "bundle_dir": tmp_path / "bundle"}
+    log = FrameLog()
+    package_checkpoint({**plan, "checkpoint_dir": trained.checkpoint_dir(2)}, log.writer)
+    log.close()
+
+    assert trained.error is None
+    told = [frame["text"] for frame in trained.log.of(FrameKind.LOG) if "judged by" in frame["text"]]
+    assert told == [f"figures are judged by small {digest}: only those of the same digest can be compared"]
+    for bundle in (Path(trained.final["bundle_dir"]), tmp_path / "bundle"):
+        assert json.loads((bundle / "bundle.json").read_bytes())["judge"] == {"small": digest}
 
 
 def test_without_labels_the_feature_network_learns_turns(tmp_path: Path) -> None:

@@ -171,6 +171,10 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
         """Return figures of one recipe only; none here."""
         return {}
 
+    def judge(self) -> Mapping[str, str]:
+        """Return the digest of the feature network's weights by its name, once it has scored anything."""
+        return {} if self._scorer is None else {self._scorer.net.name: self._scorer.net.digest}
+
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         found = next((value for name, value in metrics.items() if name.startswith("eval/diversity")), 1.0)
         if found >= self.config.eval.collapse_below:
