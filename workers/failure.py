@@ -17,6 +17,7 @@ _LOWER = "lower data.batch_size or the image size"
 _LOADER_DIED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:exited unexpectedly|is killed by signal: ([\w ]+))"
 )
+_FROM_LOADER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\s+Original Traceback")
 _BAD_IMAGE = ("UnidentifiedImageError", "DecompressionBombError", "DecompressionBombWarning", "ImageInvalid")
 _BAD_IMAGE_TEXTS = ("image file is truncated", "broken data stream", "cannot identify image file", "truncated JPEG")
 _GPU_TEXTS = ("CUDA error", "CUDA driver error", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "device-side assert")
@@ -55,8 +56,7 @@ def diagnose(err: BaseException) -> Diagnosis:
 
 
 def _judge(err: BaseException) -> tuple[FailureReason, str]:
-    text = " ".join(str(err).split())
-    name = type(err).__name__
+    text, name = _text(err), type(err).__name__
     if isinstance(err, PlatformError):
         return _REASONS.get(err.reason, FailureReason.INTERNAL), text
     if is_out_of_memory(err):
@@ -75,6 +75,14 @@ def _judge(err: BaseException) -> tuple[FailureReason, str]:
     if how is not None:
         return FailureReason.CRASH, f"A loader process {how}: the log may say why; runtime.loader_workers 0 needs none."
     return FailureReason.CRASH, f"The trainer crashed with {name}: {_cut(text)}. The log's last lines say where."
+
+
+def _text(err: BaseException) -> str:
+    """Return what an exception says on one line, without the traceback that DataLoader puts before a loader's words."""
+    text = str(err)
+    if _FROM_LOADER.match(text):
+        text = text.rpartition(f"{type(err).__name__}: ")[2]
+    return " ".join(text.split())
 
 
 def _loader_death(err: BaseException) -> str | None:

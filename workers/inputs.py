@@ -111,7 +111,8 @@ class InputFetcher:
                     "dataset", lambda: held.enter_context(cached.hold(ref, progress=self._check_stop))
                 )
             except (IntegrityError, ObjectNotFound) as err:
-                raise DatasetInvalid("The dataset's stored files are damaged or gone: import it again.") from err
+                text = f"The dataset's stored files are damaged or gone: import it again. ({err})"
+                raise DatasetInvalid(text) from err
             salvaged = self._salvage(-1 if checkpoint is None else checkpoint.step)
             resume_dir = self._fetch_resume(checkpoint) if salvaged is None else self._directory / RESUME_NAME
             source = self._fetch_source(job) if resume_dir is None else None

@@ -85,13 +85,13 @@ def unlisted_images(tree: Tree, images: list[SourceImage]) -> dict[str, int]:
 
 
 def _candidates(tree: Tree) -> list[str]:
-    """Return the files to read: those that name a split, or else all that look like COCO.
+    """Return the files to read: those called instances, whatever is left of them, or else all that look like COCO.
 
     COCO ships captions and keypoints beside the instances; where instances exist, only they count.
     """
-    names = [name for name in tree.with_suffix(".json") if is_coco_file(tree.path(name))]
+    names = tree.with_suffix(".json")
     instances = [name for name in names if PurePosixPath(name).name.startswith("instances")]
-    return instances or names or tree.with_suffix(".json")
+    return instances or [name for name in names if is_coco_file(tree.path(name))] or names
 
 
 def _parse(tree: Tree, name: str, limits: ImportLimits, problems: Problems) -> CocoFile | None:

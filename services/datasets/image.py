@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from services.core.png import has_damaged_pixels
 from services.datasets.limits import MIB, ImportLimits
 
 # Pillow keeps fixing holes in decoders nobody trains from; only these three are ever tried.
@@ -57,6 +58,8 @@ def _decode(encoded: bytes, limits: ImportLimits) -> tuple[str, tuple[int, int],
                 _check_header(image, limits)
                 # verify() passes half a JPEG; only decoding every pixel proves the file whole.
                 image.load()
+                if has_damaged_pixels(encoded):
+                    raise ImageUnusable("damaged (its pixels do not fit their checksum); export the image again")
                 look = image.convert("L").resize(LOOK_SIZE, Image.Resampling.BOX)
                 return FORMATS[str(image.format)], image.size, look.tobytes()
     except UnidentifiedImageError as err:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from services.core.png import has_damaged_pixels
 from services.datasets.checked import CheckedMask
 from services.datasets.limits import MIB, ImportLimits
 from services.datasets.source import IGNORED_PIXEL, IndexMask, MaskUnusable
@@ -42,6 +43,8 @@ class MaskFile:
                 if mask.size != (width, height):
                     shown = f"{mask.width}x{mask.height}, but its image is {width}x{height}"
                     raise MaskUnusable(f"is {shown}; store both at one size, the mask scaled by nearest neighbour")
+                if has_damaged_pixels(self.path.read_bytes()):
+                    raise MaskUnusable("damaged (its pixels do not fit their checksum); export it again")
                 return self._values(mask)
         except UnidentifiedImageError as err:
             raise MaskUnusable("not a PNG file; masks must be stored without loss, as PNG") from err

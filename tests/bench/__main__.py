@@ -9,7 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import creates, families, identify, latency, million, parallel, serving, stall, start, steps, watch
+from tests.bench import (
+    creates,
+    families,
+    full,
+    identify,
+    latency,
+    million,
+    parallel,
+    serving,
+    stall,
+    start,
+    steps,
+    watch,
+)
 from tests.bench.bars import serving_lines
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -24,6 +37,7 @@ SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "identify": identify.run,
     "serving": serving.run,
     "families": families.run,
+    "full": full.run,
 }
 
 

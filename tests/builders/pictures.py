@@ -62,6 +62,13 @@ def huge(side: int) -> bytes:
     return png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(b"\0"))
 
 
+def damaged() -> bytes:
+    """Return a PNG that decodes into other pixels; only its checksum tells."""
+    good = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
+    middle = len(good) // 2
+    return good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
+
+
 def odd_and_plain(image: Image.Image) -> dict[str, tuple[bytes, bytes]]:
     """Return an RGB picture in unusual encodings, each with the same pixels as a plain PNG.
 
@@ -97,6 +104,7 @@ UNREADABLE: dict[str, bytes] = {
     "empty": b"",
     "huge": huge(20_000),
     "truncated": encoded(form="JPEG", quality=95)[:-200],
+    "one wrong byte among the pixels": damaged(),
     "fewer pixels than promised": huge(100),
     "another type": b"%PDF-1.7 and so on",
     "GIF": encoded(form="GIF"),

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from services.core.png import has_damaged_pixels
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 50_000_000
@@ -39,7 +41,7 @@ def open_image(data: bytes) -> Image.Image:
     """Read the header of a JPEG, PNG or WebP file; no pixel is decoded.
 
     Raises:
-        ImageInvalid: another format, or too large.
+        ImageInvalid: another format, too large, or damaged so that only checksums tell.
     """
     if not data:
         raise ImageInvalid("the image is empty; send the bytes of a JPEG, PNG or WebP file")
@@ -54,6 +56,8 @@ def open_image(data: bytes) -> Image.Image:
         raise ImageInvalid("the image has no pixels; send a complete file")
     if header.width * header.height > MAX_PIXELS:
         raise ImageInvalid(too_large)
+    if has_damaged_pixels(data):
+        raise ImageInvalid("the PNG image is damaged: its pixels do not fit their checksum; send a complete file")
     return header
 
 

@@ -6,13 +6,14 @@ shared by threads and by forked loaders. `StoredImages` keeps decoded images up 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from workers.families.images import ImageInvalid, decode_opened, open_image
 IGNORED_PIXEL = 255
 """Value of a mask where nothing is to be learned."""
 
+ANNOTATIONS = "annotations.jsonl"
+_HEADER, _PAIRS = "dataset.json", "pairs.json"
 _AGAIN = "import the dataset again"
 # Their annotations count in stored pixels; everything else is seen the way people see it.
 _AS_STORED = frozenset({"detection", "segmentation"})
@@ -46,7 +49,11 @@ class Span:
         return cls(directory / str(entry["shard"]), int(entry["offset"]), int(entry["size"]), str(entry["member"]))
 
     def read(self) -> bytes:
-        """Return the encoded file."""
+        """Return the encoded file.
+
+        Raises:
+            DatasetInvalid: it is not what was imported.
+        """
         try:
             with self.path.open("rb", buffering=0) as shard:
                 data = os.pread(shard.fileno(), self.size_bytes, self.offset)
@@ -54,6 +61,9 @@ class Span:
             raise DatasetInvalid(f"cannot read {self.path.name}: {err}; {_AGAIN}") from err
         if len(data) != self.size_bytes:
             raise DatasetInvalid(f"{self.path.name} ends inside {self.member}; {_AGAIN}")
+        # What is left of many a damaged file decodes, and its name is the digest of what was imported.
+        if hashlib.sha256(data).hexdigest() != PurePosixPath(self.member).stem:
+            raise DatasetInvalid(f"{self.member} is damaged: its bytes are not those that were imported; {_AGAIN}")
         return data
 
 
@@ -84,24 +94,35 @@ def read_index(directory: Path, families: tuple[str, ...]) -> Index:
     Raises:
         DatasetInvalid: of none of these families, or damaged.
     """
+    meta = _read_meta(directory)
+    if meta.family not in families:
+        raise DatasetInvalid(f"this is a {meta.family} dataset; this recipe reads {' or '.join(families)}")
+    entries: dict[str, list[dict[str, Any]]] = {}
     try:
-        meta = _read_meta(directory)
-        if meta.family not in families:
-            raise DatasetInvalid(f"this is a {meta.family} dataset; this recipe reads {' or '.join(families)}")
-        entries: dict[str, list[dict[str, Any]]] = {}
-        with (directory / "annotations.jsonl").open(encoding="utf-8") as lines:
+        with (directory / ANNOTATIONS).open(encoding="utf-8") as lines:
             for line in lines:
                 entry = json.loads(line)
                 entries.setdefault(entry["split"], []).append(entry)
     except (OSError, KeyError, TypeError, ValueError) as err:
-        raise DatasetInvalid(f"the dataset's index is damaged ({err!r}); {_AGAIN}") from err
+        raise damaged(ANNOTATIONS, err) from err
+    if not entries:
+        raise DatasetInvalid(f"{ANNOTATIONS} is empty; {_AGAIN}")
     return Index(meta, entries)
 
 
+def damaged(file: str, err: Exception) -> DatasetInvalid:
+    """Return what to raise where a file of the canonical form does not hold what it should."""
+    return DatasetInvalid(f"{file} is damaged ({err!r}); {_AGAIN}")
+
+
 def _read_meta(directory: Path) -> Meta:
-    header = json.loads((directory / "dataset.json").read_text(encoding="utf-8"))
-    names = {key: tuple(map(str, header.get(key, ()))) for key in ("classes", "attributes", "identities")}
-    return Meta(family=str(header["family"]), **names)
+    try:
+        header = json.loads((directory / _HEADER).read_text(encoding="utf-8"))
+        family = str(header["family"])
+        names = {key: tuple(map(str, header.get(key, ()))) for key in ("classes", "attributes", "identities")}
+    except (OSError, KeyError, TypeError, ValueError) as err:
+        raise damaged(_HEADER, err) from err
+    return Meta(family=family, **names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +159,7 @@ class RecordSet:
         try:
             self.records = tuple(_record(directory, entry) for entry in index.entries[split])
         except (KeyError, TypeError, ValueError) as err:
-            raise DatasetInvalid(f"the dataset's index is damaged ({err!r}); {_AGAIN}") from err
+            raise damaged(ANNOTATIONS, err) from err
         self._check_labels()
 
     def __len__(self) -> int:
@@ -196,14 +217,16 @@ class RecordSet:
             with Image.open(io.BytesIO(record.mask.read()), formats=("PNG",)) as picture:
                 pixels = np.array(picture)
         except (OSError, SyntaxError, ValueError) as err:
-            raise DatasetInvalid(f"{record.mask.member} is damaged ({err}); {_AGAIN}") from err
+            raise damaged(record.mask.member, err) from err
         if pixels.shape != (record.height, record.width) or pixels.dtype != np.uint8:
             raise DatasetInvalid(f"{record.mask.member} is not an index mask of its image's size; {_AGAIN}")
+        if (unknown := pixels[(pixels >= len(self.meta.classes)) & (pixels != IGNORED_PIXEL)]).size:
+            raise DatasetInvalid(f"{record.mask.member} has pixels of the unknown class {unknown[0]}; {_AGAIN}")
         return torch.from_numpy(pixels)
 
     def pairs(self) -> list[list[tuple[int, int, bool]]]:
         """Return the folds of verification pairs as (index, index, is the same person); empty where there are none."""
-        path = self.directory / "pairs.json"
+        path = self.directory / _PAIRS
         if not path.exists():
             return []
         try:
@@ -211,7 +234,7 @@ class RecordSet:
             where = self.index_of
             return [[(where[one], where[other], bool(is_same)) for one, other, is_same in fold] for fold in folds]
         except (OSError, KeyError, TypeError, ValueError) as err:
-            raise DatasetInvalid(f"pairs.json is damaged or names images of another split ({err!r}); {_AGAIN}") from err
+            raise DatasetInvalid(f"{_PAIRS} is damaged or names images of another split ({err!r}); {_AGAIN}") from err
 
     def _check_labels(self) -> None:
         num_labels = len(self.meta.identities or self.meta.classes)
@@ -264,16 +287,16 @@ def read_points(directory: Path, split: str) -> Tensor:
     Raises:
         DatasetInvalid: not a dataset of points, damaged, or without this split.
     """
+    family = _read_meta(directory).family
+    if family != "points":
+        raise DatasetInvalid(f"this is a {family} dataset; this recipe reads points")
+    path = directory / f"points-{split}.npy"
+    if not path.exists():
+        raise DatasetInvalid(f"the dataset has no {path.name}, the points of the split '{split}'; import one that has")
     try:
-        family = _read_meta(directory).family
-        if family != "points":
-            raise DatasetInvalid(f"this is a {family} dataset; this recipe reads points")
-        path = directory / f"points-{split}.npy"
-        if not path.exists():
-            raise DatasetInvalid(f"the dataset has no points in the split '{split}'; import one that has")
         table = np.load(path, allow_pickle=False)
-    except (OSError, KeyError, TypeError, ValueError, EOFError) as err:
-        raise DatasetInvalid(f"the points are damaged ({err!r}); {_AGAIN}") from err
+    except (OSError, ValueError, EOFError) as err:
+        raise damaged(path.name, err) from err
     if table.ndim != 2 or table.dtype != np.float32:
         raise DatasetInvalid(f"{path.name} is not a float32 table; {_AGAIN}")
     return torch.from_numpy(table)

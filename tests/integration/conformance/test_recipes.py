@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
-from services.datasets.importer import import_folder
-from services.datasets.limits import ImportLimits
-from services.datasets.shape_scenes import write_shape_scenes
-from tests.builders.digits import write_digits
-from tests.builders.faces import write_lfw
 from tests.builders.pictures import UNREADABLE, odd_and_plain, pixels
-from tests.builders.points import write_gaussian
-from tests.builders.segmentation_scenes import write_segmentation_scenes
 from tests.builders.training import Outcome, attempt
+from tests.integration.conformance.small import CPU, FOLDERS, RECIPES, dataset_families, dataset_family, make, tiny
 from workers.engine import rng
 from workers.engine.frames import FrameKind
-from workers.engine.process import process_settings
 from workers.engine.state import EMA, MODEL
 from workers.engine.tensorfile import read_tensors
-from workers.families.base import Handler, Instance, InstanceInvalid, Placement, Recipe, ServingSpec
+from workers.families.base import Handler, Instance, InstanceInvalid, ServingSpec
 from workers.families.catalog import CATALOG, family_of
 from workers.serving.bundle import golden_instances, read_golden
 
-RECIPES = sorted(CATALOG)
 AVERAGED = sorted(
     {
         family_of(name): name
@@ -41,7 +33,7 @@ AVERAGED = sorted(
     }.values()
 )
 """The first recipe of each family that may keep an average of its weights."""
-BATCH = 4
+
 OVERFIT_STEPS = 60
 OVERFIT_FACTOR = 0.5
 """What is left of the loss on four samples, augmented anew at each step, after that many."""
@@ -49,96 +41,15 @@ OVERFIT_FACTOR = 0.5
 ODD_AND_PLAIN = odd_and_plain(Image.fromarray(pixels(72, 48)))
 """Neither square nor the same when it is turned or mirrored."""
 
-CPU = Placement(torch.device("cpu"), None, torch.contiguous_format)
 
-
-def _detection_folder(directory: Path) -> Path:
-    # A seed whose four scenes hold small and large shapes: a head for large ones learns nothing without any.
-    return write_shape_scenes(directory, seed=4, train_images=BATCH, val_images=3)
-
-
-def _segmentation_folder(directory: Path) -> Path:
-    return write_segmentation_scenes(directory, seed=0, train=BATCH, val=3)
-
-
-def _classification_folder(directory: Path) -> Path:
-    return write_digits(directory, seed=0, train=BATCH, val=8, classes=2)
-
-
-def _face_folder(directory: Path) -> Path:
-    # Two people in each of LFW's ten folds.
-    return write_lfw(directory, seed=0, train=(2, BATCH // 2), val=(20, 2), pairs=1)
-
-
-def _points_folder(directory: Path) -> Path:
-    return write_gaussian(directory, seed=0, train=BATCH, val=16)
-
-
-FOLDERS: dict[str, Callable[[Path], Path]] = {
-    "classification": _classification_folder,
-    "detection": _detection_folder,
-    "face": _face_folder,
-    "points": _points_folder,
-    "segmentation": _segmentation_folder,
-}
-
-
-def dataset_family(name: str) -> str:
-    """Return the first family of datasets that a recipe reads: its own unless it says otherwise."""
-    return (*CATALOG[name].datasets, family_of(name))[0]
-
-
-@pytest.fixture(scope="module")
-def dataset_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return what builds the four-sample dataset that a recipe reads, once."""
-    built: dict[str, Path] = {}
-
-    def get(name: str) -> Path:
-        family = dataset_family(name)
-        if family not in built:
-            directory = tmp_path_factory.mktemp(family)
-            built[family] = directory / "canonical"
-            built[family].mkdir()
-            import_folder(
-                FOLDERS[family](directory / "folder"), built[family], source_format=None, limits=ImportLimits()
-            )
-        return built[family]
-
-    return get
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with process_settings(threads=1, deterministic=True):
-        yield
-
-
-def tiny(name: str, *, max_steps: int, **runtime: Any) -> dict[str, Any]:
-    """Return the tiny preset made short, with batches of four."""
-    config: dict[str, Any] = CATALOG[name].load_config().preset("tiny").model_dump(mode="json")
-    config["data"]["batch_size"] = BATCH
-    config["limits"] |= {
-        "max_steps": max_steps,
-        "log_every_steps": 1,
-        **dict.fromkeys(("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps"), max_steps),
-    }
-    config["runtime"] |= {"precision": "fp32", "channels_last": "off", **runtime}
-    if "warmup_steps" in config.get("schedule", {}):
-        config["schedule"]["warmup_steps"] = 0
-    # Generators are scored on as many samples as asked for.
-    for key, count in {"num_images": 20, "num_samples": BATCH}.items():
-        if key in config.get("eval", {}):
-            config["eval"][key] = count
-    return config
-
-
-def make(name: str, config: dict[str, Any], dataset_dir: Path) -> Recipe[Any, Any]:
-    entry = CATALOG[name]
-    return entry.load_recipe()(entry.load_config().model_validate(config), dataset_dir)
+@pytest.fixture
+def dataset_of(stored: Callable[[str], Path]) -> Callable[[str], Path]:
+    """Return what finds the four-sample dataset that a recipe reads."""
+    return lambda name: stored(dataset_family(name))
 
 
 def test_every_family_has_a_dataset_here() -> None:
-    assert {dataset_family(name) for name in CATALOG} == set(FOLDERS)
+    assert {family for name in CATALOG for family in dataset_families(name)} == set(FOLDERS)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -16,6 +16,7 @@ import pytest
 from services.broker.sender import BUILD_ARCHIVE, BUILD_QUEUE
 from services.core.states import TERMINAL, ArchiveState, AttemptState, FailureReason, JobState
 from services.db import archives, jobs, models
+from services.storage import layout
 from services.storage.manifest import download_directory
 from tests.integration.workers.yard import Yard, open_yard, tiny_config, until
 from tests.stack.platform import seconds_until_gone
@@ -275,6 +276,26 @@ def test_a_damaged_checkpoint_is_retired_and_the_one_before_is_used(yard: Yard) 
     assert any(f"falling back to step {good.step}" in text for text in warnings)
     cancel(yard, job_id)
     yard.until_state(job_id, JobState.CANCELLED)
+
+
+def test_a_dataset_damaged_in_the_store_fails_the_job_before_it_trains(
+    yard: Yard, scenes_dir: Path, tmp_path: Path
+) -> None:
+    another = shutil.copytree(scenes_dir, tmp_path / "another")
+    # A worker keeps equal datasets once: this one must be fetched.
+    (another / "note").write_text("not the same")
+    version = yard.add_dataset(another, dataset_id="damaged")
+    prefix = layout.dataset_prefix(version.project, version.dataset_id, version.id)
+    yard.store.put(f"{prefix}images-00000.tar", b"other bytes")
+
+    job = yard.submit(dataset_version_id=version.id)
+
+    done = yard.until_state(job.id, JobState.FAILED)
+    assert done.failure_reason is FailureReason.INVALID_DATASET
+    assert "import it again" in (done.failure_message or "")
+    assert "images-00000.tar" in (done.failure_message or "")
+    assert done.attempt == 1
+    assert "step" not in yard.kinds(job.id)
 
 
 def test_an_archive_of_a_damaged_bundle_fails_with_a_sentence(yard: Yard) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from services.core.errors import DatasetInvalid
 from services.datasets.raster import fill_polygon, fill_runs, unpack_runs
 from services.datasets.source import MaskUnusable
 from tests.builders import datasets as build
@@ -45,6 +46,26 @@ def test_masks_of_indices_come_through_unchanged_beside_their_image(importing: A
         (name,) = [name for name, original in files.items() if original == body]
         number = int(Path(name).stem)
         assert (mask == family.mask(number)).all()
+
+
+def test_a_mask_that_decodes_into_other_classes_is_refused_by_its_checksum(importing: Any, tmp_path: Path) -> None:
+    files = family.mask_pairs()
+    right = np.random.default_rng(0).integers(0, 2, (48, 64), dtype=np.uint8)
+    good = family.png(right)
+
+    def is_silent(encoded: bytes) -> bool:
+        try:
+            pixels = np.asarray(Image.open(io.BytesIO(encoded)))
+        except (OSError, SyntaxError):
+            return False
+        return bool(pixels.max() <= 2 and (pixels != right).any())
+
+    places = range(good.index(b"IDAT") + 6, len(good) - 16)
+    flips = (good[:at] + bytes([good[at] ^ 1 << bit]) + good[at + 1 :] for at in places for bit in range(8))
+    files["masks/train/0.png"] = next(filter(is_silent, flips))
+
+    with pytest.raises(DatasetInvalid, match=r"masks/train/0\.png.*do not fit their checksum"):
+        importing(build.write_files(tmp_path / "in", files))
 
 
 def test_the_report_counts_pixels_by_class(importing: Any, tmp_path: Path) -> None:

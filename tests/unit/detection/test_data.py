@@ -113,8 +113,10 @@ def test_difficult_objects_count_as_crowds(copied):
     ("spoil", "reason"),
     [
         pytest.param(lambda d: edit_header(d, family="text"), "is a text dataset", id="another family"),
-        pytest.param(lambda d: (d / "dataset.json").unlink(), "index is damaged", id="no header"),
-        pytest.param(lambda d: (d / "annotations.jsonl").write_text("{"), "index is damaged", id="half a line"),
+        pytest.param(lambda d: (d / "dataset.json").unlink(), "dataset.json is damaged", id="no header"),
+        pytest.param(
+            lambda d: (d / "annotations.jsonl").write_text("{"), "annotations.jsonl is damaged", id="half a line"
+        ),
         pytest.param(lambda d: edit_records(d, split="train"), "split 'val'", id="nothing held out"),
         pytest.param(
             lambda d: edit_records(d, labels=[], boxes=[], iscrowd=[], area=[]), "has a box", id="no box anywhere"

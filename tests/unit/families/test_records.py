@@ -112,12 +112,12 @@ def test_threads_and_forked_processes_read_the_same_bytes(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        pytest.param(lambda d: (d / "dataset.json").write_text("{"), "index is damaged", id="half a header"),
-        pytest.param(lambda d: (d / "annotations.jsonl").unlink(), "index is damaged", id="no lines"),
+        pytest.param(lambda d: (d / "dataset.json").write_text("{"), "dataset.json is damaged", id="half a header"),
+        pytest.param(lambda d: (d / "annotations.jsonl").unlink(), "annotations.jsonl is damaged", id="no lines"),
         pytest.param(lambda d: edit_header(d, family="text"), "a text dataset; this recipe reads", id="another family"),
         pytest.param(lambda d: edit_header(d, classes=["cat"]), "label outside 0 to 0", id="a label too many"),
         pytest.param(lambda d: edit_header(d, attributes=["tall"]), "has 0 attributes", id="an attribute too many"),
-        pytest.param(lambda d: edit_records(d, size=None), "index is damaged", id="no size"),
+        pytest.param(lambda d: edit_records(d, size=None), "annotations.jsonl is damaged", id="no size"),
         pytest.param(lambda d: edit_records(d, split="test"), "no image in the split 'train'", id="no such split"),
     ],
 )
@@ -154,6 +154,27 @@ def test_a_mask_of_another_size_or_kind_is_refused(tmp_path: Path) -> None:
         RecordSet(directory, "train", families=ANY).mask(0)
 
 
+def test_a_mask_of_classes_that_nobody_named_is_refused(tmp_path: Path) -> None:
+    directory = imported(tmp_path, family.mask_pairs())
+    edit_header(directory, classes=["background", "road"])
+
+    with pytest.raises(DatasetInvalid, match=r"train/[0-9a-f]+\.png has pixels of the unknown class 2; import"):
+        RecordSet(directory, "train", families=ANY).mask(0)
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_picture_that_is_not_the_imported_one_is_refused_even_if_it_decodes(tmp_path: Path, kind: str) -> None:
+    directory = imported(tmp_path, family.mask_pairs())
+    lines = [json.loads(line) for line in (directory / "annotations.jsonl").read_text().splitlines()]
+    one, other = (line if kind == "image" else line["mask"] for line in lines[:2])
+    one |= {key: other[key] for key in ("offset", "size")}
+    (directory / "annotations.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    records = RecordSet(directory, "train", families=ANY)
+
+    with pytest.raises(DatasetInvalid, match=f"{one['member']} is damaged: its bytes are not those that were imported"):
+        getattr(records, kind)(0)
+
+
 def test_what_is_not_there_is_said_clearly(tmp_path: Path) -> None:
     directory = imported(tmp_path, family.celeba())
     records = RecordSet(directory, "train", families=ANY)
@@ -177,7 +198,7 @@ def test_points_come_as_they_were_written(tmp_path: Path) -> None:
     directory = imported(tmp_path, family.points())
 
     assert read_points(directory, "train").tolist() == [[1, 2], [3.5, -4], [5, pytest.approx(0.6)]]
-    with pytest.raises(DatasetInvalid, match="no points in the split 'test'"):
+    with pytest.raises(DatasetInvalid, match=r"no points-test\.npy"):
         read_points(directory, "test")
 
 

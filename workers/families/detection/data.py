@@ -23,7 +23,7 @@ from workers.families.detection import augment
 from workers.families.detection.config import Augment, Data
 from workers.families.images import ImageInvalid
 from workers.families.letterbox import Fit, fit, read_square
-from workers.families.records import Span, StoredImages, read_index
+from workers.families.records import ANNOTATIONS, Span, StoredImages, damaged, read_index
 
 # Padded shapes of rich datasets vary in these strides, so that kernels meet few of them.
 _TRUTHS_STRIDE = 8
@@ -70,8 +70,9 @@ def read_dataset(directory: Path) -> Dataset:
     index = read_index(directory, ("detection",))
     try:
         splits = {split: [_record(directory, entry) for entry in entries] for split, entries in index.entries.items()}
-    except (KeyError, TypeError, ValueError) as err:
-        raise DatasetInvalid(f"the dataset's index is damaged ({err!r}); import the dataset again") from err
+    except (KeyError, RuntimeError, TypeError, ValueError) as err:
+        # RuntimeError is how torch says that there are not as many boxes as labels.
+        raise damaged(ANNOTATIONS, err) from err
     for split in ("train", "val"):
         if not splits.get(split):
             raise DatasetInvalid(f"the dataset has no image in the split '{split}'; import one with both train and val")

@@ -11,6 +11,7 @@ class Cgan(GanRecipe[CganConfig]):
     """Mirza and Osindero (2014), with DCGAN's networks."""
 
     is_conditional = True
+    families = ("images", "classification")
 
     def new_discriminator(self) -> Discriminator:
         data = self.config.data

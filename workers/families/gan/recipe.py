@@ -44,6 +44,8 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
     metric_mode = "min"
     is_conditional: ClassVar[bool] = False
     """Whether generator and discriminator are told the class of a sample."""
+    families: ClassVar[tuple[str, ...]] = FAMILIES
+    """The families of datasets whose pictures it can learn."""
 
     def __init__(self, config: GanConfigT, dataset_dir: Path) -> None:
         super().__init__(config, dataset_dir)
@@ -54,7 +56,7 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
     def open_dataset(self) -> None:
         """Index the dataset; reads no image."""
         data = self.config.data
-        train, held_out = (RecordSet(self.dataset_dir, split, families=FAMILIES) for split in ("train", "val"))
+        train, held_out = (RecordSet(self.dataset_dir, split, families=self.families) for split in ("train", "val"))
         self._train = RealImages(train, data=data, cache_mib=data.cache_mib)
         self._held_out = RealImages(held_out, data=data, cache_mib=data.cache_mib // 4)
         self.classes = train.meta.classes if self.is_conditional else ()
