@@ -96,6 +96,9 @@ class Follower:
                 await self.tick()
             except PlatformError as err:
                 log.warning("galleries_not_followed", reason=err.reason)
+            except Exception:
+                # Nobody else would look again.
+                log.exception("galleries_not_followed")
             await asyncio.sleep(self._interval)
 
     async def _move(self, gallery: Gallery) -> None:

@@ -212,8 +212,9 @@ PROOFS = (
         (
             Bound("served/arithmetic", 0.85, beats_baseline=False, control=served_by_spoilt_moves),
             Bound("served/walk_is_exact", 1.0, "equal", beats_baseline=False, control=served_by_spoilt_moves),
-            Bound("served/kept", 0.10, "max"),
-            Bound("served/kept_of_random", 0.2, "max"),
+            # The second compares with units at random; one step of the judge may tell the attribute apart already.
+            Bound("served/kept", 0.10, "max", beats_baseline=False),
+            Bound("served/kept_of_random", 0.2, "max", beats_baseline=False),
             Bound("served/smile", 0.95),
         ),
         control=Broken("tests.proofs.spoilt_units:UnitsWithSignsSwapped"),
