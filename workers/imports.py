@@ -46,6 +46,10 @@ def load_compiler() -> ModuleType:
     """Put the real `torch._dynamo` in the stand-in's place, where it is not yet, and return it."""
     if isinstance(sys.modules.get(_COMPILER), _Compiler):
         del sys.modules[_COMPILER]
+        importlib.import_module(_COMPILER)
+        # What the process settled before, since nobody told the compiler then.
+        config: Any = importlib.import_module("torch._inductor.config")
+        config.deterministic = sys.modules["torch"].are_deterministic_algorithms_enabled()
     return importlib.import_module(_COMPILER)
 
 

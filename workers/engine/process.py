@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,7 +31,11 @@ def process_settings(*, threads: int, deterministic: bool) -> Iterator[None]:
 
 def _apply(threads: int, algorithms: bool, benchmark: bool, cudnn: bool, fill: bool) -> None:
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(algorithms)
+    # As `use_deterministic_algorithms`, which would import the compiler to tell it; one that comes later asks
+    # (`workers.imports`).
+    torch.set_deterministic_debug_mode("error" if algorithms else "default")
+    if (compiler := sys.modules.get("torch._inductor.config")) is not None:
+        compiler.deterministic = algorithms  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = benchmark
     torch.backends.cudnn.deterministic = cudnn
     # Filling every new tensor finds bugs, not answers, and costs a pass over memory.

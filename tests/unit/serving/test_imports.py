@@ -33,6 +33,10 @@ preload()
 heavy = ("torch._dynamo.utils", "torch._inductor", "sympy", "timm", "torchmetrics", "scipy")
 print([name for name in heavy if name in sys.modules])
 
+from workers.engine.process import process_settings
+settings = process_settings(threads=1, deterministic=True)
+settings.__enter__()
+print(torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
 network = torch.nn.Linear(2, 1)
 for kind in (torch.optim.SGD, torch.optim.AdamW):
     optimizer = kind(network.parameters(), lr=0.5)
@@ -45,6 +49,10 @@ for kind in (torch.optim.SGD, torch.optim.AdamW):
 print([name for name in heavy if name in sys.modules])
 
 import torch._dynamo.utils
+import torch._inductor.config
+print(torch._inductor.config.deterministic)
+settings.__exit__(None, None, None)
+print(torch._inductor.config.deterministic, torch.are_deterministic_algorithms_enabled())
 from torch._dynamo import exc, utils
 print(torch._dynamo.utils is utils, exc.counters is utils.counters, utils.__spec__.origin.endswith("utils.py"))
 
@@ -64,7 +72,10 @@ def test_handlers_come_without_the_compiler_which_still_comes_when_asked() -> No
 def test_trainers_step_without_the_compiler_which_still_compiles_and_exports() -> None:
     assert _said(_TRAINERS) == [
         "[]",
+        "True False",
         "[]",
+        "True",
+        "False False",
         "True True True",
         "torch.Size([3, 1])",
     ]

@@ -23,6 +23,7 @@ from workers.families.detection.config import SsdConfig, SsdLoss
 from workers.families.detection.data import Batch
 from workers.families.detection.network import DetectionNetwork
 from workers.families.detection.recipe import DetectionRecipe
+from workers.families.supervised import in_eval_mode
 
 # Default boxes are kept as whole numbers, which a cast of the network to bf16 leaves alone.
 _UNITS_OF_PIXEL = 4096
@@ -39,8 +40,9 @@ class SsdNetwork(DetectionNetwork):
         super().__init__()
         model, size = config.model, config.data.image_size
         self.body = _VggBody() if model.body == "vgg16" else _SmallBody(config)
-        with torch.device("meta"):
-            features = _shadow(config)(torch.empty(2, 3, size, size))
+        # On the device `meta` the same would import all of torch's symbolic shapes.
+        with in_eval_mode(self.body), torch.no_grad():
+            features = self.body(torch.zeros(1, 3, size, size))
         channels = [feature.shape[1] for feature in features]
         self.head = SSDHead(channels, list(config.num_default_boxes()), num_classes + 1)
         grids = [(feature.shape[2], feature.shape[3]) for feature in features]
@@ -79,11 +81,6 @@ class _SmallBody(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         levels: list[Tensor] = self.stages(images)[-self.num_levels :]
         return levels
-
-
-def _shadow(config: SsdConfig) -> nn.Module:
-    """Return the body without memory, to ask it for the shapes of its feature maps."""
-    return _VggBody() if config.model.body == "vgg16" else _SmallBody(config)
 
 
 def assign_targets(places: Tensor, truth: Tensor, labels: Tensor, *, config: SsdLoss) -> tuple[Tensor, Tensor]:
