@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,15 +54,19 @@ class Slots:
     def __init__(self, slots: Iterable[Slot]) -> None:
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._closed: set[Slot] = set()
+        self._missed = threading.Event()
         for slot in slots:
             self._free.put(slot)
 
     @contextmanager
     def take(self) -> Iterator[Slot | None]:
-        """Hold a free slot while the context lasts; None when all are busy."""
-        try:
-            slot = self._free.get_nowait()
-        except queue.Empty:
+        """Hold a free slot while the context lasts; None when all are busy, which `was_missed` then tells a holder."""
+        slot = self._next()
+        if slot is None:
+            self._missed.set()
+            # Whoever left meanwhile may have asked for missed ones before this one was.
+            slot = self._next()
+        if slot is None:
             yield None
             return
         metrics.BUSY_SLOTS.inc()
@@ -71,6 +76,21 @@ class Slots:
             metrics.BUSY_SLOTS.dec()
             if slot not in self._closed:
                 self._free.put(slot)
+
+    def forget_missed(self) -> None:
+        """Say that what rang until now is about to be looked for."""
+        self._missed.clear()
+
+    @property
+    def was_missed(self) -> bool:
+        """Whether somebody found all slots busy since `forget_missed`."""
+        return self._missed.is_set()
+
+    def _next(self) -> Slot | None:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            return None
 
     def close(self, slot: Slot) -> None:
         """Let nobody take a slot again once its holder leaves it."""

@@ -36,17 +36,21 @@ def register(app: Celery, runtime: Runtime) -> None:
 def run_attempts(runtime: Runtime, *, hint: str) -> None:
     """Hold a slot and run attempts, each time the job whose turn it is, until nothing is due or the worker drains.
 
-    A busy worker leaves at once: it looks for due jobs itself after each attempt, and the controller rings again.
+    A busy worker leaves at once: whoever holds a slot looks for due jobs after each attempt, and once more where
+    somebody rang between its last look and its leaving.
     """
-    with runtime.slots.take() as slot:
-        if slot is None:
+    while True:
+        with runtime.slots.take() as slot:
+            if slot is None:
+                return
+            try:
+                while not runtime.slots.is_closed(slot) and (claimed := _claim(runtime, hint)) is not None:
+                    lease, job = claimed
+                    Attempt(lease, job, runtime, slot=slot).run()
+            except DatabaseUnavailable as err:
+                log.warning("claim_failed", error=str(err))
+        if not runtime.slots.was_missed:
             return
-        try:
-            while not runtime.slots.is_closed(slot) and (claimed := _claim(runtime, hint)) is not None:
-                lease, job = claimed
-                Attempt(lease, job, runtime, slot=slot).run()
-        except DatabaseUnavailable as err:
-            log.warning("claim_failed", error=str(err))
 
 
 def build(runtime: Runtime, archive_id: str) -> None:
@@ -63,6 +67,7 @@ def build(runtime: Runtime, archive_id: str) -> None:
 
 
 def _claim(runtime: Runtime, hint: str) -> tuple[Lease, Job] | None:
+    runtime.slots.forget_missed()
     if runtime.drain.is_set:
         return None
     if not runtime.has_disk_room:
