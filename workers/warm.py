@@ -48,7 +48,7 @@ _ENGINE = (
 )
 _PICTURES = ("matplotlib.figure", "matplotlib.backends.backend_agg")
 """For the curves at the end of a training, where they are installed."""
-_LATER = ("torch._dynamo.utils", "torch.export.exported_program", "timm")
+_LATER = ("torch._dynamo.utils", "timm")
 """The compiler, which exports need, and networks that few ask for."""
 
 
