@@ -19,7 +19,7 @@ from workers.stop import StopReason, StopRequest
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 1.0
+LOOKS_PER_HEARTBEAT = 5
 """How often a reason to stop is looked for between two heartbeats: a read of one row."""
 
 
@@ -54,7 +54,7 @@ class LeaseKeeper:
 
     def _keep(self) -> None:
         try:
-            while not self._closing.wait(min(self._timings.heartbeat, LOOK_SECONDS)):
+            while not self._closing.wait(self._timings.heartbeat / LOOKS_PER_HEARTBEAT):
                 try:
                     self.tick()
                 except DatabaseUnavailable as err:

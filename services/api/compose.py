@@ -65,13 +65,6 @@ SERVICES = tuple(
         "GalleryService",
     )
 )
-UNHURRIED = (
-    "/trainyard.v1.DeploymentService/Predict",
-    "/trainyard.v1.GalleryService/EnrolIdentity",
-    "/trainyard.v1.GalleryService/Verify",
-    "/trainyard.v1.GalleryService/Identify",
-)
-"""Calls that wait for serving machines; whoever makes many of them at once holds up nobody here."""
 DATASET_THREADS = 8
 IMPORT_THREADS = 8
 DRAIN_SECONDS = 8.0
@@ -103,7 +96,7 @@ class Api:
         self._sessions = Sessions(authenticator)
         self._trail = Trail(self._work)
         guard = Guard(authenticator, self._sessions, self._trail)
-        self._server = Server(_limits(settings), guards=(guard,), unhurried=UNHURRIED)
+        self._server = Server(_limits(settings), guards=(guard,))
         grpc = self._server.grpc
         jobs = JobServicer(JobManager(self._work, recipes, self._hub))
         job_pb2_grpc.add_JobServiceServicer_to_server(jobs, grpc)

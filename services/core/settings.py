@@ -91,7 +91,10 @@ class Settings(BaseSettings):
     )
     api_upload_limit_bytes: int = 20 * 2**30
     api_calls_per_second: float = Field(
-        1000.0, gt=0, description="Calls one address or token may make; above it they are refused with a time to wait."
+        200.0,
+        gt=0,
+        description="Calls one token may make, five times as many one address; above it they wait up to a second, or "
+        "are refused with a time to wait.",
     )
     api_gallery_identities: int = Field(100_000, ge=1, description="Most identities of one gallery of faces.")
     api_streams_per_caller: int = Field(2000, ge=1, description="Streams one address or token may have open.")

@@ -11,15 +11,15 @@ from services.rpc.middleware import Context
 _IPV6_SITE = 64
 
 
-def callers(context: Context) -> tuple[str, ...]:
-    """Return the keys a call counts under: its address, and its token where it shows one.
+def callers(context: Context) -> tuple[str, str]:
+    """Return the keys a call counts under: its address, and its token or, where it shows none, the address again.
 
     Both, because a stranger makes up tokens at will, and a holder of one comes from many addresses.
     """
     address = _address(context.peer() or "")
     token = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), None)
     if token is None:
-        return (address,)
+        return address, address
     text = token if isinstance(token, bytes) else token.encode()
     return address, f"token:{hashlib.sha256(text).hexdigest()[:32]}"
 

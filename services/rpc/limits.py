@@ -38,11 +38,14 @@ class ServerLimits:
     """Spreads long-lived clients over replicas again; watchers resume by sequence number."""
     connection_grace_ms: int = 10 * MINUTE_MS
 
-    calls_per_second: float = 1000.0
-    burst_seconds: float = 2.0
+    calls_per_second: float = 200.0
+    """Of one token; a modest core answers several times as many."""
+    burst_seconds: float = 5.0
     """Calls of this much time may come at once."""
-    turns_per_caller: int = 16
-    """Short calls of one caller that are worked on at once; more of them wait, and hold up nobody else."""
+    callers_per_address: float = 5.0
+    """How many times a caller's rate all callers behind one address may make together."""
+    rate_patience_seconds: float = 1.0
+    """A call above the rate waits this long at most; one that would have to wait longer is refused."""
     streams_per_caller: int = 2000
     streams: int = 6000
     """Of all callers; below `concurrent_calls`, so that single calls are always answered."""

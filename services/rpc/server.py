@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,7 +18,6 @@ from services.rpc.request_id import RequestId
 from services.rpc.sockets import bound_send_queue
 from services.rpc.streams import Streams
 from services.rpc.tls import TlsFiles, server_credentials
-from services.rpc.turns import Turns
 
 LIVENESS = "liveness"
 """Health service that only says that the event loop runs; "" also needs the database."""
@@ -27,17 +26,11 @@ LIVENESS = "liveness"
 class Server:
     """A grpc.aio server with standard health and reflection."""
 
-    def __init__(
-        self, limits: ServerLimits | None = None, *, guards: Sequence[Middleware], unhurried: Collection[str] = ()
-    ) -> None:
-        """`guards` decide who may call; they run after what bounds callers and before what bounds streams.
-
-        `unhurried` are the methods (`/package.Service/Method`) that wait for other machines most of their time.
-        """
+    def __init__(self, limits: ServerLimits | None = None, *, guards: Sequence[Middleware]) -> None:
+        """`guards` decide who may call; they run after what bounds callers and before what bounds streams."""
         self._limits = limits = limits or ServerLimits()
-        bounds = (RateLimit(limits), Turns(limits, unhurried=unhurried))
-        middlewares: tuple[Middleware, ...] = (RequestId(), Metrics(), Errors(), *bounds)
-        middlewares += (*guards, Streams(limits), Deadline())
+        bounded = (RequestId(), Metrics(), Errors(), RateLimit(limits))
+        middlewares: tuple[Middleware, ...] = (*bounded, *guards, Streams(limits), Deadline())
         chain = Chain(middlewares, write_patience_seconds=limits.write_patience_seconds)
         self.grpc = grpc.aio.server(
             interceptors=(chain,),

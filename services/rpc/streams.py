@@ -22,7 +22,7 @@ class Streams:
     async def __call__(self, call: Call, proceed: Proceed) -> Any:
         if call.is_unary:
             return await proceed()
-        held = (*callers(call.context), "")
+        held = {*callers(call.context), ""}
         self._check(held)
         self._open.update(held)
         try:
@@ -33,7 +33,7 @@ class Streams:
                 if not self._open[caller]:
                     del self._open[caller]
 
-    def _check(self, held: tuple[str, ...]) -> None:
+    def _check(self, held: set[str]) -> None:
         if self._open[""] >= self._limits.streams:
             raise LimitExceeded(f"{self._limits.streams} streams are open on this server; try again later")
         if any(self._open[caller] >= self._limits.streams_per_caller for caller in held if caller):

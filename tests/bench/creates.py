@@ -86,7 +86,9 @@ def run(directory: Path) -> dict[str, Any]:
         assert bare.stdout is not None
         port = int(bare.stdout.readline())
         # Without a controller: nothing else may use the two cores or the writer's lock.
-        with control_plane(directory / "state", has_controller=False) as stack, stack.client() as yard:
+        # Nor may one token's rate, for all callers here share one.
+        environ = {"TRAINYARD_API_CALLS_PER_SECOND": "1000000"}
+        with control_plane(directory / "state", environ, has_controller=False) as stack, stack.client() as yard:
             write_shape_scenes(directory / "shapes", seed=0, train_images=8, val_images=4)
             dataset = import_folder(yard, directory / "shapes", dataset_id="shapes")
             return asyncio.run(compare(stack.address, f"127.0.0.1:{port}", dataset.name, stack.token))

@@ -76,6 +76,9 @@ class Running:
         reply: bytes = self.channel.unary_unary(ECHO)(body, timeout=10, **options)
         return reply
 
+    def echo_later(self) -> Any:
+        return self.channel.unary_unary(ECHO).future(b"x", timeout=30)
+
     def stream(self, path: str = FOREVER, **options: Any) -> Any:
         return self.channel.unary_stream(path)(b"", **options)
 
@@ -110,19 +113,46 @@ def bearer(token: str) -> dict[str, Any]:
 
 
 def test_calls_above_the_rate_are_refused_and_told_when_to_come_back() -> None:
-    with serving(calls_per_second=0.05, burst_seconds=60) as server:
+    with serving(calls_per_second=0.05, burst_seconds=60, rate_patience_seconds=0.2) as server:
         for _ in range(3):
             server.echo()
 
+        begin = time.monotonic()
         refusal = refused(server.echo)
+        seconds = time.monotonic() - begin
 
     assert (refusal.code, refusal.reason) == (CODE.RESOURCE_EXHAUSTED, "RATE_LIMITED")
     delay = refusal.detail(error_details_pb2.RetryInfo).retry_delay
     assert 10 < delay.seconds + delay.nanos / 1e9 <= 20
+    assert seconds >= 0.2, "whoever is refused at once calls again at once"
+
+
+def test_calls_a_little_above_the_rate_wait_for_their_turn() -> None:
+    with serving(calls_per_second=20, burst_seconds=0.05, rate_patience_seconds=5) as server:
+        begin = time.monotonic()
+        pending = [server.echo_later() for _ in range(11)]
+
+        answers = {one.result() for one in pending}
+        seconds = time.monotonic() - begin
+
+    assert answers == {b"x"}
+    assert seconds >= 0.5
+
+
+def test_more_refused_calls_than_may_wait_hear_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.rpc.rate.MAX_HELD", 4)
+    with serving(calls_per_second=0.001, burst_seconds=1, rate_patience_seconds=60) as server:
+        server.echo()
+        pending = [server.echo_later() for _ in range(10)]
+
+        assert _eventually(lambda: sum(one.done() for one in pending) == 6)
+        assert {one.code() for one in pending if one.done()} == {CODE.RESOURCE_EXHAUSTED}
+        for one in pending:
+            one.cancel()
 
 
 def test_our_client_waits_as_long_as_it_is_told_even_for_calls_it_would_not_repeat() -> None:
-    with serving(calls_per_second=4, burst_seconds=0.25) as server:
+    with serving(calls_per_second=4, burst_seconds=0.25, rate_patience_seconds=0.05) as server:
         caller = Caller(f"127.0.0.1:{server.port}")
         method = server.channel.unary_unary(ECHO)
 
@@ -132,7 +162,8 @@ def test_our_client_waits_as_long_as_it_is_told_even_for_calls_it_would_not_repe
 
 
 def test_made_up_tokens_do_not_help_against_the_rate_of_an_address() -> None:
-    with serving(calls_per_second=0.5, burst_seconds=6) as server:
+    limits = {"calls_per_second": 0.5, "burst_seconds": 2, "callers_per_address": 3.0, "rate_patience_seconds": 0.0}
+    with serving(**limits) as server:
         for number in range(3):
             server.echo(**bearer(f"made-up-{number}"))
 
@@ -140,7 +171,7 @@ def test_made_up_tokens_do_not_help_against_the_rate_of_an_address() -> None:
 
 
 def test_health_checks_are_answered_whatever_the_rate() -> None:
-    with serving(calls_per_second=0.5, burst_seconds=2) as server:
+    with serving(calls_per_second=0.5, burst_seconds=2, rate_patience_seconds=0.1) as server:
         server.echo()
         refused(server.echo)
 

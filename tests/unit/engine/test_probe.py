@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,33 @@ def test_a_faster_candidate_with_other_losses_is_not_chosen() -> None:
     rows = {(row["precision"], row["is_channels_last"]): row for row in decision.candidates}
     assert rows["bf16", False]["step_ms"] < rows["fp32", False]["step_ms"]
     assert not rows["bf16", False]["is_same"]
+    assert decision.precision == "fp32"
+
+
+class SlowInBf16(Toy):
+    """Right in bf16, but where the hardware has none of it; counts the steps done so."""
+
+    slow_steps = 0
+
+    def train_step(self, state: TrainState, batch: ToyBatch, placement: Placement) -> dict[str, Tensor]:
+        scalars = super().train_step(state, batch, placement)
+        if placement.autocast_dtype is not None:
+            SlowInBf16.slow_steps += 1
+            # Beyond what the very first step of all takes, whatever is set up in it.
+            time.sleep(1.0)
+        return scalars
+
+
+def test_a_hopelessly_slow_candidate_is_given_up_after_its_first_step() -> None:
+    SlowInBf16.slow_steps = 0
+    recipe = SlowInBf16(toy_recipe(runtime=FREE).config, Path())
+    probed(toy_recipe(runtime=FREE))
+
+    decision = probed(recipe)
+
+    assert SlowInBf16.slow_steps == 2, "one step in each memory format"
+    rows = {(row["precision"], row["is_channels_last"]): row for row in decision.candidates}
+    assert rows["bf16", True]["step_ms"] > 1000
     assert decision.precision == "fp32"
 
 

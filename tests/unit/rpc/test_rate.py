@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.rpc.caller import callers
-from services.rpc.rate import Buckets
+from services.rpc.rate import Admission, Buckets
 
 
 class Clock:
@@ -30,26 +30,43 @@ class Caller:
         return self.metadata
 
 
+def waits(buckets: Buckets, caller: str, count: int) -> list[float]:
+    return [buckets.take(caller).wait_seconds for _ in range(count)]
+
+
 def test_a_bucket_holds_a_burst_and_then_gains_its_rate() -> None:
     clock = Clock()
     buckets = Buckets(2.0, 3, clock=clock)
 
-    assert [buckets.take("a") for _ in range(3)] == [0, 0, 0]
-    assert buckets.take("a") == pytest.approx(0.5)
+    assert waits(buckets, "a", 3) == [0, 0, 0]
+    assert buckets.take("a") == Admission(pytest.approx(0.5), is_refused=True)
     clock.now = 0.25
-    assert buckets.take("a") == pytest.approx(0.25)
+    assert buckets.take("a") == Admission(pytest.approx(0.25), is_refused=True)
     clock.now = 0.5
-    assert buckets.take("a") == 0
+    assert buckets.take("a") == Admission()
     clock.now = 100
-    assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, pytest.approx(0.5)]
+    assert waits(buckets, "a", 4) == [0, 0, 0, pytest.approx(0.5)]
+
+
+def test_a_bucket_lends_what_it_gains_within_its_patience_and_spaces_it_out() -> None:
+    clock = Clock()
+    buckets = Buckets(4.0, 1, patience_seconds=0.6, clock=clock)
+
+    given = [buckets.take("a") for _ in range(4)]
+
+    assert given[:3] == [Admission(), Admission(pytest.approx(0.25)), Admission(pytest.approx(0.5))]
+    assert given[3] == Admission(pytest.approx(0.75), is_refused=True)
+    clock.now = 0.25
+    assert not buckets.take("a").is_refused
+    assert buckets.take("a").is_refused
 
 
 def test_callers_have_buckets_of_their_own() -> None:
     buckets = Buckets(1.0, 1, clock=Clock())
 
-    assert buckets.take("a") == 0
-    assert buckets.take("a") > 0
-    assert buckets.take("b") == 0
+    assert not buckets.take("a").is_refused
+    assert buckets.take("a").is_refused
+    assert not buckets.take("b").is_refused
 
 
 def test_a_flood_of_callers_does_not_fill_memory_and_keeps_the_busiest() -> None:
@@ -60,7 +77,7 @@ def test_a_flood_of_callers_does_not_fill_memory_and_keeps_the_busiest() -> None
     for number in range(1000):
         clock.now += 0.0001
         buckets.take(f"caller-{number}")
-        assert buckets.take("busy") > 0
+        assert buckets.take("busy").is_refused
 
     assert len(buckets._levels) <= 100
 
@@ -78,7 +95,7 @@ def test_a_flood_of_callers_does_not_fill_memory_and_keeps_the_busiest() -> None
     ],
 )
 def test_a_caller_is_an_address_without_its_port_or_a_whole_network_of_ipv6(peer: str, key: str) -> None:
-    assert callers(Caller(peer)) == (key,)  # type: ignore[arg-type]
+    assert callers(Caller(peer)) == (key, key)  # type: ignore[arg-type]
 
 
 def test_a_token_counts_beside_the_address_and_is_not_kept_itself() -> None:

@@ -143,7 +143,7 @@ class YoloV1Config(DetectionConfig):
             "schedule": {"name": "cosine", "warmup_steps": 50},
             "augment": {"translate": 0.1, "flip": 0.0, "min_visible": 0.5},
             "limits": {
-                "max_steps": 2000,
+                "max_steps": 1700,
                 "checkpoint_every_steps": 200,
                 "evaluate_every_steps": 400,
                 "sample_every_steps": 400,
