@@ -1,6 +1,7 @@
 import re
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -70,6 +71,38 @@ def test_activations_are_those_of_a_backward_pass(network: Classifier) -> None:
 
     _, _, activations = ServedNetwork(network)(images)
     torch.testing.assert_close(activations[:, 3], by_gradient, atol=1e-5, rtol=1e-4)
+
+
+# Two heads, a head that normalises first, none, a convolution, one for each scale.
+OWN_HEADS = ["deit_tiny_distilled_patch16_224", "levit_128s", "repvit_m0_9", "vit_small_patch16_dinov3", "dla34"]
+
+
+@pytest.mark.parametrize("name", [*OWN_HEADS, "eva02_tiny_patch14_224", "efficientformer_l1", "crossvit_tiny_240"])
+def test_whatever_a_network_of_timm_ends_in_gives_way_to_our_head(name: str) -> None:
+    if name not in timm.list_models():
+        pytest.fail(f"timm has no {name} any more")
+    network = networks.library(LibraryModel(source="timm", name=name), 7)
+    size = network.body.net.pretrained_cfg["input_size"][-1] if hasattr(network.body, "net") else 224
+
+    logits = network(torch.rand(2, 3, size, size))
+    logits.square().sum().backward()
+
+    assert logits.shape == (2, 7)
+    assert [key for key, value in network.named_parameters() if value.grad is None] == []
+
+
+@pytest.mark.parametrize(("name", "num_classes"), [("levit_128s", 7), ("deit_tiny_distilled_patch16_224", 1000)])
+def test_published_weights_of_such_a_network_are_taken_whatever_classes_they_know(name: str, num_classes: int) -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, num_classes=num_classes).eval()
+    model = LibraryModel(source="timm", name=name)
+
+    ours = networks.published(model, theirs.state_dict(), name=name).eval()
+
+    images = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        embedding = theirs.forward_head(theirs.forward_features(images), pre_logits=True)
+        assert torch.equal(ours.body(images), embedding)
 
 
 def test_a_name_nobody_knows_is_refused_with_close_ones() -> None:

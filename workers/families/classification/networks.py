@@ -109,11 +109,7 @@ def published(model: LibraryModel, tensors: Mapping[str, Tensor], *, name: str) 
         for key, value in tensors.items()
         if not key.startswith(("aux1.", "aux2.", "AuxLogits."))
     }
-    path, last = _last_linear(net, model.name)
-    head = given.get(f"{path}.weight", last.weight)
-    if head.shape != last.weight.shape and head.shape[1:] == last.weight.shape[1:]:
-        # Weights of others may know other classes than those of ImageNet.
-        _replace(net, path, nn.Linear(last.in_features, len(head), bias=last.bias is not None))
+    _know_as_many_classes(net, given, name=model.name)
     # The form of the body is found with the fresh weights that every other network of this name has, too.
     state = net.state_dict()
     classifier = Classifier(*_without_head(net, model.name))
@@ -121,6 +117,18 @@ def published(model: LibraryModel, tensors: Mapping[str, Tensor], *, name: str) 
     counters = {key: value for key, value in state.items() if key.endswith(_COUNTER)}
     copy_weights(state, {**counters, **given}, name=name)
     return classifier
+
+
+def _know_as_many_classes(net: nn.Module, given: Mapping[str, Tensor], *, name: str) -> None:
+    """Give the net a last layer of the size that the weights have: those of others may know other than ImageNet's classes."""
+    if _has_head_of_its_own(net):
+        paths = _declared_heads(net)
+        net.reset_classifier(len(given.get(f"{paths[0]}.weight", ())))  # type: ignore[operator]
+        return
+    path, last = _last_linear(net, name)
+    head = given.get(f"{path}.weight", last.weight)
+    if head.shape != last.weight.shape and head.shape[1:] == last.weight.shape[1:]:
+        _replace(net, path, nn.Linear(last.in_features, len(head), bias=last.bias is not None))
 
 
 def _timm() -> ModuleType:
@@ -163,9 +171,23 @@ def _without_auxiliaries(model: LibraryModel, weights: str | None) -> nn.Module:
 
 
 def _without_head(net: nn.Module, name: str) -> tuple[nn.Module, nn.Linear]:
+    if _has_head_of_its_own(net):
+        net.reset_classifier(0)  # type: ignore[operator]
+        return _TimmBody(net), nn.Linear(net.head_hidden_size, 1)  # type: ignore[arg-type]
     path, last = _last_linear(net, name)
     _replace(net, path, nn.Identity())
     return _pooled(net) or net, last
+
+
+def _has_head_of_its_own(net: nn.Module) -> bool:
+    """Tell whether timm's network ends in anything but its last linear layer: in two of them, a convolution, or no head."""
+    linears = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
+    return hasattr(net, "pretrained_cfg") and (*linears[-1:],) != _declared_heads(net)
+
+
+def _declared_heads(net: nn.Module) -> tuple[str, ...]:
+    declared = net.pretrained_cfg.get("classifier") or ()  # type: ignore[operator,union-attr]
+    return (declared,) if isinstance(declared, str) else tuple(declared)
 
 
 def _last_linear(net: nn.Module, name: str) -> tuple[str, nn.Linear]:
@@ -207,6 +229,19 @@ def _maps_of(net: nn.Module) -> nn.Module | None:
     if {"layer1", "layer4", "avgpool", "fc"} <= children.keys():
         return nn.Sequential(*(module for name, module in children.items() if name not in ("avgpool", "fc")))
     return None
+
+
+class _TimmBody(nn.Module):
+    """The embedding of a network of timm, by the calls that all of them share."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.net.forward_features(images)  # type: ignore[operator]
+        embedding: Tensor = self.net.forward_head(features, pre_logits=True)  # type: ignore[operator]
+        return embedding
 
 
 class _Colour(nn.Module):
