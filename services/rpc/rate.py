@@ -85,20 +85,22 @@ class RateLimit:
         address, caller = callers(call.context)
         admissions = (self._addresses.take(address), self._callers.take(caller))
         if any(one.is_refused for one in admissions):
-            await self._hold(caller, call.request)
-            seconds = max(one.wait_seconds for one in admissions if one.is_refused)
-            raise RateExceeded(retry_seconds=max(0.0, seconds - self._patience_seconds))
+            held_seconds = await self._hold(caller, call.request)
+            wait_seconds = max(one.wait_seconds for one in admissions if one.is_refused)
+            raise RateExceeded(retry_seconds=wait_seconds - held_seconds)
         if wait_seconds := max(one.wait_seconds for one in admissions):
             await asyncio.sleep(wait_seconds)
         return await proceed()
 
-    async def _hold(self, caller: str, request: object) -> None:
+    async def _hold(self, caller: str, request: object) -> float:
+        """Wait for as long as a refused call may be kept waiting, and return that, in seconds."""
         is_large = isinstance(request, Message) and request.ByteSize() > MAX_HELD_BYTES
         if is_large or self._held[caller] >= MAX_HELD:
-            return
+            return 0.0
         self._held[caller] += 1
         try:
             await asyncio.sleep(self._patience_seconds)
+            return self._patience_seconds
         finally:
             self._held[caller] -= 1
             if not self._held[caller]:

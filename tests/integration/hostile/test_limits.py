@@ -15,6 +15,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 
 from services.client.channel import Caller
 from services.rpc.limits import ServerLimits
@@ -146,9 +147,19 @@ def test_more_refused_calls_than_may_wait_hear_it_at_once(monkeypatch: pytest.Mo
         pending = [server.echo_later() for _ in range(10)]
 
         assert _eventually(lambda: sum(one.done() for one in pending) == 6)
-        assert {one.code() for one in pending if one.done()} == {CODE.RESOURCE_EXHAUSTED}
+        at_once = [one for one in pending if one.done()]
+        assert {one.code() for one in at_once} == {CODE.RESOURCE_EXHAUSTED}
+        # The next call is there 1000 s after the first, and these waited for none of them.
+        assert all(_retry_seconds(one) > 980 for one in at_once)
         for one in pending:
             one.cancel()
+
+
+def _retry_seconds(call: Any) -> float:
+    status = rpc_status.from_call(call)
+    delay = error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(delay) for detail in status.details)
+    return delay.retry_delay.seconds + delay.retry_delay.nanos / 1e9
 
 
 def test_our_client_waits_as_long_as_it_is_told_even_for_calls_it_would_not_repeat() -> None:

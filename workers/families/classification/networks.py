@@ -122,8 +122,8 @@ def published(model: LibraryModel, tensors: Mapping[str, Tensor], *, name: str) 
 def _know_as_many_classes(net: nn.Module, given: Mapping[str, Tensor], *, name: str) -> None:
     """Give the net a last layer of the size that the weights have: those of others may know other than ImageNet's classes."""
     if _has_head_of_its_own(net):
-        paths = _declared_heads(net)
-        net.reset_classifier(len(given.get(f"{paths[0]}.weight", ())))  # type: ignore[operator]
+        first = next(iter(_declared_heads(net)), "")
+        net.reset_classifier(len(given.get(f"{first}.weight", ())))  # type: ignore[operator]
         return
     path, last = _last_linear(net, name)
     head = given.get(f"{path}.weight", last.weight)
