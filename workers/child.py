@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from workers import process
+from workers import allocator, process
 from workers.engine.frames import FrameKind, FrameWriter
 from workers.failure import Diagnosis, diagnose
 from workers.plan import LOG_NAME, PLAN_NAME, read_plan
@@ -56,6 +56,7 @@ def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -
     frames = FrameWriter(frames_fd)
     try:
         plan = read_plan(attempt_dir / PLAN_NAME)
+        allocator.keep_freed_memory()
         _take_share(int(plan["threads"]))
         _MODES[plan["mode"]](plan, frames, stop)
     except BaseException as err:  # noqa: BLE001 - the process ends here, and its supervisor must learn why

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from workers import allocator
 from workers.engine.process import process_settings
-from workers.families.base import BatchSource, Placement, Recipe, TrainState
+from workers.families.base import Placement, Recipe
 from workers.families.catalog import CATALOG
 
 
-def main(recipe_name: str, config_json: str, dataset_dir: str, threads: str, steps: str) -> None:
+def main(recipe_name: str, config_json: str, dataset_dir: str, threads: str, log_steps: str, memory: str) -> None:
+    if memory == "kept":
+        allocator.keep_freed_memory()
     entry = CATALOG[recipe_name]
     config = entry.load_config().model_validate(json.loads(config_json))
     torch.manual_seed(config.runtime.seed)
@@ -25,23 +28,19 @@ def main(recipe_name: str, config_json: str, dataset_dir: str, threads: str, ste
         torch.channels_last if config.runtime.channels_last == "on" else torch.contiguous_format,
     )
     recipe = entry.load_recipe()(config, Path(dataset_dir))
+    with process_settings(threads=int(threads), deterministic=config.runtime.deterministic):
+        train(recipe, placement, log_steps=int(log_steps))
+
+
+def train(recipe: Recipe[Any, Any], placement: Placement, *, log_steps: int) -> None:
+    """Train until the process is killed; print the step at every `log_steps`th."""
     source = recipe.train_batches()
     state = recipe.build(placement)
-    with process_settings(threads=int(threads), deterministic=config.runtime.deterministic):
-        print(steps_per_second(recipe, source, state, placement, int(steps)))
-
-
-def steps_per_second(
-    recipe: Recipe[Any, Any], source: BatchSource[Any], state: TrainState, placement: Placement, steps: int
-) -> float:
-    warm_up = steps // 5
-    begin = 0.0
-    for step in range(steps):
-        if step == warm_up:
-            begin = time.perf_counter()
+    for step in itertools.count():
         recipe.train_step(state, recipe.to_device(source.batch(step), placement), placement)
         state.step += 1
-    return (steps - warm_up) / (time.perf_counter() - begin)
+        if state.step % log_steps == 0:
+            print(state.step, flush=True)
 
 
 if __name__ == "__main__":
