@@ -65,48 +65,46 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the normalised values, and of the whole batch each channel's mean, squared deviations and count."""
         mean, deviation, count = _moments(values, crew)
-        variance = deviation / count
-        out = functional.batch_norm(values, mean.float(), variance.float(), weight, bias, training=False, eps=eps)
-        ctx.save_for_backward(values, weight, mean.float(), torch.rsqrt(variance + eps).float())
+        moments = mean.float(), (deviation / count).float()
+        out = functional.batch_norm(values, *moments, weight, bias, training=False, eps=eps)
+        ctx.save_for_backward(values, weight, *moments)
         # How heavy this process's values are in the whole batch, in rows of its own loss.
         ctx.heft = share * float(count)
-        ctx.crew, ctx.share = crew, share
+        ctx.eps, ctx.crew, ctx.share = eps, crew, share
         ctx.mark_non_differentiable(mean, deviation, count)
         return out, mean, deviation, count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        values, weight, mean, scale = ctx.saved_tensors
-        dims, wide = _layout(values)
-        upstream = gradient.float()
-        centred = (values.float() - mean.view(wide)) * scale.view(wide)
-        own_sum, own_slope = upstream.sum(dims), (upstream * centred).sum(dims)
-        both = torch.stack([own_sum, own_slope]).mul_(ctx.share)
+        values, weight, mean, variance = ctx.saved_tensors
+        # As if the moments were constants; what they add needs the sums over the whole batch.
+        direct, own_slope, own_sum = torch.ops.aten.native_batch_norm_backward(
+            gradient, values, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        both = torch.stack([own_sum, own_slope]).float().mul_(ctx.share)
         ctx.crew.sum_(both)
         level, slope = (both / ctx.heft).unbind()
-        inward = upstream - level.view(wide) - centred * slope.view(wide)
+        scale = torch.rsqrt(variance + ctx.eps)
         factor = scale if weight is None else scale * weight.float()
-        of_values = (inward * factor.view(wide)).to(values.dtype)
+        steep = factor * scale * slope
+        flat = factor * level - steep * mean
+        wide = [1, -1, *[1] * (values.dim() - 2)]
+        of_values = torch.addcmul(direct, values, steep.view(wide), value=-1).sub_(flat.view(wide)).to(values.dtype)
         if weight is None:
             return of_values, None, None, None, None, None
         return of_values, own_slope.to(weight.dtype), own_sum.to(weight.dtype), None, None, None
 
 
 def _moments(values: Tensor, crew: Crew) -> tuple[Tensor, Tensor, Tensor]:
-    dims, _ = _layout(values)
     own_count = values.numel() // values.shape[1]
-    variance, mean = torch.var_mean(values.float(), dims, correction=0)
+    # The kernel behind torch's own batch norm: many times as fast on CPUs as reducing over all dimensions but one.
+    mean, variance = torch.ops.aten.batch_norm_update_stats(values.float(), None, None, 0.0)
     own = torch.stack([variance.double() * own_count, mean.double(), torch.full_like(mean, own_count).double()])
     deviations, means, counts = crew.gather(own).unbind(1)
     count = counts.sum(0)
     whole = (means * counts).sum(0) / count
     return whole, (deviations + counts * (means - whole).square()).sum(0), count[0]
-
-
-def _layout(values: Tensor) -> tuple[list[int], list[int]]:
-    """Return the dimensions that a channel spans, and the shape in which channels meet the values."""
-    return [0, *range(2, values.dim())], [1, -1, *[1] * (values.dim() - 2)]
 
 
 class _Shared1d(_SharedBatchNorm, nn.BatchNorm1d): ...
