@@ -80,8 +80,10 @@ class Salvage:
         while found and taken is None and _step_of(found[-1]) > after_step:
             path = into / found[-1].name
             path.parent.mkdir(parents=True, exist_ok=True)
-            found.pop().rename(path)
-            taken = _examined(path)
+            # Another worker of this host may drop what is a day old.
+            with suppress(FileNotFoundError):
+                found.pop().rename(path)
+                taken = _examined(path)
         for directory in self._root.glob(f"{lease.job_id}-*"):
             if _token_of(directory) < lease.token:
                 shutil.rmtree(directory, ignore_errors=True)

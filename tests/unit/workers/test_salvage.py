@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,25 @@ def test_nobody_s_checkpoints_go_after_a_day(salvage: Salvage, tmp_path: Path) -
     salvage.prune()
 
     assert salvage.take(lease(4), after_step=0, into=tmp_path / "spool") is None
+
+
+def test_a_checkpoint_that_another_worker_drops_meanwhile_gives_way_to_the_one_before(
+    salvage: Salvage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    salvage.keep(leave(tmp_path, 3, 20))
+    salvage.keep(leave(tmp_path, 4, 30))
+    found = Salvage._of_job
+
+    def found_then_dropped(self: Salvage, of: Lease) -> list[Path]:
+        paths = sorted(found(self, of))
+        shutil.rmtree(paths[-1].parent)
+        return paths
+
+    monkeypatch.setattr(Salvage, "_of_job", found_then_dropped)
+    taken = salvage.take(lease(5), after_step=0, into=tmp_path / "spool")
+
+    assert taken is not None
+    assert taken.step == 20
 
 
 def test_a_linked_copy_outlives_its_source(tmp_path: Path) -> None:
