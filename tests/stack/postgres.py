@@ -6,7 +6,6 @@ that user owns.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import shutil
@@ -19,16 +18,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psycopg
 
+from tests.stack.bound import bound
 from tests.stack.install import PartMissing, install
 
 START_SECONDS = 60.0
 PLACES = (Path("/usr/local/bin"), Path("/usr/local/pgsql/bin"), Path("/opt/homebrew/bin"))
 MEMORY = Path("/dev/shm")
-PR_SET_PDEATHSIG = 1
 
 
 class PostgresMissing(PartMissing):
@@ -42,7 +41,8 @@ class PostgresServer:
     data: Path
     port: int
     binaries: Path
-    identity: dict[str, Any]
+    identity: tuple[int, int] | None
+    """User and group, where they are not those of the tests."""
     _log: IO[bytes]
     addresses: Sequence[str] = ("127.0.0.1",)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -65,14 +65,24 @@ class PostgresServer:
 
     def start(self) -> None:
         listen = ",".join(self.addresses)
-        arguments = ["-D", str(self.data), "-p", str(self.port), "-h", listen, "-k", "", "-c", "fsync=on"]
+        command = [
+            str(self.binaries / "postgres"),
+            "-D",
+            str(self.data),
+            "-p",
+            str(self.port),
+            "-h",
+            listen,
+            "-k",
+            "",
+            "-c",
+            "fsync=on",
+        ]
         self._process = subprocess.Popen(
-            [self.binaries / "postgres", *arguments],
+            bound(command, signal.SIGINT, identity=self.identity),
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one libc call, no lock taken
             cwd=self.data,
-            **self.identity,
         )
         self._wait_until_ready()
 
@@ -124,7 +134,7 @@ def postgres_process(
     data = home / "data"
     command = [str(binaries / "initdb"), "-D", str(data), "-U", "trainyard", "--auth=trust", "-E", "UTF8", "--locale=C"]
     try:
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=home, **identity)
+        subprocess.run(bound(command, identity=identity), check=True, stdout=subprocess.DEVNULL, cwd=home)
         with (data / "pg_hba.conf").open("a") as hba:
             hba.writelines(f"host all all {address}/24 trust\n" for address in addresses)
         with (home / "postgres.log").open("wb") as log:
@@ -176,21 +186,17 @@ def _find() -> Path | None:
     return None
 
 
-def _place(directory: Path, parent: Path | None) -> tuple[dict[str, Any], Path, Callable[[], None]]:
+def _place(directory: Path, parent: Path | None) -> tuple[tuple[int, int] | None, Path, Callable[[], None]]:
     is_root = os.geteuid() == 0
     if not is_root and parent is None:
         home = directory / "postgres"
         home.mkdir(parents=True, exist_ok=True)
-        return {}, home, lambda: None
+        return None, home, lambda: None
     home = Path(tempfile.mkdtemp(prefix="trainyard-postgres-", dir=parent))
-    identity: dict[str, Any] = {}
+    identity = None
     if is_root:
         names = {entry.pw_name for entry in pwd.getpwall()}
         user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
         os.chown(home, user.pw_uid, user.pw_gid)
-        identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        identity = (user.pw_uid, user.pw_gid)
     return identity, home, lambda: shutil.rmtree(home, ignore_errors=True)
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import socket
 import subprocess
@@ -14,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.stack.bound import bound
+
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
-_PR_SET_PDEATHSIG = 1
 
 
 class ServerNotReady(RuntimeError):
@@ -49,20 +48,20 @@ class ServerProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                list(self.command),
+                bound(self.command),
                 env=None if self.environ is None else dict(self.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - one libc call, no lock taken
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():
-            if time.monotonic() > deadline or self._process.poll() is not None:
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
                 self.stop()
-                said = self.log.read_text(errors="replace")[-2000:]
-                raise ServerNotReady(f"{self.name} did not become ready within {START_SECONDS:.0f} s:\n{said}")
+                what = f"did not become ready within {START_SECONDS:.0f} s" if code is None else f"ended with {code}"
+                raise ServerNotReady(f"{self.name} {what}:\n{self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
@@ -92,9 +91,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def end_with_parent() -> None:
-    """Be told to end when the process that started this one dies."""
-    if os.uname().sysname == "Linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
