@@ -8,6 +8,8 @@ import sys
 import psutil
 import pytest
 
+from tests.stack.platform import wait_until
+
 SCRIPT = """
 import subprocess, sys
 from tests.stack.bound import bound
@@ -23,9 +25,7 @@ def test_a_bound_command_keeps_its_number_and_ends_with_its_parent() -> None:
     ) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
-        while child.name() == "setpriv":
-            pass
-        assert child.name() == "sleep"
+        wait_until(lambda: child.name() == "sleep", what="the command runs", limit_seconds=10)
         parent.kill()
 
     # A killed parent's child goes to a process that may not collect it at once.
