@@ -9,7 +9,6 @@ kernel's parent-death signal, and by the end of its control socket. `python -m w
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import json
 import os
@@ -26,6 +25,7 @@ from typing import NoReturn
 
 import structlog
 
+from services.core.loading import loading
 from services.core.log import configure_logging
 from workers import child, process
 from workers.engine import curves
@@ -138,14 +138,12 @@ def preload() -> None:
 
 def load(names: Iterable[str]) -> None:
     """Import these modules, those that fail aside, and keep them in pages shared with every child."""
-    for name in dict.fromkeys(names):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            log.exception("preload_failed", module=name)
-    gc.collect()
-    # Objects that no collection visits stay in shared pages.
-    gc.freeze()
+    with loading():
+        for name in dict.fromkeys(names):
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                log.exception("preload_failed", module=name)
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         log.warning("warm_parent_has_threads", threads=threads)

@@ -46,7 +46,7 @@ from services.client.transfer import (
     sha256_of,
     upload_messages,
 )
-from services.client.watch import PATIENCE_SECONDS, follow
+from services.client.watch import EVENTS_AT_ONCE, PATIENCE_SECONDS, follow
 from services.core.clock import Deadline
 from services.core.ids import new_id
 
@@ -260,7 +260,8 @@ class Trainyard(GalleryCalls):
         name = self.name.job(job)
 
         def connect(seq: int) -> Iterator[job_pb2.WatchJobResponse]:
-            return self._caller.stream(self._jobs.WatchJob, job_pb2.WatchJobRequest(name=name, after_seq=seq))
+            request = job_pb2.WatchJobRequest(name=name, after_seq=seq, max_events=EVENTS_AT_ONCE)
+            return self._caller.stream(self._jobs.WatchJob, request)
 
         return follow(
             connect,

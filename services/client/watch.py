@@ -14,6 +14,8 @@ from services.core.clock import Deadline
 from services.core.retry import Backoff
 
 PATIENCE_SECONDS = 600.0
+EVENTS_AT_ONCE = 64
+"""Of one response, the most that a server allows."""
 _BACKOFF = Backoff(base_seconds=0.2, cap_seconds=2.0)
 
 Connect = Callable[[int], Iterator[job_pb2.WatchJobResponse]]
@@ -39,9 +41,10 @@ def follow(
         try:
             for response in connect(after_seq):
                 retry, deadline = 0, Deadline(patience_seconds)
-                if response.event.seq > after_seq:
-                    after_seq = response.event.seq
-                    yield response.event
+                for event in (response.event, *response.more):
+                    if event.seq > after_seq:
+                        after_seq = event.seq
+                        yield event
             # OK means that nothing can follow: the terminal event was sent.
             return
         except ApiError as err:

@@ -106,8 +106,8 @@ class JobManager:
         """
         return await self._work.write(lambda session: _resume(session, project, job_id))
 
-    async def watch(self, project: str, job_id: str, after_seq: int) -> AsyncIterator[Event]:
-        """Yield the events after `after_seq` in order, past and live, up to the terminal one.
+    async def watch(self, project: str, job_id: str, after_seq: int) -> AsyncIterator[Sequence[Event]]:
+        """Yield the events after `after_seq` in order, past and live, up to the terminal one; all there are at once.
 
         Raises:
             JobNotFound: the project has no such job.
@@ -118,8 +118,8 @@ class JobManager:
         if not 0 <= after_seq <= job.event_seq:
             text = f"must be from 0 to {job.event_seq}, the newest event of this job, not {after_seq}"
             raise RequestInvalid(violations=[Violation("after_seq", text)])
-        async for event in self._hub.follow(job, after_seq):
-            yield event
+        async for events in self._hub.follow(job, after_seq):
+            yield events
 
     async def list_checkpoints(self, project: str, job_id: str, paging: PageRequest) -> Page[Checkpoint]:
         after = paging.time_key

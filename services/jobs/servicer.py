@@ -8,9 +8,10 @@ from trainyard.v1 import job_pb2 as pb
 from trainyard.v1 import job_pb2_grpc
 
 from services.core import names
+from services.core.errors import RequestInvalid, Violation
 from services.jobs import convert
 from services.jobs.manager import JobManager
-from services.jobs.replies import Replies
+from services.jobs.replies import MAX_EVENTS, Replies
 from services.recipes.convert import recipe_id
 from services.rpc.middleware import Context
 from services.rpc.paging import page_request
@@ -45,8 +46,12 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         project, job_id = convert.job_id(request.name)
-        async for event in self._jobs.watch(project, job_id, request.after_seq):
-            yield self._replies.of(event, request.name)
+        if not 0 <= request.max_events <= MAX_EVENTS:
+            text = f"must be from 1 to {MAX_EVENTS}, or 0 for 1, not {request.max_events}"
+            raise RequestInvalid(violations=[Violation("max_events", text)])
+        async for events in self._jobs.watch(project, job_id, request.after_seq):
+            for reply in self._replies.of(events, request.name, request.max_events):
+                yield reply
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         job = await self._jobs.cancel(*convert.job_id(request.name), reason=request.reason)

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -78,8 +78,8 @@ class EventHub:
         self._thread = threading.Thread(target=self._run, name="event-hub", daemon=True)
         self._thread.start()
 
-    async def follow(self, job: Job, after_seq: int) -> AsyncIterator[Event]:
-        """Yield the events of `job` after `after_seq`, up to the terminal one.
+    async def follow(self, job: Job, after_seq: int) -> AsyncIterator[Sequence[Event]]:
+        """Yield the events of `job` after `after_seq`, as many at once as there are, up to the terminal one.
 
         Raises:
             ServerStopping: the hub was closed.
@@ -91,11 +91,11 @@ class EventHub:
                 changed = topic.changed
                 # After subscribing, an empty page means that everything later will be published.
                 events = topic.after(after_seq) or await self._history.after(job.id, after_seq)
-                for event in events:
-                    yield event
-                    if event.kind in TERMINAL_KINDS:
+                if events:
+                    yield events
+                    if any(event.kind in TERMINAL_KINDS for event in events):
                         return
-                    after_seq = event.seq
+                    after_seq = events[-1].seq
                 if self._closed.is_set():
                     raise ServerStopping
                 if not events and topic.last_seq <= after_seq:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import grpc
 from trainyard.v1 import job_pb2, job_pb2_grpc
 
+from services.client.watch import EVENTS_AT_ONCE
 from tests.bench.figures import percentile
 
 STREAMS_PER_CONNECTION = 50
@@ -53,17 +54,19 @@ class Watchers:
     async def _watch(self, stub: job_pb2_grpc.JobServiceStub, name: str) -> None:
         is_open, last = False, 0
         try:
-            async for response in stub.WatchJob(job_pb2.WatchJobRequest(name=name), metadata=_METADATA):
+            request = job_pb2.WatchJobRequest(name=name, max_events=EVENTS_AT_ONCE)
+            async for response in stub.WatchJob(request, metadata=_METADATA):
                 now = time.time()
                 if not is_open:
                     is_open = True
                     self._begun()
-                if response.event.seq != last + 1:
-                    self.faults.append(f"{name}: {last} is followed by {response.event.seq}")
-                last = response.event.seq
-                # What was written before every stream had begun tells nothing of how fast they are.
-                if response.event.log.text and self.settled.is_set():
-                    self.late_seconds.append(now - float(response.event.log.text))
+                for event in (response.event, *response.more):
+                    if event.seq != last + 1:
+                        self.faults.append(f"{name}: {last} is followed by {event.seq}")
+                    last = event.seq
+                    # What was written before every stream had begun tells nothing of how fast they are.
+                    if event.log.text and self.settled.is_set():
+                        self.late_seconds.append(now - float(event.log.text))
         except grpc.aio.AioRpcError as err:
             self.faults.append(f"{name}: {err.code().name} {err.details()}")
             self.settled.set()

@@ -52,7 +52,7 @@ def process(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_the_control_plane_loads_no_torch() -> None:
     code = (
-        "import sys; import services.api.__main__, services.controller.__main__; "
+        "import sys; import services.api.serve, services.controller.__main__; "
         "from services.recipes.manager import RecipeManager; "
         "[recipe.presets for recipe in RecipeManager.of_catalog().recipes.values()]; "
         "sys.exit(str([name for name in ('torch', 'torchvision', 'ts') if name in sys.modules] or ''))"
@@ -66,7 +66,7 @@ def test_the_control_plane_loads_no_torch() -> None:
 def test_the_api_starts_without_what_only_the_reading_of_datasets_and_postgres_need() -> None:
     """Together they cost it a third of a second."""
     late = ("numpy", "PIL", "psycopg", "sqlalchemy.dialects.postgresql")
-    code = f"import sys; import services.api.__main__; print([name for name in {late} if name in sys.modules])"
+    code = f"import sys; import services.api.serve; print([name for name in {late} if name in sys.modules])"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

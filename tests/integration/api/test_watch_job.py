@@ -33,10 +33,15 @@ def succeed(api: Running, lease: Lease) -> None:
         jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
 
 
-def watch(api: Running, name: str, after_seq: int = 0) -> Iterator[job_pb2.JobEvent]:
-    request = job_pb2.WatchJobRequest(name=name, after_seq=after_seq)
+def watch(api: Running, name: str, after_seq: int = 0, max_events: int = 0) -> Iterator[job_pb2.JobEvent]:
+    for events in replies(api, name, after_seq, max_events):
+        yield from events
+
+
+def replies(api: Running, name: str, after_seq: int = 0, max_events: int = 0) -> Iterator[list[job_pb2.JobEvent]]:
+    request = job_pb2.WatchJobRequest(name=name, after_seq=after_seq, max_events=max_events)
     for response in api.jobs.WatchJob(request, timeout=TIMEOUT):
-        yield response.event
+        yield [response.event, *response.more]
 
 
 def kinds(events: list[job_pb2.JobEvent]) -> list[str | None]:
@@ -89,11 +94,12 @@ def test_a_resumed_stream_misses_nothing_and_repeats_nothing(api: Running, after
     assert not events or events[-1].failure.reason == job_pb2.FAILURE_REASON_NON_FINITE_LOSS
 
 
-def test_a_history_longer_than_one_page_is_sent_whole(api: Running) -> None:
+@pytest.mark.parametrize("max_events", [0, 7, 64])
+def test_a_history_longer_than_one_page_is_sent_whole(api: Running, max_events: int) -> None:
     job = api.create()
     lease = claim(api, job)
     append(api, lease, *range(1, 1001))
-    stream = watch(api, job.name)
+    stream = watch(api, job.name, max_events=max_events)
     seen = [next(stream) for _ in range(1002)]
     append(api, lease, *range(1001, 1601))
     succeed(api, lease)
@@ -101,6 +107,29 @@ def test_a_history_longer_than_one_page_is_sent_whole(api: Running) -> None:
     seen += list(stream)
 
     assert [event.seq for event in seen] == list(range(1, 1605))
+
+
+@pytest.mark.parametrize(("max_events", "most"), [(0, 1), (1, 1), (7, 7), (64, 64)])
+def test_a_reply_carries_what_a_caller_takes_and_no_more(api: Running, max_events: int, most: int) -> None:
+    job = api.create()
+    lease = claim(api, job)
+    append(api, lease, *range(1, 201))
+    succeed(api, lease)
+
+    sizes = [len(events) for events in replies(api, job.name, max_events=max_events)]
+
+    assert max(sizes) == most
+    assert sum(sizes) == 204
+
+
+@pytest.mark.parametrize("max_events", [-1, 65])
+def test_a_number_of_events_out_of_range_is_refused(api: Running, max_events: int) -> None:
+    job = api.create()
+
+    refusal = refused(lambda: list(watch(api, job.name, max_events=max_events)))
+
+    assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "max_events" in refusal.violations
 
 
 def test_a_sequence_number_of_the_future_is_refused(api: Running) -> None:

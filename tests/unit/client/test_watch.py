@@ -16,10 +16,11 @@ LOST = ApiError("UNAVAILABLE", "UNREACHABLE", "gone")
 class History:
     """A server that knows events 1..last; each connection breaks after the event it is told, 0 before any."""
 
-    def __init__(self, last: int, *, breaks_after: list[int], repeats: int = 0) -> None:
+    def __init__(self, last: int, *, breaks_after: list[int], repeats: int = 0, at_once: int = 1) -> None:
         self.last = last
         self.breaks = breaks_after
         self.repeats = repeats
+        self.at_once = at_once
         self.asked: list[int] = []
 
     def connect(self, after_seq: int) -> Iterator[job_pb2.WatchJobResponse]:
@@ -28,9 +29,10 @@ class History:
         limit = self.breaks.pop(0) if self.breaks else None
         if limit == 0:
             raise LOST
-        for seq in range(first, self.last + 1):
-            yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(seq=seq))
-            if seq == limit:
+        for seq in range(first, self.last + 1, self.at_once):
+            more = [job_pb2.JobEvent(seq=one) for one in range(seq + 1, min(seq + self.at_once, self.last + 1))]
+            yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(seq=seq), more=more)
+            if limit is not None and seq + len(more) >= limit:
                 raise LOST
 
 
@@ -57,6 +59,13 @@ def test_after_a_break_the_stream_goes_on_where_it_was() -> None:
 
     assert seqs(history) == [1, 2, 3, 4, 5, 6]
     assert history.asked == [0, 2, 4]
+
+
+@pytest.mark.parametrize("repeats", [0, 1, 2])
+def test_several_events_in_a_response_are_passed_on_one_by_one(repeats: int) -> None:
+    history = History(8, breaks_after=[3, 6], repeats=repeats, at_once=3)
+
+    assert seqs(history) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_events_sent_again_are_not_passed_on_again() -> None:
