@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from services.client.sdk import Trainyard
 from services.core.states import TERMINAL
 from services.db.job_records import Event
 
@@ -36,6 +38,17 @@ def percentile(values: Sequence[float], share: float) -> float:
         return 0.0
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def call_seconds(yard: Trainyard, count: int, *, pause_seconds: float = 0.0) -> list[float]:
+    """Return how long each of `count` calls took, one after the other, each for the newest job."""
+    found = []
+    for _ in range(count):
+        begin = time.monotonic()
+        list(zip(range(1), yard.list_jobs(), strict=False))
+        found.append(time.monotonic() - begin)
+        time.sleep(pause_seconds)
+    return found
 
 
 def median(values: Sequence[float]) -> float:

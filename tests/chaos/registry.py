@@ -6,7 +6,7 @@ from importlib import import_module
 
 from tests.chaos.row import Row
 
-MODULES = ("workers", "failures", "services", "objects", "api", "data", "serving", "mix")
+MODULES = ("workers", "failures", "services", "objects", "api", "cancelling", "abuse", "data", "serving", "mix")
 
 
 def rows() -> dict[int, Row]:
