@@ -111,6 +111,23 @@ def test_published_weights_of_such_a_network_are_taken_whatever_classes_they_kno
         assert torch.equal(ours.body(images), embedding)
 
 
+@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
+@pytest.mark.parametrize("num_classes", [5, 1000])
+def test_squeezenet_has_a_linear_layer_for_its_last_convolution(name: str, num_classes: int) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, weights=None, num_classes=num_classes).eval()
+    images = torch.rand(2, 3, 64, 64)
+
+    ours = networks.published(LibraryModel(name=name), theirs.state_dict(), name=name).eval()
+    fresh = networks.library(LibraryModel(name=name), num_classes).eval()
+
+    assert isinstance(ours.body, PooledBody)
+    assert fresh(images).shape == (2, num_classes)
+    last = theirs.classifier[1]
+    expected = last(theirs.features(images)).mean((2, 3))
+    torch.testing.assert_close(ours.body(images) @ last.weight.flatten(1).T + last.bias, expected)
+
+
 def test_a_name_nobody_knows_is_refused_with_close_ones() -> None:
     with pytest.raises(RequestInvalid) as caught:
         networks.library(LibraryModel(name="resnet19"), 10)

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
+from torchvision.models import SqueezeNet, VisionTransformer
 
 from services.core.errors import RequestInvalid, Violation
 from workers.families.classification.config import OF_ANOTHER_SCALE, Data, LibraryModel, MobileModel, VitModel
@@ -125,6 +125,10 @@ def _know_as_many_classes(net: nn.Module, given: Mapping[str, Tensor], *, name: 
         first = next(iter(_declared_heads(net)), "")
         net.reset_classifier(len(given.get(f"{first}.weight", ())))  # type: ignore[operator]
         return
+    if isinstance(net, SqueezeNet):
+        width = net.classifier[1].in_channels
+        net.classifier[1] = nn.Conv2d(width, len(given.get("classifier.1.weight", ())) or 1, 1)
+        return
     path, last = _last_linear(net, name)
     head = given.get(f"{path}.weight", last.weight)
     if head.shape != last.weight.shape and head.shape[1:] == last.weight.shape[1:]:
@@ -174,9 +178,21 @@ def _without_head(net: nn.Module, name: str) -> tuple[nn.Module, nn.Linear]:
     if _has_head_of_its_own(net):
         net.reset_classifier(0)  # type: ignore[operator]
         return _TimmBody(net), nn.Linear(net.head_hidden_size, 1)  # type: ignore[arg-type]
+    if isinstance(net, SqueezeNet):
+        return _squeezed(net)
     path, last = _last_linear(net, name)
     _replace(net, path, nn.Identity())
     return _pooled(net) or net, last
+
+
+def _squeezed(net: SqueezeNet) -> tuple[PooledBody, nn.Linear]:
+    """Return the network without its last convolution, whose mean over places is a linear layer over the maps' mean.
+
+    It ends in a ReLU on each class's map (Iandola et al. 2016, table 1), which our head does without: a logit that is
+    never below zero has no gradient where the class is not seen.
+    """
+    dropout, last, *_ = net.classifier
+    return PooledBody(nn.Sequential(net.features, dropout), is_mean=True), nn.Linear(last.in_channels, 1)
 
 
 def _has_head_of_its_own(net: nn.Module) -> bool:
