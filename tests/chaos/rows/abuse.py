@@ -51,8 +51,8 @@ def abuse(stage: Stage) -> Result:
     value = {"answers": said, "server_alive": is_alive, "p50_p99_ms": ms}
     allowed = {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "closed", "GOAWAY"}
     is_refused = "OK" not in said["message of 5 MiB"] and set(said["pings"]) <= {"GOAWAY", "closed"}
-    # A tenth of the streams is within what one caller may have.
-    is_refused &= stage.is_short or "RESOURCE_EXHAUSTED" in said["streams"]
+    # A tenth of the streams is within what one caller may have, and a short flood may end before its callers' patience.
+    is_refused &= stage.is_short or all("RESOURCE_EXHAUSTED" in said[name] for name in ("streams", "calls"))
     is_fine = all(_is_near(ms["without"][at], ms[name][at]) for name, at in (("with abuse", 1), ("in the flood", 0)))
     wrong = {code for found in said.values() for code in found} - allowed
     return Result(value, is_alive and not wrong and is_refused and is_fine)
