@@ -60,6 +60,11 @@ class GalleryCalls:
         request = pb.ListGalleriesRequest(parent=self.name.parent, page_size=PAGE_SIZE)
         return self._caller.pages(self._galleries.ListGalleries, request, lambda reply: reply.galleries)
 
+    def pin_gallery(self, gallery: str, *, is_pinned: bool = True) -> pb.Gallery:
+        """Keep a gallery with its model version, or let it follow its deployment."""
+        request = pb.UpdateGalleryRequest(name=self.name.gallery(gallery), is_pinned=is_pinned)
+        return self._caller.unary(self._galleries.UpdateGallery, request).gallery
+
     def delete_gallery(self, gallery: str) -> int:
         """Delete a gallery with all its identities, and return how many they were."""
         request = pb.DeleteGalleryRequest(name=self.name.gallery(gallery))

@@ -217,6 +217,16 @@ def advance(session: Session, gallery: Gallery, **changes: Any) -> int:
     return gallery.revision + 1
 
 
+def pin(session: Session, project: str, gallery_id: str, *, is_pinned: bool) -> None:
+    """Keep a gallery with its model version, or let it follow its deployment.
+
+    Raises:
+        GalleryNotFound: the project has no such gallery.
+    """
+    gallery = lock(session, get(session, project, gallery_id))
+    session.execute(sa.update(t.galleries).where(_galleries.id == gallery.id).values(is_pinned=is_pinned))
+
+
 def delete(session: Session, project: str, gallery_id: str) -> tuple[Gallery, int]:
     """Remove a gallery with all its rows, and ask for the removal of its objects; return how many identities went.
 

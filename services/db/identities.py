@@ -256,16 +256,27 @@ def add_vectors(session: Session, gallery: Gallery, model_version_id: str, found
         session.execute(sa.update(t.identities).where(_identity.id.in_(there)).values(revision=revision))
 
 
-def move(session: Session, gallery: Gallery, *, model_version_id: str, deployment_id: str, after: str) -> bool:
+def move(
+    session: Session,
+    gallery: Gallery,
+    *,
+    model_version_id: str,
+    deployment_id: str,
+    after: str,
+    is_by_itself: bool = False,
+) -> bool:
     """Bind a gallery to a version and a deployment; False where an identity after uid `after` is still to be embedded.
 
-    Embeddings of other versions go, but for those of identities that have none of the new one.
+    Embeddings of other versions go, but for those of identities that have none of the new one. `is_by_itself`: nobody
+    asked for this move.
 
     Raises:
         GalleryNotFound: the gallery was deleted meanwhile.
-        VersionsDiffer: it was moved elsewhere meanwhile, which stays.
+        VersionsDiffer: it was moved elsewhere meanwhile, which stays, or pinned where nobody asked for this move.
     """
     current = galleries.lock(session, gallery)
+    if is_by_itself and current.is_pinned:
+        raise VersionsDiffer(f"gallery {gallery.gallery_id!r} was pinned meanwhile, and stays as it is")
     bound = (current.model_version_id, current.deployment_id)
     if bound not in ((gallery.model_version_id, gallery.deployment_id), (model_version_id, deployment_id)):
         raise VersionsDiffer(f"gallery {gallery.gallery_id!r} moved elsewhere meanwhile; call again")

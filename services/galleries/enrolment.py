@@ -110,16 +110,18 @@ class Enrolment:
         )
         return await self._store(gallery, new, replace_existing=person.replace_existing)
 
-    async def reenrol(self, project: str, gallery_id: str, deployment_id: str) -> AsyncIterator[Progress]:
+    async def reenrol(
+        self, project: str, gallery_id: str, deployment_id: str, *, is_by_itself: bool = False
+    ) -> AsyncIterator[Progress]:
         """Move a gallery to what a deployment (empty: its own) is to serve, and tell how far it is.
 
         What was embedded stays when it is interrupted. An identity whose images cannot be embedded any more is
-        left without a vector.
+        left without a vector. `is_by_itself`: nobody asked, so a gallery that is pinned meanwhile stays.
 
         Raises:
             GalleryNotFound, DeploymentNotFound: there is none.
             VersionsDiffer: the deployment still answers with another version than it is to serve, or somebody moved the
-                gallery elsewhere meanwhile.
+                gallery elsewhere or pinned it meanwhile.
         """
         gallery, deployment = await self._work.read(lambda session: _find(session, project, gallery_id, deployment_id))
         version = deployment.model_version_id
@@ -137,7 +139,7 @@ class Enrolment:
             if batch:
                 last = max(batch)
                 await self._embed_again(gallery, version, to, batch)
-            elif await self._move(gallery, deployment, last):
+            elif await self._move(gallery, deployment, last, is_by_itself=is_by_itself):
                 break
         yield Progress(done, total, await self._manager.get(project, gallery_id))
 
@@ -184,7 +186,7 @@ class Enrolment:
             log.warning("identity_not_embedded", identity_uid=uid, reason=err.reason)
             return uid, None
 
-    async def _move(self, gallery: Gallery, deployment: Deployment, after: str) -> bool:
+    async def _move(self, gallery: Gallery, deployment: Deployment, after: str, *, is_by_itself: bool) -> bool:
         def write(session: Session) -> bool:
             return identities.move(
                 session,
@@ -192,6 +194,7 @@ class Enrolment:
                 model_version_id=deployment.model_version_id,
                 deployment_id=deployment.deployment_id,
                 after=after,
+                is_by_itself=is_by_itself,
             )
 
         return await self._work.write(write)

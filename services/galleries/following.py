@@ -103,7 +103,8 @@ class Follower:
 
     async def _move(self, gallery: Gallery) -> None:
         try:
-            async for _ in self._enrolment.reenrol(gallery.project, gallery.gallery_id, deployment_id=""):
+            steps = self._enrolment.reenrol(gallery.project, gallery.gallery_id, deployment_id="", is_by_itself=True)
+            async for _ in steps:
                 pass
             log.info("gallery_moved", project=gallery.project, gallery=gallery.gallery_id)
         except GalleryNotFound:

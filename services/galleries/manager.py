@@ -91,6 +91,16 @@ class GalleryManager:
 
         return paging.cut(await self._work.read(read), lambda row: by_time(row.gallery))
 
+    async def update(self, project: str, gallery_id: str, *, is_pinned: bool | None) -> Counted:
+        """Pin a gallery to its model version, or let it follow its deployment; None keeps what it is."""
+
+        def write(session: Session) -> Counted:
+            if is_pinned is not None:
+                galleries.pin(session, project, gallery_id, is_pinned=is_pinned)
+            return _counted(session, [galleries.get(session, project, gallery_id)])[0]
+
+        return await self._work.write(write)
+
     async def delete(self, project: str, gallery_id: str) -> int:
         """Delete a gallery with all it holds, and return how many identities went."""
         gallery, count = await self._work.write(lambda session: galleries.delete(session, project, gallery_id))

@@ -48,6 +48,11 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
             galleries=[convert.gallery_to_proto(row) for row in page.items], next_page_token=page.next_page_token
         )
 
+    async def UpdateGallery(self, request: pb.UpdateGalleryRequest, context: Context) -> pb.UpdateGalleryResponse:
+        is_pinned = request.is_pinned if request.HasField("is_pinned") else None
+        counted = await self._galleries.update(*convert.gallery_name(request.name), is_pinned=is_pinned)
+        return pb.UpdateGalleryResponse(gallery=convert.gallery_to_proto(counted))
+
     async def DeleteGallery(self, request: pb.DeleteGalleryRequest, context: Context) -> pb.DeleteGalleryResponse:
         count = await self._galleries.delete(*convert.gallery_name(request.name))
         return pb.DeleteGalleryResponse(identity_count=count)

@@ -95,6 +95,7 @@ ACCESS: Mapping[str, Rule] = {
             "CreateGallery": _write("deployment", parent="parent"),
             "GetGallery": _read("name"),
             "ListGalleries": _read(parent="parent"),
+            "UpdateGallery": _write("name"),
             "DeleteGallery": _write("name", role=Role.ADMIN),
             "EnrolIdentity": _write("parent"),
             "ListIdentities": _read("parent"),

@@ -67,6 +67,37 @@ def list_(invocation: Invocation) -> None:
 
 @galleries.command()
 @click.argument("gallery")
+@command
+def pin(invocation: Invocation, *, gallery: str) -> None:
+    """Keep a gallery with its model version until `reenrol`, though images are kept."""
+    _pin(invocation, gallery, is_pinned=True)
+
+
+@galleries.command()
+@click.argument("gallery")
+@command
+def unpin(invocation: Invocation, *, gallery: str) -> None:
+    """Let a gallery that keeps images follow its deployment."""
+    _pin(invocation, gallery, is_pinned=False)
+
+
+def _pin(invocation: Invocation, gallery: str, *, is_pinned: bool) -> None:
+    with invocation.client() as client:
+        found = client.pin_gallery(gallery, is_pinned=is_pinned)
+    if invocation.out.is_json:
+        invocation.out.document(found)
+    elif is_pinned:
+        invocation.out.say(f"gallery {short(found.name)} stays with {model_label(found.model_version)}")
+    elif found.keep_images:
+        invocation.out.say(f"gallery {short(found.name)} follows deployment {short(found.deployment)}")
+    else:
+        invocation.out.say(
+            f"gallery {short(found.name)} keeps no images, so it still needs `trainyard galleries reenrol` to move"
+        )
+
+
+@galleries.command()
+@click.argument("gallery")
 @click.option("--needs-images", is_flag=True, help="Only those that must be enrolled again.")
 @command
 def identities(invocation: Invocation, *, gallery: str, needs_images: bool) -> None:

@@ -340,6 +340,32 @@ def test_a_gallery_with_images_is_due_while_its_deployment_serves_another_versio
     assert (due(), states()) == ([], [GalleryState.STALE] * 3)
 
 
+def test_a_pinned_gallery_moves_only_where_somebody_asks(database: Database, gallery: Gallery) -> None:
+    version = trained(database)
+
+    def pin(is_pinned: bool) -> None:
+        with database.write() as session:
+            galleries.pin(session, gallery.project, gallery.gallery_id, is_pinned=is_pinned)
+
+    def move(*, is_by_itself: bool) -> bool:
+        with database.write() as session:
+            to = {"model_version_id": version.id, "deployment_id": "faces"}
+            return identities.move(session, gallery, **to, after="", is_by_itself=is_by_itself)
+
+    pin(True)
+    pinned = current(database, gallery)
+    with pytest.raises(VersionsDiffer, match="pinned"):
+        move(is_by_itself=True)
+    assert (pinned.is_pinned, pinned.revision) == (True, gallery.revision)
+    assert current(database, gallery).model_version_id == gallery.model_version_id
+    assert move(is_by_itself=False)
+    assert current(database, gallery).is_pinned
+    pin(False)
+    assert move(is_by_itself=True)
+    with pytest.raises(GalleryNotFound), database.write() as session:
+        galleries.pin(session, gallery.project, "nobody", is_pinned=True)
+
+
 def test_a_vector_added_late_is_seen_by_its_revision(database: Database, gallery: Gallery) -> None:
     version = trained(database)
     ada = enrol(database, gallery, "ada", contents=[b"one"])

@@ -73,6 +73,10 @@ def test_a_gallery_is_made_filled_asked_moved_and_emptied(
 
     assert answer("enrol", "staff", "bob", str(people / "1.png"), "--replace", "--name", "Bob")["display_name"] == "Bob"
     assert answer("reenrol", "staff")["needs_images_count"] == 0
+    assert answer("unpin", "staff")["is_pinned"] is False
+    assert "follows deployment faces" in run(server, "unpin", "staff").stdout
+    assert "stays with faces/1" in run(server, "pin", "staff").stdout
+    assert answer("pin", "staff")["is_pinned"] is True
     assert answer("remove", "staff", "bob", "eve") == {"removed": ["bob", "eve"]}
     assert [(one["identity_count"], one["state"]) for one in answer("list")["galleries"]] == [
         (1, "GALLERY_STATE_READY")

@@ -68,6 +68,10 @@ class Yard:
         report(self.database, self.endpoint.url)
         self.endpoint.version = version.version
 
+    def pin(self, is_pinned: bool) -> None:
+        with self.database.write() as session:
+            galleries.pin(session, "default", "staff", is_pinned=is_pinned)
+
     def gallery(self) -> Gallery:
         with self.database.read() as session:
             return galleries.get(session, "default", "staff")
@@ -174,6 +178,23 @@ async def test_a_server_that_ends_in_the_middle_leaves_the_rest_to_the_next(yard
     assert (between, done) == ((1, PEOPLE), (AT_ONCE, PEOPLE))
     assert (moved, yard.gallery().version, yard.compared()) == (1, 2, PEOPLE)
     assert len(yard.asked) == PEOPLE + (PEOPLE - AT_ONCE)
+
+
+@pytest.mark.asyncio
+async def test_a_gallery_that_is_pinned_while_it_moves_stays_until_it_may_follow_again(yard: Yard) -> None:
+    yard.room = AT_ONCE
+    async with yard.server() as (follower, _):
+        begun = await follower.tick()
+        await _until(lambda: len(yard.asked) == PEOPLE)
+        yard.pin(True)
+        yard.opened.set()
+        await asyncio.gather(*begun)
+        stayed, due = (yard.gallery().version, yard.compared()), await follow(follower)
+        yard.pin(False)
+        moved = await follow(follower)
+
+    assert (stayed, due) == ((1, PEOPLE), 0)
+    assert (moved, yard.gallery().version, yard.compared()) == (1, 2, PEOPLE)
 
 
 @pytest.mark.asyncio

@@ -135,7 +135,7 @@ def id_attempts() -> Iterable[Attempt]:
 def _gallery_attempts() -> Iterable[Attempt]:
     galleries = "/trainyard.v1.GalleryService"
     parents = {"EnrolIdentity": "parent", "ListIdentities": "parent"}
-    for method in ("GetGallery", "DeleteGallery", *parents, "Verify", "Identify"):
+    for method in ("GetGallery", "UpdateGallery", "DeleteGallery", *parents, "Verify", "Identify"):
         path, field = f"{galleries}/{method}", parents.get(method, "name")
         yield Attempt(path, "blue's gallery", lambda _, b, p=path, f=field: {**VALID[p](b), f: _own(b.gallery)})
     delete = f"{galleries}/DeleteIdentity"

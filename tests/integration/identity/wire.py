@@ -112,6 +112,7 @@ VALID: Mapping[str, Callable[[Estate], Fields]] = {
             "CreateGallery": lambda e: {"parent": e.parent, "gallery_id": "more", "deployment": e.deployment},
             "GetGallery": lambda e: {"name": e.gallery},
             "ListGalleries": lambda e: {"parent": e.parent},
+            "UpdateGallery": lambda e: {"name": e.gallery, "is_pinned": True},
             "DeleteGallery": lambda e: {"name": e.gallery},
             "EnrolIdentity": lambda e: {"parent": e.gallery, "identity_id": "more", "images": [FACE]},
             "ListIdentities": lambda e: {"parent": e.gallery},

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrainyard/v1/gallery.proto\x12\x0ctrainyard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x07Gallery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x13\n\x0bkeep_images\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x16\n\x0eidentity_count\x18\x06 \x01(\x05\x12\x1a\n\x12needs_images_count\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tis_pinned\x18\n \x01(\x08\x12)\n\x05state\x18\x0b \x01(\x0e\x32\x1a.trainyard.v1.GalleryState\"\xba\x01\n\x08Identity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.trainyard.v1.IdentityState\x12\x13\n\x0bimage_count\x18\x04 \x01(\x05\x12\x18\n\x10kept_image_count\x18\x05 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\"D\n\tFaceImage\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12&\n\tlandmarks\x18\x02 \x03(\x0b\x32\x13.trainyard.v1.Point\"\x8a\x01\n\x14\x43reateGalleryRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ngallery_id\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x13\n\x0bkeep_images\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tis_pinned\x18\x06 \x01(\x08\"?\n\x15\x43reateGalleryResponse\x12&\n\x07gallery\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Gallery\"!\n\x11GetGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetGalleryResponse\x12&\n\x07gallery\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Gallery\"M\n\x14ListGalleriesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x15ListGalleriesResponse\x12(\n\tgalleries\x18\x01 \x03(\x0b\x32\x15.trainyard.v1.Gallery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"/\n\x15\x44\x65leteGalleryResponse\x12\x16\n\x0eidentity_count\x18\x01 \x01(\x05\"\xa8\x01\n\x14\x45nrolIdentityRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x13\n\x0bidentity_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\'\n\x06images\x18\x04 \x03(\x0b\x32\x17.trainyard.v1.FaceImage\x12\x18\n\x10replace_existing\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"A\n\x15\x45nrolIdentityResponse\x12(\n\x08identity\x18\x01 \x01(\x0b\x32\x16.trainyard.v1.Identity\"z\n\x15ListIdentitiesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.trainyard.v1.IdentityState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x16ListIdentitiesResponse\x12*\n\nidentities\x18\x01 \x03(\x0b\x32\x16.trainyard.v1.Identity\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44\x65leteIdentityRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteIdentityResponse\"\xbb\x01\n\rVerifyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05image\x18\x02 \x01(\x0b\x32\x17.trainyard.v1.FaceImage\x12\x15\n\x0bidentity_id\x18\x03 \x01(\tH\x00\x12.\n\x0bother_image\x18\x04 \x01(\x0b\x32\x17.trainyard.v1.FaceImageH\x00\x12\x16\n\tthreshold\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05otherB\x0c\n\n_threshold\"q\n\x0eVerifyResponse\x12\x0f\n\x07is_same\x18\x01 \x01(\x08\x12\x12\n\nsimilarity\x18\x02 \x01(\x01\x12\x10\n\x08\x64istance\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x15\n\rmodel_version\x18\x05 \x01(\t\"|\n\x0fIdentifyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05image\x18\x02 \x01(\x0b\x32\x17.trainyard.v1.FaceImage\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x16\n\tthreshold\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"T\n\x05Match\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x0f\n\x07is_same\x18\x04 \x01(\x08\"\xaa\x01\n\x10IdentifyResponse\x12$\n\x07matches\x18\x01 \x03(\x0b\x32\x13.trainyard.v1.Match\x12\x12\n\nis_unknown\x18\x02 \x01(\x08\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x16\n\x0e\x63ompared_count\x18\x04 \x01(\x05\x12\x1a\n\x12needs_images_count\x18\x05 \x01(\x05\x12\x15\n\rmodel_version\x18\x06 \x01(\t\"9\n\x15ReenrolGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\"i\n\x16ReenrolGalleryResponse\x12\x12\n\ndone_count\x18\x01 \x01(\x05\x12\x13\n\x0btotal_count\x18\x02 \x01(\x05\x12&\n\x07gallery\x18\x03 \x01(\x0b\x32\x15.trainyard.v1.Gallery*y\n\x0cGalleryState\x12\x1d\n\x19GALLERY_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13GALLERY_STATE_READY\x10\x01\x12\x18\n\x14GALLERY_STATE_MOVING\x10\x02\x12\x17\n\x13GALLERY_STATE_STALE\x10\x03*j\n\rIdentityState\x12\x1e\n\x1aIDENTITY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14IDENTITY_STATE_READY\x10\x01\x12\x1f\n\x1bIDENTITY_STATE_NEEDS_IMAGES\x10\x02\x32\xf2\x06\n\x0eGalleryService\x12X\n\rCreateGallery\x12\".trainyard.v1.CreateGalleryRequest\x1a#.trainyard.v1.CreateGalleryResponse\x12O\n\nGetGallery\x12\x1f.trainyard.v1.GetGalleryRequest\x1a .trainyard.v1.GetGalleryResponse\x12X\n\rListGalleries\x12\".trainyard.v1.ListGalleriesRequest\x1a#.trainyard.v1.ListGalleriesResponse\x12X\n\rDeleteGallery\x12\".trainyard.v1.DeleteGalleryRequest\x1a#.trainyard.v1.DeleteGalleryResponse\x12X\n\rEnrolIdentity\x12\".trainyard.v1.EnrolIdentityRequest\x1a#.trainyard.v1.EnrolIdentityResponse\x12[\n\x0eListIdentities\x12#.trainyard.v1.ListIdentitiesRequest\x1a$.trainyard.v1.ListIdentitiesResponse\x12[\n\x0e\x44\x65leteIdentity\x12#.trainyard.v1.DeleteIdentityRequest\x1a$.trainyard.v1.DeleteIdentityResponse\x12\x43\n\x06Verify\x12\x1b.trainyard.v1.VerifyRequest\x1a\x1c.trainyard.v1.VerifyResponse\x12I\n\x08Identify\x12\x1d.trainyard.v1.IdentifyRequest\x1a\x1e.trainyard.v1.IdentifyResponse\x12]\n\x0eReenrolGallery\x12#.trainyard.v1.ReenrolGalleryRequest\x1a$.trainyard.v1.ReenrolGalleryResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrainyard/v1/gallery.proto\x12\x0ctrainyard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x07Gallery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x13\n\x0bkeep_images\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x16\n\x0eidentity_count\x18\x06 \x01(\x05\x12\x1a\n\x12needs_images_count\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tis_pinned\x18\n \x01(\x08\x12)\n\x05state\x18\x0b \x01(\x0e\x32\x1a.trainyard.v1.GalleryState\"\xba\x01\n\x08Identity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.trainyard.v1.IdentityState\x12\x13\n\x0bimage_count\x18\x04 \x01(\x05\x12\x18\n\x10kept_image_count\x18\x05 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\"D\n\tFaceImage\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12&\n\tlandmarks\x18\x02 \x03(\x0b\x32\x13.trainyard.v1.Point\"\x8a\x01\n\x14\x43reateGalleryRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ngallery_id\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x13\n\x0bkeep_images\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tis_pinned\x18\x06 \x01(\x08\"?\n\x15\x43reateGalleryResponse\x12&\n\x07gallery\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Gallery\"!\n\x11GetGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetGalleryResponse\x12&\n\x07gallery\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Gallery\"M\n\x14ListGalleriesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x15ListGalleriesResponse\x12(\n\tgalleries\x18\x01 \x03(\x0b\x32\x15.trainyard.v1.Gallery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x14UpdateGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\tis_pinned\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x0c\n\n_is_pinned\"?\n\x15UpdateGalleryResponse\x12&\n\x07gallery\x18\x01 \x01(\x0b\x32\x15.trainyard.v1.Gallery\"$\n\x14\x44\x65leteGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"/\n\x15\x44\x65leteGalleryResponse\x12\x16\n\x0eidentity_count\x18\x01 \x01(\x05\"\xa8\x01\n\x14\x45nrolIdentityRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x13\n\x0bidentity_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\'\n\x06images\x18\x04 \x03(\x0b\x32\x17.trainyard.v1.FaceImage\x12\x18\n\x10replace_existing\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"A\n\x15\x45nrolIdentityResponse\x12(\n\x08identity\x18\x01 \x01(\x0b\x32\x16.trainyard.v1.Identity\"z\n\x15ListIdentitiesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.trainyard.v1.IdentityState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x16ListIdentitiesResponse\x12*\n\nidentities\x18\x01 \x03(\x0b\x32\x16.trainyard.v1.Identity\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44\x65leteIdentityRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteIdentityResponse\"\xbb\x01\n\rVerifyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05image\x18\x02 \x01(\x0b\x32\x17.trainyard.v1.FaceImage\x12\x15\n\x0bidentity_id\x18\x03 \x01(\tH\x00\x12.\n\x0bother_image\x18\x04 \x01(\x0b\x32\x17.trainyard.v1.FaceImageH\x00\x12\x16\n\tthreshold\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05otherB\x0c\n\n_threshold\"q\n\x0eVerifyResponse\x12\x0f\n\x07is_same\x18\x01 \x01(\x08\x12\x12\n\nsimilarity\x18\x02 \x01(\x01\x12\x10\n\x08\x64istance\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x15\n\rmodel_version\x18\x05 \x01(\t\"|\n\x0fIdentifyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05image\x18\x02 \x01(\x0b\x32\x17.trainyard.v1.FaceImage\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x16\n\tthreshold\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"T\n\x05Match\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x0f\n\x07is_same\x18\x04 \x01(\x08\"\xaa\x01\n\x10IdentifyResponse\x12$\n\x07matches\x18\x01 \x03(\x0b\x32\x13.trainyard.v1.Match\x12\x12\n\nis_unknown\x18\x02 \x01(\x08\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x16\n\x0e\x63ompared_count\x18\x04 \x01(\x05\x12\x1a\n\x12needs_images_count\x18\x05 \x01(\x05\x12\x15\n\rmodel_version\x18\x06 \x01(\t\"9\n\x15ReenrolGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\"i\n\x16ReenrolGalleryResponse\x12\x12\n\ndone_count\x18\x01 \x01(\x05\x12\x13\n\x0btotal_count\x18\x02 \x01(\x05\x12&\n\x07gallery\x18\x03 \x01(\x0b\x32\x15.trainyard.v1.Gallery*y\n\x0cGalleryState\x12\x1d\n\x19GALLERY_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13GALLERY_STATE_READY\x10\x01\x12\x18\n\x14GALLERY_STATE_MOVING\x10\x02\x12\x17\n\x13GALLERY_STATE_STALE\x10\x03*j\n\rIdentityState\x12\x1e\n\x1aIDENTITY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14IDENTITY_STATE_READY\x10\x01\x12\x1f\n\x1bIDENTITY_STATE_NEEDS_IMAGES\x10\x02\x32\xcc\x07\n\x0eGalleryService\x12X\n\rCreateGallery\x12\".trainyard.v1.CreateGalleryRequest\x1a#.trainyard.v1.CreateGalleryResponse\x12O\n\nGetGallery\x12\x1f.trainyard.v1.GetGalleryRequest\x1a .trainyard.v1.GetGalleryResponse\x12X\n\rListGalleries\x12\".trainyard.v1.ListGalleriesRequest\x1a#.trainyard.v1.ListGalleriesResponse\x12X\n\rUpdateGallery\x12\".trainyard.v1.UpdateGalleryRequest\x1a#.trainyard.v1.UpdateGalleryResponse\x12X\n\rDeleteGallery\x12\".trainyard.v1.DeleteGalleryRequest\x1a#.trainyard.v1.DeleteGalleryResponse\x12X\n\rEnrolIdentity\x12\".trainyard.v1.EnrolIdentityRequest\x1a#.trainyard.v1.EnrolIdentityResponse\x12[\n\x0eListIdentities\x12#.trainyard.v1.ListIdentitiesRequest\x1a$.trainyard.v1.ListIdentitiesResponse\x12[\n\x0e\x44\x65leteIdentity\x12#.trainyard.v1.DeleteIdentityRequest\x1a$.trainyard.v1.DeleteIdentityResponse\x12\x43\n\x06Verify\x12\x1b.trainyard.v1.VerifyRequest\x1a\x1c.trainyard.v1.VerifyResponse\x12I\n\x08Identify\x12\x1d.trainyard.v1.IdentifyRequest\x1a\x1e.trainyard.v1.IdentifyResponse\x12]\n\x0eReenrolGallery\x12#.trainyard.v1.ReenrolGalleryRequest\x1a$.trainyard.v1.ReenrolGalleryResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trainyard.v1.gallery_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GALLERYSTATE']._serialized_start=2626
-  _globals['_GALLERYSTATE']._serialized_end=2747
-  _globals['_IDENTITYSTATE']._serialized_start=2749
-  _globals['_IDENTITYSTATE']._serialized_end=2855
+  _globals['_GALLERYSTATE']._serialized_start=2767
+  _globals['_GALLERYSTATE']._serialized_end=2888
+  _globals['_IDENTITYSTATE']._serialized_start=2890
+  _globals['_IDENTITYSTATE']._serialized_end=2996
   _globals['_GALLERY']._serialized_start=78
   _globals['_GALLERY']._serialized_end=395
   _globals['_IDENTITY']._serialized_start=398
@@ -56,36 +56,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTGALLERIESREQUEST']._serialized_end=1067
   _globals['_LISTGALLERIESRESPONSE']._serialized_start=1069
   _globals['_LISTGALLERIESRESPONSE']._serialized_end=1159
-  _globals['_DELETEGALLERYREQUEST']._serialized_start=1161
-  _globals['_DELETEGALLERYREQUEST']._serialized_end=1197
-  _globals['_DELETEGALLERYRESPONSE']._serialized_start=1199
-  _globals['_DELETEGALLERYRESPONSE']._serialized_end=1246
-  _globals['_ENROLIDENTITYREQUEST']._serialized_start=1249
-  _globals['_ENROLIDENTITYREQUEST']._serialized_end=1417
-  _globals['_ENROLIDENTITYRESPONSE']._serialized_start=1419
-  _globals['_ENROLIDENTITYRESPONSE']._serialized_end=1484
-  _globals['_LISTIDENTITIESREQUEST']._serialized_start=1486
-  _globals['_LISTIDENTITIESREQUEST']._serialized_end=1608
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=1610
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=1703
-  _globals['_DELETEIDENTITYREQUEST']._serialized_start=1705
-  _globals['_DELETEIDENTITYREQUEST']._serialized_end=1742
-  _globals['_DELETEIDENTITYRESPONSE']._serialized_start=1744
-  _globals['_DELETEIDENTITYRESPONSE']._serialized_end=1768
-  _globals['_VERIFYREQUEST']._serialized_start=1771
-  _globals['_VERIFYREQUEST']._serialized_end=1958
-  _globals['_VERIFYRESPONSE']._serialized_start=1960
-  _globals['_VERIFYRESPONSE']._serialized_end=2073
-  _globals['_IDENTIFYREQUEST']._serialized_start=2075
-  _globals['_IDENTIFYREQUEST']._serialized_end=2199
-  _globals['_MATCH']._serialized_start=2201
-  _globals['_MATCH']._serialized_end=2285
-  _globals['_IDENTIFYRESPONSE']._serialized_start=2288
-  _globals['_IDENTIFYRESPONSE']._serialized_end=2458
-  _globals['_REENROLGALLERYREQUEST']._serialized_start=2460
-  _globals['_REENROLGALLERYREQUEST']._serialized_end=2517
-  _globals['_REENROLGALLERYRESPONSE']._serialized_start=2519
-  _globals['_REENROLGALLERYRESPONSE']._serialized_end=2624
-  _globals['_GALLERYSERVICE']._serialized_start=2858
-  _globals['_GALLERYSERVICE']._serialized_end=3740
+  _globals['_UPDATEGALLERYREQUEST']._serialized_start=1161
+  _globals['_UPDATEGALLERYREQUEST']._serialized_end=1235
+  _globals['_UPDATEGALLERYRESPONSE']._serialized_start=1237
+  _globals['_UPDATEGALLERYRESPONSE']._serialized_end=1300
+  _globals['_DELETEGALLERYREQUEST']._serialized_start=1302
+  _globals['_DELETEGALLERYREQUEST']._serialized_end=1338
+  _globals['_DELETEGALLERYRESPONSE']._serialized_start=1340
+  _globals['_DELETEGALLERYRESPONSE']._serialized_end=1387
+  _globals['_ENROLIDENTITYREQUEST']._serialized_start=1390
+  _globals['_ENROLIDENTITYREQUEST']._serialized_end=1558
+  _globals['_ENROLIDENTITYRESPONSE']._serialized_start=1560
+  _globals['_ENROLIDENTITYRESPONSE']._serialized_end=1625
+  _globals['_LISTIDENTITIESREQUEST']._serialized_start=1627
+  _globals['_LISTIDENTITIESREQUEST']._serialized_end=1749
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=1751
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=1844
+  _globals['_DELETEIDENTITYREQUEST']._serialized_start=1846
+  _globals['_DELETEIDENTITYREQUEST']._serialized_end=1883
+  _globals['_DELETEIDENTITYRESPONSE']._serialized_start=1885
+  _globals['_DELETEIDENTITYRESPONSE']._serialized_end=1909
+  _globals['_VERIFYREQUEST']._serialized_start=1912
+  _globals['_VERIFYREQUEST']._serialized_end=2099
+  _globals['_VERIFYRESPONSE']._serialized_start=2101
+  _globals['_VERIFYRESPONSE']._serialized_end=2214
+  _globals['_IDENTIFYREQUEST']._serialized_start=2216
+  _globals['_IDENTIFYREQUEST']._serialized_end=2340
+  _globals['_MATCH']._serialized_start=2342
+  _globals['_MATCH']._serialized_end=2426
+  _globals['_IDENTIFYRESPONSE']._serialized_start=2429
+  _globals['_IDENTIFYRESPONSE']._serialized_end=2599
+  _globals['_REENROLGALLERYREQUEST']._serialized_start=2601
+  _globals['_REENROLGALLERYREQUEST']._serialized_end=2658
+  _globals['_REENROLGALLERYRESPONSE']._serialized_start=2660
+  _globals['_REENROLGALLERYRESPONSE']._serialized_end=2765
+  _globals['_GALLERYSERVICE']._serialized_start=2999
+  _globals['_GALLERYSERVICE']._serialized_end=3971
 # @@protoc_insertion_point(module_scope)

@@ -140,6 +140,20 @@ class ListGalleriesResponse(_message.Message):
     next_page_token: str
     def __init__(self, galleries: _Optional[_Iterable[_Union[Gallery, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class UpdateGalleryRequest(_message.Message):
+    __slots__ = ("name", "is_pinned")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IS_PINNED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    is_pinned: bool
+    def __init__(self, name: _Optional[str] = ..., is_pinned: _Optional[bool] = ...) -> None: ...
+
+class UpdateGalleryResponse(_message.Message):
+    __slots__ = ("gallery",)
+    GALLERY_FIELD_NUMBER: _ClassVar[int]
+    gallery: Gallery
+    def __init__(self, gallery: _Optional[_Union[Gallery, _Mapping]] = ...) -> None: ...
+
 class DeleteGalleryRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -51,6 +51,11 @@ class GalleryServiceStub:
                 request_serializer=trainyard_dot_v1_dot_gallery__pb2.ListGalleriesRequest.SerializeToString,
                 response_deserializer=trainyard_dot_v1_dot_gallery__pb2.ListGalleriesResponse.FromString,
                 _registered_method=True)
+        self.UpdateGallery = channel.unary_unary(
+                '/trainyard.v1.GalleryService/UpdateGallery',
+                request_serializer=trainyard_dot_v1_dot_gallery__pb2.UpdateGalleryRequest.SerializeToString,
+                response_deserializer=trainyard_dot_v1_dot_gallery__pb2.UpdateGalleryResponse.FromString,
+                _registered_method=True)
         self.DeleteGallery = channel.unary_unary(
                 '/trainyard.v1.GalleryService/DeleteGallery',
                 request_serializer=trainyard_dot_v1_dot_gallery__pb2.DeleteGalleryRequest.SerializeToString,
@@ -110,6 +115,13 @@ class GalleryServiceServicer:
 
     def ListGalleries(self, request, context):
         """Lists the galleries of a project, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateGallery(self, request, context):
+        """Pins a gallery to its model version, or lets it follow its deployment. One that is just moving by itself stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +198,11 @@ def add_GalleryServiceServicer_to_server(servicer, server):
                     servicer.ListGalleries,
                     request_deserializer=trainyard_dot_v1_dot_gallery__pb2.ListGalleriesRequest.FromString,
                     response_serializer=trainyard_dot_v1_dot_gallery__pb2.ListGalleriesResponse.SerializeToString,
+            ),
+            'UpdateGallery': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateGallery,
+                    request_deserializer=trainyard_dot_v1_dot_gallery__pb2.UpdateGalleryRequest.FromString,
+                    response_serializer=trainyard_dot_v1_dot_gallery__pb2.UpdateGalleryResponse.SerializeToString,
             ),
             'DeleteGallery': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteGallery,
@@ -306,6 +323,33 @@ class GalleryService:
             '/trainyard.v1.GalleryService/ListGalleries',
             trainyard_dot_v1_dot_gallery__pb2.ListGalleriesRequest.SerializeToString,
             trainyard_dot_v1_dot_gallery__pb2.ListGalleriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateGallery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainyard.v1.GalleryService/UpdateGallery',
+            trainyard_dot_v1_dot_gallery__pb2.UpdateGalleryRequest.SerializeToString,
+            trainyard_dot_v1_dot_gallery__pb2.UpdateGalleryResponse.FromString,
             options,
             channel_credentials,
             insecure,
