@@ -241,7 +241,7 @@ class DcganConfig(_ConvConfig):
             "model": {"latent_size": 32, "generator_channels": 32, "discriminator_channels": 32},
             "average": {"decay": 0.99},
             "eval": {"num_images": 1000, "feature_epochs": 4},
-            "limits": _limits(1200),
+            "limits": _limits(1600, evaluations=4),
         },
         "paper": {
             "data": {"image_size": (64, 64), "batch_size": 128},
