@@ -17,7 +17,7 @@ _OUTSIDE = (BrokerUnavailable, DatabaseUnavailable, StoreUnavailable)
 
 
 class Loop:
-    """Calls `tick` at every interval, and at once when woken. A tick that fails is logged and comes again."""
+    """Calls `tick` at every interval, and at once when woken. One that fails is logged and comes after an interval."""
 
     def __init__(self, name: str, tick: Callable[[], object], *, interval_seconds: float) -> None:
         self.name = name
@@ -54,10 +54,13 @@ class Loop:
             if not self._leading.wait(IDLE_SECONDS) or self._stopping.is_set():
                 continue
             self._woken.clear()
-            self._tick_once()
-            self._woken.wait(self._interval)
+            if self._tick_once():
+                self._woken.wait(self._interval)
+            else:
+                # What is away is not asked again at every wake.
+                self._stopping.wait(self._interval)
 
-    def _tick_once(self) -> None:
+    def _tick_once(self) -> bool:
         state = "ok"
         try:
             self._tick()
@@ -68,3 +71,4 @@ class Loop:
             state = "failed"
             log.exception("tick_failed", loop=self.name)
         metrics.TICKS.labels(self.name, state).inc()
+        return state == "ok"

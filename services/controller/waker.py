@@ -17,6 +17,8 @@ log = structlog.get_logger(__name__)
 WAIT_SECONDS = 1.0
 REST_SECONDS = 0.02
 """Between two looks: a storm of commits is one look at the tables, not one each."""
+LONGEST_REST_SECONDS = 0.25
+"""While every look finds something: more jobs wait than are sent at a time, and most commits change nothing in that."""
 
 
 class Waker:
@@ -39,24 +41,27 @@ class Waker:
     def _run(self) -> None:
         feed: ChangeFeed | None = None
         # What was committed before the feed was open, nobody will tell.
-        is_due = True
+        is_due, rest = True, REST_SECONDS
         while not self._stopping.is_set():
             try:
                 feed = feed or self._database.changes()
                 if is_due or feed.wait(WAIT_SECONDS):
                     is_due = True
-                    self._look()
+                    rest = min(2 * rest, LONGEST_REST_SECONDS) if self._look() else REST_SECONDS
                     is_due = False
             except PlatformError as err:
                 log.warning("waker_waits", reason=err.reason)
                 self._stopping.wait(WAIT_SECONDS)
-            self._stopping.wait(REST_SECONDS)
+            self._stopping.wait(rest)
         if feed is not None:
             feed.close()
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Wake the loops that have something to send; return whether one has."""
         with self._database.read() as session:
-            if has_unsent_jobs(session):
-                self._jobs.wake()
-            if has_unsent_archives(session):
-                self._archives.wake()
+            has_jobs, has_archives = has_unsent_jobs(session), has_unsent_archives(session)
+        if has_jobs:
+            self._jobs.wake()
+        if has_archives:
+            self._archives.wake()
+        return has_jobs or has_archives

@@ -49,6 +49,7 @@ PROJECT = "default"
 REPLAYED = 10
 """Jobs whose stream is read again from the start at the end of a run."""
 PATIENCE_SECONDS = 120.0
+PAUSE_SECONDS = 0.02
 START_SECONDS = 300.0
 """For processes to come up: no row measures that, and a busy machine may take long over the import of torch."""
 LEASE_SECONDS = 1.5
@@ -207,6 +208,12 @@ class Ground:
         """Return the step times a job told of, without the first `after` of them."""
         return [event.payload["step_ms"] for event in self.events(job_id) if event.kind == "step"][after:]
 
+    def steps_during(self, job_id: str, act: Callable[[], object]) -> list[float]:
+        """Return the times of the steps that a job took while something was done, in milliseconds."""
+        before = len(self.step_ms(job_id))
+        act()
+        return self.step_ms(job_id, after=before)
+
     def attempts(self, job_id: str) -> list[Attempt]:
         return self.read(lambda session: jobs.list_attempts(session, job_id))
 
@@ -222,8 +229,16 @@ class Ground:
     def until_step(self, job_id: str, step: int) -> None:
         until(lambda: self.job(job_id).progress_step >= step, what=f"step {step} of {job_id}", show=self.log_tail)
 
-    def until_state(self, job_id: str, *states: JobState, seconds: float = PATIENCE_SECONDS) -> Job:
-        until(lambda: self.job(job_id).state in states, what=f"{states}", show=self.log_tail, seconds=seconds)
+    def until_state(
+        self, job_id: str, *states: JobState, seconds: float = PATIENCE_SECONDS, pause: float = PAUSE_SECONDS
+    ) -> Job:
+        until(
+            lambda: self.job(job_id).state in states,
+            what=f"{states}",
+            show=self.log_tail,
+            seconds=seconds,
+            pause=pause,
+        )
         return self.job(job_id)
 
     def until_over(self, job_ids: Sequence[str], *, seconds: float = PATIENCE_SECONDS) -> dict[str, JobState]:
@@ -377,7 +392,7 @@ def until(
     what: str,
     show: Callable[[], str] = str,
     seconds: float = PATIENCE_SECONDS,
-    pause: float = 0.02,
+    pause: float = PAUSE_SECONDS,
 ) -> float:
     """Poll until a condition holds and return how long it took; fail with what was awaited and what `show` says."""
     begin = time.monotonic()

@@ -32,6 +32,11 @@ def loses_little(redone: int, *, interval: int) -> bool:
     return redone <= interval + interval // 2
 
 
+def added_share(away: Sequence[float], around: Sequence[float]) -> float:
+    """Return by which share the median step is longer than in the quiet times around; negative where it is shorter."""
+    return median(away) / median(around) - 1
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value below which a share of them lies; 0 for none."""
     if not values:

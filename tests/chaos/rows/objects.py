@@ -24,7 +24,7 @@ from services.storage.manifest import download_directory
 from services.storage.open import open_store
 from tests.chaos import patches
 from tests.chaos.ground import Ground, ground, minio_environment, until
-from tests.chaos.measure import median
+from tests.chaos.measure import added_share
 from tests.chaos.proxy import proxy_to
 from tests.chaos.row import Registry, Result, Stage
 from tests.stack.minio import minio_server
@@ -47,11 +47,11 @@ def store_away(stage: Stage) -> Result:
     with ground(stage, store="minio", workers=("a",)) as here:
         job_id = here.submit(steps=LONG, every=20, pace_ms=25, model={"ballast_mib": 4})
         here.until_step(job_id, 60)
-        windows = [_steps_of(here, job_id, lambda: time.sleep(seconds))]
+        windows = [here.steps_during(job_id, lambda: time.sleep(seconds))]
         for how in ("killed", "hanging"):
-            windows.append(_steps_of(here, job_id, lambda how=how: _take_away(here, how, seconds)))
+            windows.append(here.steps_during(job_id, lambda how=how: _take_away(here, how, seconds)))
             returns.append(_seconds_until_stored(here, job_id, lambda how=how: _give_back(here, how)))
-            windows.append(_steps_of(here, job_id, lambda: time.sleep(seconds)))
+            windows.append(here.steps_during(job_id, lambda: time.sleep(seconds)))
         finished = here.submit(steps=30, every=10, pace_ms=10)
         here.cancel(job_id)
         here.until_over([job_id, finished])
@@ -59,7 +59,7 @@ def store_away(stage: Stage) -> Result:
         attempts = len(here.attempts(job_id))
         is_done = here.job(finished).state is JobState.SUCCEEDED
     added = [
-        median(away) / median([*before, *after]) - 1
+        added_share(away, [*before, *after])
         for before, away, after in zip(windows[:-2:2], windows[1::2], windows[2::2], strict=True)
     ]
     value = {
@@ -72,13 +72,6 @@ def store_away(stage: Stage) -> Result:
     }
     passed = value["step_time_added"] <= 0.01 and max(returns) <= 60 and value["in_order"] and attempts == 1 and is_done
     return Result(value, bool(passed))
-
-
-def _steps_of(here: Ground, job_id: str, act: Callable[[], None]) -> list[float]:
-    """Return the times of the steps that a job took while something was done, in milliseconds."""
-    before = len(here.step_ms(job_id))
-    act()
-    return here.step_ms(job_id, after=before)
 
 
 def _take_away(here: Ground, how: str, seconds: float) -> None:

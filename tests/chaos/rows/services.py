@@ -23,7 +23,7 @@ from services.core.states import TERMINAL, AttemptState, JobState
 from services.db.database import Database
 from services.db.job_records import Event
 from tests.chaos.ground import Ground, ground, until
-from tests.chaos.measure import median, percentile
+from tests.chaos.measure import added_share, percentile
 from tests.chaos.proxy import proxy_to
 from tests.chaos.row import Registry, Result, Stage
 from tests.stack.postgres import PostgresServer, postgres_process
@@ -42,31 +42,35 @@ RECONNECT = 30.0
 )
 def broker_killed(stage: Stage) -> Result:
     count = stage.count(20, short=4)
+    seconds = 1 if stage.is_short else 5
     with ground(stage, broker="redis") as here:
-        running, calm = _running_jobs(here)
+        running = _running_jobs(here)
+        before = here.steps_during(running[1], lambda: time.sleep(seconds))
         assert here.redis is not None
         here.redis.process.stop(signal.SIGKILL)
         queued = [here.submit(steps=2) for _ in range(count)]
         for job_id in running[:1]:
             here.cancel(job_id)
         # Twenty submissions take a processor's time with or without Redis.
-        before = len(here.step_ms(running[1]))
-        time.sleep(1 if stage.is_short else 5)
-        dip = _dip(here, running[1], calm, after=before)
+        away = here.steps_during(running[1], lambda: time.sleep(seconds))
         here.redis.process.start()
         back = time.monotonic()
         here.until_over(queued, seconds=120)
-        seconds = time.monotonic() - back
+        done_seconds = time.monotonic() - back
+        after = here.steps_during(running[1], lambda: time.sleep(seconds))
         lost = sum(state is not JobState.SUCCEEDED for state in here.states(queued).values())
         is_alive = all(here.stack.processes[name].poll() is None for name in "ab")
         restarts = len(here.attempts(running[1])) - 1
+    # A step that is longer by a share x is a rate that is lower by x / (1 + x).
+    added = added_share(away, [*before, *after])
+    dip = added / (1 + added)
     value = {
         "lost": lost,
         "step_rate_dip": round(dip, 4),
-        "queued_done_seconds": round(seconds, 1),
+        "queued_done_seconds": round(done_seconds, 1),
         "workers_alive": is_alive,
     }
-    return Result(value, lost == 0 and dip < 0.05 and seconds <= 35 and is_alive and restarts == 0)
+    return Result(value, lost == 0 and dip < 0.05 and done_seconds <= 35 and is_alive and restarts == 0)
 
 
 @REGISTRY.row(
@@ -330,18 +334,12 @@ def _postgres(stage: Stage) -> Iterator[PostgresServer]:
         yield server
 
 
-def _running_jobs(here: Ground) -> tuple[list[str], list[float]]:
-    """Start two long jobs at a pace, and return them with the step times of the second, in milliseconds."""
+def _running_jobs(here: Ground) -> list[str]:
+    """Start two long jobs at a pace."""
     running = [here.submit(steps=LONG, every=50, pace_ms=25) for _ in range(2)]
     for job_id in running:
         here.until_step(job_id, 40)
-    return running, here.step_ms(running[1])
-
-
-def _dip(here: Ground, job_id: str, calm: list[float], *, after: int) -> float:
-    """Return by how much the rate of a job's steps fell, of those `after` so many."""
-    disturbed = here.step_ms(job_id)[after:]
-    return 1 - median(calm) / median(disturbed)
+    return running
 
 
 def _refusal(here: Ground, acknowledged: list[str]) -> str:

@@ -16,10 +16,11 @@ from services.broker.sender import BUILD_ARCHIVE, RUN_ATTEMPT, Sender
 from services.controller.compose import Controller
 from services.controller.dispatcher import Dispatcher
 from services.controller.loop import Loop
+from services.controller.waker import LONGEST_REST_SECONDS, Waker
 from services.core.errors import BrokerUnavailable
 from services.core.settings import Settings
 from services.core.states import JobState
-from services.db import deployments, jobs
+from services.db import deployments, jobs, projects
 from services.db.database import Database
 from services.db.deployments import NewDeployment
 from services.storage.port import ObjectStore
@@ -107,6 +108,73 @@ def test_a_loop_goes_on_after_faults_of_any_kind() -> None:
 
     assert done.wait(10)
     loop.stop(timeout_seconds=10)
+
+
+def test_a_loop_does_not_ask_again_at_every_wake_for_what_is_away() -> None:
+    ticks: list[int] = []
+    ticked = threading.Event()
+
+    def tick() -> None:
+        ticks.append(1)
+        ticked.set()
+        raise BrokerUnavailable
+
+    loop = Loop("test", tick, interval_seconds=600)
+    loop.start()
+    loop.lead(True)
+    assert ticked.wait(10)
+    for _ in range(20):
+        loop.wake()
+        time.sleep(0.005)
+    loop.stop(timeout_seconds=10)
+
+    assert len(ticks) == 1
+
+
+class Rests(threading.Event):
+    """Notes for how long somebody rests, passes no time, and is set after so many."""
+
+    def __init__(self, act: Callable[[int], None], count: int) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._act = act
+        self._count = count
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.seconds.append(timeout)
+        self._act(len(self.seconds))
+        if len(self.seconds) == self._count:
+            self.set()
+        return self.is_set()
+
+
+def test_the_waker_looks_less_often_while_every_look_finds_what_cannot_be_sent_yet(
+    settings: Settings, database: Database
+) -> None:
+    queued_job(database)
+    idle = Loop("idle", lambda: None, interval_seconds=600)
+    waker = Waker(database, jobs=idle, archives=idle)
+
+    def act(rests: int) -> None:
+        if rests == 6:
+            dispatcher(settings, database).tick_jobs()
+        elif rests > 7:
+            queued_job(database)
+        else:
+            touch(database, f"project-{rests}")
+
+    waker._stopping = rests = Rests(act, count=9)
+    waker._run()
+
+    longest = LONGEST_REST_SECONDS
+    assert rests.seconds == [0.04, 0.08, 0.16, longest, longest, longest, 0.02, 0.02, 0.04]
+
+
+def touch(database: Database, project_id: str) -> None:
+    """Commit something that is nothing to the dispatcher."""
+    with database.write() as session:
+        projects.insert(session, project_id)
 
 
 def test_a_loop_that_does_not_lead_does_nothing() -> None:
