@@ -24,7 +24,7 @@ from services.storage.manifest import download_directory
 from services.storage.open import open_store
 from tests.chaos import patches
 from tests.chaos.ground import Ground, ground, minio_environment, until
-from tests.chaos.measure import added_share
+from tests.chaos.measure import added_share, median
 from tests.chaos.proxy import proxy_to
 from tests.chaos.row import Registry, Result, Stage
 from tests.stack.minio import minio_server
@@ -36,19 +36,21 @@ LONG = 10**5
 @REGISTRY.row(
     11,
     "MinIO killed, then hanging, during checkpoints",
-    "training goes on (step time +1 % at most); all checkpoints that count are committed in order within 60 s of its "
-    "return; 0 attempts lost",
+    "training goes on (step time +1 % at most, median of six absences); all checkpoints that count are committed in "
+    "order within 60 s of its return; 0 attempts lost",
     needs=("minio",),
 )
 def store_away(stage: Stage) -> Result:
-    """Quiet times of the same length lie around each absence: the machine's own speed drifts by more than the bar."""
-    seconds = 2 if stage.is_short else 10
+    """Quiet times of the same length lie around each absence: the machine's own speed drifts by more than the bar, by
+    which a single absence is off, too. So there are several, and the median of them counts.
+    """
+    seconds, times = (2, 1) if stage.is_short else (10, 3)
     returns: list[float] = []
     with ground(stage, store="minio", workers=("a",)) as here:
         job_id = here.submit(steps=LONG, every=20, pace_ms=25, model={"ballast_mib": 4})
         here.until_step(job_id, 60)
         windows = [here.steps_during(job_id, lambda: time.sleep(seconds))]
-        for how in ("killed", "hanging"):
+        for how in ("killed", "hanging") * times:
             windows.append(here.steps_during(job_id, lambda how=how: _take_away(here, how, seconds)))
             returns.append(_seconds_until_stored(here, job_id, lambda how=how: _give_back(here, how)))
             windows.append(here.steps_during(job_id, lambda: time.sleep(seconds)))
@@ -64,7 +66,7 @@ def store_away(stage: Stage) -> Result:
     ]
     value = {
         "away_seconds": seconds,
-        "step_time_added": round(sum(added) / len(added), 4),
+        "step_time_added": round(median(added), 4),
         "step_time_added_each": [round(one, 4) for one in added],
         "committed_after_return_seconds": [round(one, 2) for one in returns],
         "in_order": steps == sorted(set(steps)),
