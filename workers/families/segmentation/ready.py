@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
-from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large, lraspp_mobilenet_v3_large
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from services.core.errors import RequestInvalid, Violation
 from workers.families.base import Placement, ServingSpec
@@ -16,7 +16,6 @@ from workers.families.segmentation.recipe import SegmentationRecipe, pixel_loss
 from workers.families.supervised import served_network
 
 _WITHOUT_AUX = {lraspp_mobilenet_v3_large.__name__}
-_MOBILE = {lraspp_mobilenet_v3_large.__name__, deeplabv3_mobilenet_v3_large.__name__}
 
 
 class ReadyNetwork(nn.Module):
@@ -31,6 +30,9 @@ class ReadyNetwork(nn.Module):
         self.net = get_model(model.name, weights=None, num_classes=num_classes, **options)
         if pretrained == "all":
             _load_all_but_last(self.net, model.name)
+        if model.norm_momentum is not None:
+            for norm in (module for module in self.net.modules() if isinstance(module, nn.BatchNorm2d)):
+                norm.momentum = model.norm_momentum
 
     def forward(self, images: Tensor) -> Tensor:
         return self.scores(images)["out"]
