@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from services.api.compose import Api
 from services.core.roles import Role
-from services.core.settings import Settings
+from services.core.settings import Settings, Timings
 from services.db import tables as t
 from services.db.database import Database
 from services.db.tokens import revoke
@@ -145,7 +145,8 @@ def api_server(settings: Settings, database: Database, store: LocalStore) -> Ite
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     directory = tmp_path_factory.mktemp("town")
-    settings = Settings(state_dir=directory / "state")
+    # What follows deployments looks at the tables by itself, which would be taken for what a call asked.
+    settings = Settings(state_dir=directory / "state", timings=Timings(reconcile_interval=3600.0))
     database = Database(settings.resolved_database_url)
     database.migrate()
     store = WatchedStore(directory / "objects")
