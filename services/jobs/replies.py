@@ -13,7 +13,7 @@ from services.jobs.convert_event import event_to_proto
 KEPT = 4096
 """Newest events kept, of all jobs together: a few megabytes."""
 MAX_EVENTS = 64
-"""Of one reply. A write costs as much as some twenty events, so more would gain little."""
+"""Of one reply."""
 MAX_BYTES = 256 * 1024
 """Of one reply that holds more than one event: clients take 4 MiB where nobody told them otherwise."""
 

@@ -121,7 +121,8 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateGallery(self, request, context):
-        """Pins a gallery to its model version, or lets it follow its deployment. One that is just moving by itself stays.
+        """Pins a gallery to its model version, or lets it follow its deployment. Pinned while it moves by
+        itself, it stays with the version it has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,9 @@ class GalleryServiceStub:
     ListGalleries: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ListGalleriesRequest, _gallery_pb2.ListGalleriesResponse]
     """Lists the galleries of a project, newest first."""
     UpdateGallery: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.UpdateGalleryRequest, _gallery_pb2.UpdateGalleryResponse]
-    """Pins a gallery to its model version, or lets it follow its deployment. One that is just moving by itself stays."""
+    """Pins a gallery to its model version, or lets it follow its deployment. Pinned while it moves by
+    itself, it stays with the version it has.
+    """
     DeleteGallery: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.DeleteGalleryRequest, _gallery_pb2.DeleteGalleryResponse]
     """Deletes a gallery with everything in it: embeddings, kept images and names. Nothing of it is in later backups."""
     EnrolIdentity: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.EnrolIdentityRequest, _gallery_pb2.EnrolIdentityResponse]
@@ -83,7 +85,9 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     ListGalleries: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ListGalleriesRequest, _gallery_pb2.ListGalleriesResponse]  # type: ignore[assignment]
     """Lists the galleries of a project, newest first."""
     UpdateGallery: _aio.UnaryUnaryMultiCallable[_gallery_pb2.UpdateGalleryRequest, _gallery_pb2.UpdateGalleryResponse]  # type: ignore[assignment]
-    """Pins a gallery to its model version, or lets it follow its deployment. One that is just moving by itself stays."""
+    """Pins a gallery to its model version, or lets it follow its deployment. Pinned while it moves by
+    itself, it stays with the version it has.
+    """
     DeleteGallery: _aio.UnaryUnaryMultiCallable[_gallery_pb2.DeleteGalleryRequest, _gallery_pb2.DeleteGalleryResponse]  # type: ignore[assignment]
     """Deletes a gallery with everything in it: embeddings, kept images and names. Nothing of it is in later backups."""
     EnrolIdentity: _aio.UnaryUnaryMultiCallable[_gallery_pb2.EnrolIdentityRequest, _gallery_pb2.EnrolIdentityResponse]  # type: ignore[assignment]
@@ -143,7 +147,9 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.UpdateGalleryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.UpdateGalleryResponse, _abc.Awaitable[_gallery_pb2.UpdateGalleryResponse]]:
-        """Pins a gallery to its model version, or lets it follow its deployment. One that is just moving by itself stays."""
+        """Pins a gallery to its model version, or lets it follow its deployment. Pinned while it moves by
+        itself, it stays with the version it has.
+        """
 
     @_abc_1.abstractmethod
     def DeleteGallery(
