@@ -215,7 +215,7 @@ class ArchiveBuild:
             with self._runtime.database.write() as session:
                 act(session)
 
-        self._insist("end of the build", write)
+        insist(write, what="end of the build", deadline=Deadline(STORE_PATIENCE_SECONDS), stop=None)
 
     def _insist(self, what: str, act: Callable[[], T]) -> T:
         return insist(act, what=what, deadline=Deadline(STORE_PATIENCE_SECONDS), stop=self._stop)

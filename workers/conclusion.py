@@ -178,7 +178,7 @@ class Conclusion:
 
     def _insist_database(self, act: Callable[[], T]) -> T:
         deadline = Deadline(self._runtime.settings.timings.no_contact_limit)
-        return insist(act, what="end of the attempt", deadline=deadline, stop=self._stop)
+        return insist(act, what="end of the attempt", deadline=deadline, stop=None)
 
 
 _REACHED = {JobState.FAILED: Verdict.FAIL, JobState.CANCELLED: Verdict.CANCEL}
