@@ -11,6 +11,7 @@ import pytest
 
 from services.db.database import Database
 from tests.stack.install import required_parts
+from tests.stack.invariants import violations
 from tests.stack.postgres import PostgresServer, postgres_process
 
 _numbers = count()
@@ -73,6 +74,12 @@ def database(url: str) -> Iterator[Database]:
     opened = Database(url)
     yield opened
     opened.dispose()
+
+
+@pytest.fixture
+def invariants_hold_in_the_end(database: Database) -> Iterator[None]:
+    yield
+    assert violations(database) == []
 
 
 def _created(server: PostgresServer, template: str) -> Iterator[str]:
