@@ -6,6 +6,7 @@ A scan and everything made from it lie in one split only. The same arguments wri
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def write_blended_digits(directory: Path, *, seed: int = 0, size: int = 16, shot
     """Write digits blended into photos: `shots` a class to train on, from scans the source never saw.
 
     Each image is the difference of a photo and a digit, as in MNIST-M (Ganin et al. 2016); photos of val
-    do not occur in train.
+    do not occur in train. More of val than there are scans left show each in more places.
     """
     scans, labels = _shuffled(seed)
     chosen: dict[str, list[int]] = {"train": [], "val": []}
@@ -60,9 +61,13 @@ def write_blended_digits(directory: Path, *, seed: int = 0, size: int = 16, shot
         chosen["train" if is_wanted else "val"].append(n)
     for stream, (split, numbers) in enumerate(chosen.items()):
         photos = [photo(name) for name in PHOTOS[split]]
-        kept = numbers if split == "train" else numbers[:val]
+        count = len(numbers) if split == "train" else val
+        shown = ((turn * len(scans) + n, n) for turn in range(count) for n in numbers)
         rng = np.random.default_rng([seed, 0xB1E4D, stream])
-        _write(directory / split, ((n, _blend(scans[n], photos, size, rng), labels[n]) for n in kept))
+        _write(
+            directory / split,
+            ((name, _blend(scans[n], photos, size, rng), labels[n]) for name, n in islice(shown, count)),
+        )
     return directory
 
 

@@ -50,7 +50,8 @@ PROOFS = (
         _digits,
         (
             Bound(FID, 150, "max"),
-            Bound("eval/mixing", 0.2),
+            # Of which class the classifier takes an untrained picture for is chance: now on this side, now on that.
+            Bound("eval/mixing", 0.2, beats_baseline=False),
             Bound("eval/spread_falls", 1, beats_baseline=False),
         ),
         control=Broken("tests.proofs.spoilt_gan:StyleGan2WithDeafLayers"),
