@@ -49,7 +49,7 @@ class Case:
 CASES = (
     Case(
         "classification/train",
-        partial(write_digits, size=64, train=512, val=20),
+        partial(write_digits, size=64, train=512, val=64),
         config={"data": {"image_size": 64, "stored_size": 64, "batch_size": 16}},
     ),
     Case("detection/yolo_v1", partial(write_digit_scenes, seed=0, train_images=512, val_images=20), preset="digits"),
