@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from workers.families.base import Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
 from workers.families.images import ImageInvalid, decode, normalise
 from workers.families.instances import image_bytes, refuse_unknown
 from workers.families.letterbox import Fit, letterbox
+from workers.families.segmentation.decision import Decided, decide, held
 from workers.families.segmentation.draw import index_image, overlay
 from workers.families.segmentation.regions import polygons, run_lengths
 
@@ -26,9 +26,6 @@ FORMATS = ("png_index", "rle", "polygon", "overlay")
 
 # The parity gate: the share of pixels, near borders, that a faster form may decide otherwise.
 _MAX_CHANGED = 0.005
-
-_STRIP = 2**24
-"""Most scores, in fp32 64 MiB, that are held at once for the pixels of a sent image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +43,6 @@ class _Prepared:
     square: Tensor
     placed: Fit
     wish: _Wish
-
-
-@dataclass(frozen=True, slots=True)
-class _Decided:
-    """The class of every pixel, how many pixels each class won, and the sum of its probabilities there."""
-
-    mask: Tensor
-    pixels: Tensor
-    probabilities: Tensor
 
 
 class SegmentationHandler(Handler):
@@ -105,7 +93,7 @@ class SegmentationHandler(Handler):
 
     def _describe(self, one: _Prepared, scores: Tensor) -> Mapping[str, Any]:
         wish = one.wish
-        decided = _decide(_held(scores, one.placed), one.placed, with_probabilities=wish.with_probabilities)
+        decided = decide(held(scores, one.placed), one.placed, with_probabilities=wish.with_probabilities)
         mask = decided.mask
         answer: dict[str, Any] = {
             "size": list(mask.shape),
@@ -123,7 +111,7 @@ class SegmentationHandler(Handler):
             answer["polygons"] = [{"id": one_id, "rings": found} for one_id, found in rings]
         return answer
 
-    def _describe_class(self, class_id: int, decided: _Decided, wish: _Wish) -> dict[str, Any]:
+    def _describe_class(self, class_id: int, decided: Decided, wish: _Wish) -> dict[str, Any]:
         pixels = int(decided.pixels[class_id])
         row: dict[str, Any] = {
             "id": class_id,
@@ -134,57 +122,6 @@ class SegmentationHandler(Handler):
         if wish.with_probabilities:
             row["probability"] = round(float(decided.probabilities[class_id]) / max(pixels, 1), 5)
         return row
-
-
-def to_image_size(scores: Tensor, placed: Fit) -> Tensor:
-    """Return the scores (C, S, S) of a square for every pixel of the image it holds, (C, H, W)."""
-    inner, size = _held(scores, placed), (placed.height, placed.width)
-    if inner.shape[1:] == size:
-        return inner
-    return functional.interpolate(inner[None], size, mode="bilinear", align_corners=False)[0]
-
-
-def _held(scores: Tensor, placed: Fit) -> Tensor:
-    """Return what of a square's scores is the image's."""
-    height, width = placed.inner
-    return scores[:, placed.top : placed.top + height, placed.left : placed.left + width]
-
-
-def _decide(inner: Tensor, placed: Fit, *, with_probabilities: bool) -> _Decided:
-    """Decide as the maximum of `to_image_size` does, strip by strip across the image's longer side."""
-    is_wide = placed.width > placed.height
-    inner = inner.mT.contiguous() if is_wide else inner
-    length, breadth = max(placed.height, placed.width), min(placed.height, placed.width)
-    classes = len(inner)
-    mask = torch.empty(length, breadth, dtype=torch.uint8)
-    pixels, probabilities = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.float64)
-    step = max(1, _STRIP // (classes * max(breadth, inner.shape[2])))
-    for start in range(0, length, step):
-        strip = _strip(inner, (length, breadth), start, min(start + step, length))
-        won = mask[start : start + step]
-        won.copy_(strip.argmax(0))
-        pixels += won.flatten().bincount(minlength=classes)
-        if with_probabilities:
-            sure = strip.softmax(0).amax(0).flatten().double()
-            probabilities += won.flatten().bincount(sure, minlength=classes)
-    return _Decided(mask.mT.contiguous() if is_wide else mask, pixels, probabilities)
-
-
-def _strip(inner: Tensor, size: tuple[int, int], start: int, end: int) -> Tensor:
-    """Return the rows from `start` to `end` of scores (C, h, w) interpolated to `size` as `to_image_size` does."""
-    height, (length, breadth) = inner.shape[1], size
-    if height != length:
-        # Where torch puts an output row's middle, without aligned corners: in fp32, as it does.
-        places = ((torch.arange(start, end) + 0.5) * (height / length) - 0.5).clamp(min=0)
-        above = places.long().clamp(max=height - 1)
-        below = (above + 1).clamp(max=height - 1)
-        part = (places - above)[:, None]
-        rows = torch.lerp(inner[:, above], inner[:, below], part)
-    else:
-        rows = inner[:, start:end]
-    if rows.shape[2] == breadth:
-        return rows
-    return functional.interpolate(rows[None], (end - start, breadth), mode="bilinear", align_corners=False)[0]
 
 
 def read_wish(params: Mapping[str, Any], classes: Sequence[str]) -> _Wish:
@@ -217,7 +154,7 @@ def _class_ids(names: Any, classes: Sequence[str]) -> tuple[int, ...]:
 
 def _png(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -27,9 +27,10 @@ from workers.families.pictures import sheet
 from workers.families.records import IGNORED_PIXEL, RecordSet
 from workers.families.segmentation.config import SegmentationConfig
 from workers.families.segmentation.data import FAMILIES, Batch, Squares, TrainBatches
+from workers.families.segmentation.decision import to_image_size
 from workers.families.segmentation.draw import overlay, side_by_side
 from workers.families.segmentation.figures import Confusion
-from workers.families.segmentation.handler import SegmentationHandler, to_image_size
+from workers.families.segmentation.handler import SegmentationHandler
 from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
 
 SegmentationConfigT = TypeVar("SegmentationConfigT", bound=SegmentationConfig)
