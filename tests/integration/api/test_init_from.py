@@ -92,7 +92,7 @@ def test_uploaded_weights_are_pinned_and_kept_for_the_job(yard: Running) -> None
         first, _ = datasets.insert(session, new_dataset(dataset_id="weights", family="weights", counts={}))
         newest, _ = datasets.insert(session, new_dataset(dataset_id="weights", family="weights", counts={}))
 
-    job = ask(yard, init_from="projects/default/datasets/weights")
+    job = ask(yard, init_from="projects/default/datasets/weights", config={"network": {"recipe": MOBILE}})
 
     assert job.init_from == "projects/default/datasets/weights"
     assert stored(yard, job).spec["init_from"] | {"version": 2} == stored(yard, job).spec["init_from"]
@@ -102,6 +102,28 @@ def test_uploaded_weights_are_pinned_and_kept_for_the_job(yard: Running) -> None
     assert "1 queued or running jobs use" in refused(lambda: yard.datasets.DeleteDataset(request)).message
     yard.jobs.CancelJob(job_pb2.CancelJobRequest(name=job.name))
     yard.datasets.DeleteDataset(request)
+
+
+def test_uploaded_weights_are_of_the_network_that_was_stated_though_it_is_the_default(yard: Running) -> None:
+    with yard.database.write() as session:
+        datasets.insert(session, new_dataset(dataset_id="weights", family="weights", counts={}))
+    config = {"network": {"model": {"name": "resnet50"}}}
+
+    job = ask(yard, preset="", init_from="projects/default/datasets/weights", config=config)
+
+    network = stored(yard, job).spec["config"]["network"]
+    assert (network["recipe"], network["model"]["name"]) == ("classification/train", "resnet50")
+
+
+@pytest.mark.parametrize("preset", ["", "full", "tiny"])
+def test_uploaded_weights_whose_network_nobody_stated_are_refused_with_what_to_set(yard: Running, preset: str) -> None:
+    with yard.database.write() as session:
+        datasets.insert(session, new_dataset(dataset_id="weights", family="weights", counts={}))
+
+    refusal = refused(lambda: ask(yard, preset=preset, init_from="projects/default/datasets/weights"))
+
+    assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "set network.model" in refusal.violations["init_from"]
 
 
 def test_the_same_request_finds_its_job_after_its_source_went(yard: Running) -> None:

@@ -57,6 +57,15 @@ FOLDERS: dict[str, Callable[[Path], Path]] = {
     "points": _points_folder,
     "segmentation": _segmentation_folder,
 }
+FROM_A_SOURCE: dict[str, dict[str, Any]] = {
+    "classification/finetune": {
+        "network": {
+            "recipe": "classification/mobilenet",
+            "model": {"name": "small", "widths": (32, 96, 160, 160)},
+        }
+    }
+}
+"""Sections that what a job starts from fills in; here nothing starts from anything."""
 
 
 def dataset_families(name: str) -> tuple[str, ...]:
@@ -82,6 +91,7 @@ def write_stored(family: str, directory: Path) -> Path:
 def tiny(name: str, *, max_steps: int, **runtime: Any) -> dict[str, Any]:
     """Return the tiny preset made short, with batches of four."""
     config: dict[str, Any] = CATALOG[name].load_config().preset("tiny").model_dump(mode="json")
+    config |= FROM_A_SOURCE.get(name, {})
     config["data"]["batch_size"] = BATCH
     config["limits"] |= {
         "max_steps": max_steps,

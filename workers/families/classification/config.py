@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from workers.families.config import TORCHVISION, WEIGHTS, Limits, Origin, Section
 from workers.families.sections import Fraction, Optim, Schedule, SupervisedConfig
@@ -292,38 +292,51 @@ class TrainConfig(ClassificationConfig):
         return self
 
 
+_ANY = "classification/train"
+"""The recipe that builds any network, so that it alone says of none which it is."""
 _BUILT_BY: dict[str, type[ClassificationConfig]] = {
     "classification/mnist_fc": MnistConfig,
     "classification/mnist_cnn": MnistConfig,
-    "classification/train": TrainConfig,
+    _ANY: TrainConfig,
     "classification/vit": VitConfig,
     "classification/mobilenet": MobileConfig,
 }
 
 
 class SourceNetwork(Section):
-    """The network whose weights are tuned; filled in from what the job starts from."""
+    """The network whose weights are tuned; filled in from what the job starts from, except where those are tensors."""
 
-    recipe: str = Field("classification/train", description="The recipe that builds it.")
+    recipe: str = Field(_ANY, description="The recipe that builds it.")
     model: dict[str, Any] = Field(
-        default_factory=dict, description="Its section `model` there; empty where it has none."
+        default_factory=dict,
+        validate_default=True,
+        description="Its section `model` there; empty where it has none.",
     )
 
-    @model_validator(mode="before")
+    @field_validator("recipe")
     @classmethod
-    def _model_is_complete(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        recipe = values.get("recipe", "classification/train")
+    def _recipe_is_known(cls, recipe: str) -> str:
         if recipe not in _BUILT_BY:
             raise ValueError(f"network.recipe must be one of {', '.join(_BUILT_BY)}, not {recipe!r}")
-        field = _BUILT_BY[recipe].model_fields.get("model")
+        return recipe
+
+    # A validator of this field alone: what it finds wrong is then placed below `network.model`.
+    @field_validator("model")
+    @classmethod
+    def _model_is_complete(cls, model: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "recipe" not in info.data:
+            return model
+        field = _BUILT_BY[info.data["recipe"]].model_fields.get("model")
         if field is None:
-            return {**values, "model": {}}
-        model = field.annotation.model_validate(values.get("model", {}))  # type: ignore[union-attr]
-        given = model.model_dump(mode="json")
+            return {}
+        given: dict[str, Any] = field.annotation.model_validate(model).model_dump(mode="json")  # type: ignore[union-attr]
         # The weights come from the source: the library's own need not be fetched.
-        return {**values, "model": {**given, "pretrained": False} if "pretrained" in given else given}
+        return {**given, "pretrained": False} if "pretrained" in given else given
+
+    @property
+    def is_stated(self) -> bool:
+        """Return whether anything says which network this is; a default that was spelled out does."""
+        return self.recipe != _ANY or "model" in self.model_fields_set
 
     def config(self, data: Data) -> ClassificationConfig:
         """Return a config of the recipe that builds this network for such data."""
@@ -370,14 +383,11 @@ class FinetuneConfig(ClassificationConfig):
         max_steps=5000, checkpoint_every_steps=500, evaluate_every_steps=500, sample_every_steps=1000
     )
 
+    # No preset states a network: it would be taken for that of uploaded tensors, and mixed with what the user states.
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
             # A little larger than what is seen: the crop shifts the digits.
             "data": {"image_size": 28, "stored_size": 32, "batch_size": 64},
-            "network": {
-                "recipe": "classification/mobilenet",
-                "model": {"name": "small", "widths": (32, 96, 160, 160)},
-            },
             # The head comes with the source where the classes are the same: it needs no faster rate.
             "tune": {"head_lr_factor": 1.0},
             "optim": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.01},
@@ -392,7 +402,7 @@ class FinetuneConfig(ClassificationConfig):
             # `ResNet18_Weights.IMAGENET1K_V1` are weights of `resnet18`.
             name = origin.name.partition(":")[2].partition("_Weights")[0].lower()
             model = {"source": "torchvision", "name": name, "transform_input": name in OF_ANOTHER_SCALE}
-            network = {"recipe": "classification/train", "model": model}
+            network = {"recipe": _ANY, "model": model}
         elif origin.kind == WEIGHTS:
             network = self._stated_network(origin)
         elif origin.recipe == "classification/finetune":
@@ -410,15 +420,16 @@ class FinetuneConfig(ClassificationConfig):
             raise ValueError(f"{origin.name} does not go with this config: {wrong}") from err
 
     def _stated_network(self, origin: Origin) -> dict[str, Any]:
-        if self.network == SourceNetwork():
+        if not self.network.is_stated:
             text = (
                 f"{origin.name} are tensors and do not say of what network: set network.model, for example to"
-                ' {"source": "timm", "name": "resnet50"}, or network.recipe'
+                f' {{"source": "timm", "name": "resnet50"}}, and network.recipe where it is not of {_ANY}'
             )
             raise ValueError(text)
         return self.network.model_dump(mode="json")
 
     @model_validator(mode="after")
     def _network_fits_data(self) -> Self:
-        self.network.config(self.data)
+        if self.network.is_stated:
+            self.network.config(self.data)
         return self
