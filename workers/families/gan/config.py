@@ -439,7 +439,7 @@ class CelebaConvConfig(GanConfig):
             "model": {"latent_size": 32, "channels": 16},
             "optim": {"lr_generator": 1e-3, "lr_discriminator": 1e-3, "beta1": 0.5},
             "eval": {"num_images": 500, "feature_epochs": 4},
-            "limits": _limits(300),
+            "limits": _limits(600),
         },
     }
 
