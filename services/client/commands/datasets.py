@@ -13,6 +13,7 @@ from rich.console import Console
 from trainyard.v1 import dataset_pb2
 from trainyard.v1.dataset_pb2 import DatasetFormat
 
+from services.client import hints
 from services.client.command import Invocation, command, local_command
 from services.client.names import short
 from services.client.output import Output, human_bytes, human_time
@@ -58,12 +59,11 @@ def import_(
             dataset = client.create_dataset_from_url(source, dataset_id=name, **fields)
         else:
             dataset = _upload(client, Path(source), dataset_id or _default_id(Path(source)), **fields)
-        recipe = next((each for each in client.list_recipes() if dataset.family in each.dataset_families), None)
+        next_step = hints.submit(short(dataset.name), dataset.family, client.list_recipes())
     _show(invocation.out, dataset)
-    if recipe is not None:
-        invocation.out.say(f"next: trainyard jobs submit {recipe.recipe_id} --dataset {short(dataset.name)} --watch")
     if dataset.family == "weights":
-        invocation.out.say(f"next: trainyard jobs submit ... --init-from datasets/{short(dataset.name)}")
+        next_step = f"trainyard jobs submit ... --init-from datasets/{short(dataset.name)}"
+    invocation.out.say(f"next: {next_step}")
 
 
 def _upload(client: Trainyard, path: Path, dataset_id: str, **fields: Unpack[DatasetFields]) -> dataset_pb2.Dataset:

@@ -7,7 +7,7 @@ import re
 import click
 from trainyard.v1 import deployment_pb2, job_pb2
 
-from services.client import describe
+from services.client import describe, hints
 from services.client.command import CommandFailed, Invocation, command
 from services.client.errors import ApiError
 from services.client.names import model_label, short
@@ -39,7 +39,7 @@ def deploy(
     A deployment of that name goes on answering with its old version until the other one is ready.
     """
     with invocation.client() as client:
-        version = _model_version(client, model)
+        version, recipe = _model_version(client, model)
         name = deployment_id or version.split("/")[3]
         deployment = _create_or_update(client, name, version=version, workers=workers)
         if is_waiting:
@@ -55,7 +55,7 @@ def deploy(
     if deployment.state == deployment_pb2.DEPLOYMENT_STATE_FAILED:
         raise CommandFailed(f"{short(deployment.name)} cannot be served: {deployment.message}")
     if deployment.state == deployment_pb2.DEPLOYMENT_STATE_READY:
-        invocation.out.say(f"next: trainyard predict {short(deployment.name)} IMAGE --draw out.png")
+        invocation.out.say(f"next: {hints.ask(short(deployment.name), recipe)}")
 
 
 @click.group()
@@ -113,16 +113,17 @@ def delete(invocation: Invocation, *, deployment: str) -> None:
         invocation.out.say(f"{short(found.name)} is {describe.deployment_state(found.state)}")
 
 
-def _model_version(client: Trainyard, model: str) -> str:
-    """Return the full name of a version for a model, a version or a job."""
+def _model_version(client: Trainyard, model: str) -> tuple[str, str]:
+    """Return the full name and the recipe of a version, for a model, a version or a job."""
     if "/jobs/" in model or _JOB_ID.fullmatch(model):
         job = client.get_job(model)
         if not job.model_version:
             state = describe.job_state(job.state)
             next_step = "wait for it" if job.state in _unfinished() else "make a model of a checkpoint first"
             raise CommandFailed(f"job {short(job.name)} is {state} and has no model; {next_step}")
-        return job.model_version
-    return client.get_model_version(model).name
+        return job.model_version, job.recipe
+    found = client.get_model_version(model)
+    return found.name, found.recipe
 
 
 def _create_or_update(client: Trainyard, name: str, *, version: str, workers: int) -> deployment_pb2.Deployment:

@@ -252,3 +252,14 @@ def test_no_platform_is_answered_with_how_to_start_one(monkeypatch: pytest.Monke
 
     assert result.exit_code == 1
     assert "no platform answers at 127.0.0.1:1: start one with `trainyard up`" in result.stderr
+
+
+def test_an_import_ends_with_a_small_training_that_can_be_typed(
+    run: Run, server: Server, coco_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_TOKEN", admit(server.database, "hinted"))
+
+    command = run("datasets", "import", str(coco_folder)).stdout.splitlines()[-1].removeprefix("next: trainyard ")
+
+    assert command == "jobs submit detection/yolo_v1 --dataset squares --preset tiny --watch"
+    assert document(run(*command.removesuffix(" --watch").split(), "--json"))["state"] == "JOB_STATE_QUEUED"

@@ -1,0 +1,96 @@
+"""`trainyard deploy`, `deployments show` and `predict`, against an endpoint that answers as a family does."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from services.client.cli import main
+from tests.builders.galleries import deployed, report, trained
+from tests.integration.client.conftest import Server
+
+LABELS = {"labels": [{"score": 0.9, "label": "seven", "label_id": 7}, {"label_id": 1, "score": 0.05, "label": "one"}]}
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Answers each instance with `answer`; tests set it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.answer: dict[str, Any] = {}
+        self.job_id = ""
+        """The job whose model it serves."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Endpoint
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        count = len(json.loads(body)["instances"]) if body[:1] == b"{" else 1
+        model = {"name": "faces", "version": 1, "recipe": "classification/train"}
+        content = json.dumps({"predictions": [self.server.answer] * count, "model": model}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def endpoint(server: Server) -> Iterator[Endpoint]:
+    made = Endpoint()
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    version = trained(server.database, recipe="classification/train")
+    made.job_id = version.job_id
+    deployed(server.database, version, "asked")
+    report(server.database, made.url, "asked")
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    (tmp_path / "seven.png").write_bytes(picture(10))
+    return tmp_path / "seven.png"
+
+
+def run(server: Server, *arguments: str) -> Result:
+    runner = CliRunner(env={"TRAINYARD_TOKEN": server.token})
+    return runner.invoke(main, [*arguments, "--server", server.address])
+
+
+def picture(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (level, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encoded(level: int) -> dict[str, str]:
+    return {"b64": base64.b64encode(picture(level)).decode()}
+
+
+def test_a_deployed_classifier_is_asked_without_a_drawing(server: Server, endpoint: Endpoint) -> None:
+    result = run(server, "deploy", endpoint.job_id, "--name", "asked", "--workers", "2", "--wait", "--timeout", "5")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "next: trainyard predict asked IMAGE"
