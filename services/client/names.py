@@ -79,5 +79,11 @@ def model_label(name: str) -> str:
     return f"{parts[3]}/{parts[5]}" if len(parts) == 6 else name
 
 
+def served_name(deployment: str) -> str:
+    """Return the model name that TorchServe knows a deployment by, from the deployment's full name."""
+    _, project, _, deployment_id = deployment.split("/")
+    return f"{project}--{deployment_id}"
+
+
 def _is_full(name: str) -> bool:
     return name.startswith("projects/")

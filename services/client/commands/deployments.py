@@ -10,7 +10,7 @@ from trainyard.v1 import deployment_pb2, job_pb2
 from services.client import describe, hints
 from services.client.command import CommandFailed, Invocation, command
 from services.client.errors import ApiError
-from services.client.names import model_label, short
+from services.client.names import model_label, served_name, short
 from services.client.output import Output, human_bytes, human_time
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
@@ -169,4 +169,14 @@ def _show(out: Output, found: deployment_pb2.Deployment) -> None:
         ready = "ready" if replica.is_ready else "not ready"
         out.say(f"replica {replica.agent_id}: {' '.join(filter(None, (ready, replica.message)))}")
         if replica.is_ready:
-            out.say(f"  REST {replica.inference_url}\n  gRPC {replica.grpc_address}\n  bearer token {replica.token}")
+            _say_replica(out, replica, served_name(found.name))
+
+
+def _say_replica(out: Output, replica: deployment_pb2.Replica, model: str) -> None:
+    url = f"{replica.inference_url.rstrip('/')}/predictions/{model}"
+    out.say(f"  REST {url}\n  gRPC {replica.grpc_address}, model {model}")
+    # Without one there is nothing to call it with: see Replica.token.
+    if replica.token:
+        out.say(f"  bearer token {replica.token}")
+        # -T names no media type: TorchServe would read a form, curl's default for data, by itself.
+        out.say(f"  curl -H 'Authorization: Bearer {replica.token}' -T IMAGE {url}")

@@ -94,3 +94,11 @@ def test_a_deployed_classifier_is_asked_without_a_drawing(server: Server, endpoi
 
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == "next: trainyard predict asked IMAGE"
+
+
+def test_a_deployment_is_shown_with_what_a_direct_call_needs(server: Server, endpoint: Endpoint) -> None:
+    lines = run(server, "deployments", "show", "asked").stdout.splitlines()
+
+    url = f"{endpoint.url}/predictions/default--asked"
+    assert f"  REST {url}" in lines
+    assert f"  curl -H 'Authorization: Bearer let-me-in' -T IMAGE {url}" in lines

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.client.names import Namer, model_label
+from services.client.names import Namer, model_label, served_name
+from services.db.deployments import model_name
 
 NAMER = Namer("lab")
 
@@ -47,3 +48,7 @@ def test_full_names_pass_into_other_projects() -> None:
 
 def test_a_model_version_is_shown_as_it_is_typed() -> None:
     assert model_label("projects/lab/models/digits/versions/3") == "digits/3"
+
+
+def test_a_deployment_is_served_under_the_name_that_the_platform_gives_it() -> None:
+    assert served_name("projects/lab/deployments/digits") == model_name("lab", "digits") == "lab--digits"
