@@ -1,15 +1,20 @@
-"""The pictures inside an answer: found, named and saved. A picture is `{"b64": "..."}`, alone or in a list."""
+"""What an answer holds: its pictures found, named and saved, all else in lines for people.
+
+A picture is `{"b64": "..."}`, alone or in a list.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 _SHOWN_FIRST = ("sheet", "overlay", "gradcam", "mask")
+_ROW_FIRST = ("label_id", "id", "label", "name", "score", "fraction")
 
 
 class NoPicture(ValueError):
@@ -59,15 +64,28 @@ def without_pictures(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line for each field of an answer, short whatever it holds."""
+    """Yield a line for each field of an answer, short whatever it holds; rows, such as labels, get a line each."""
     for key, value in result.items():
         many: Sequence[Any] = value if isinstance(value, list) else [value]
         count = sum(_content(one) is not None for one in many)
         if count:
             yield f"{key}: a picture" if many is not value else f"{key}: {count} pictures"
+        elif many is value and value and all(map(_is_row, value)):
+            yield f"{key}:"
+            yield from (f"  {_row(one)}" for one in value)
         else:
-            text = str(value)
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield f"{key}: {text}" if len(text) <= 200 else f"{key}: {text[:60]} ... ({len(many)} values)"
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, str | int | float) for one in value.values())
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    """Return number, name and figure of a row as they are, then all else by its key."""
+    first = [str(row[key]) for key in _ROW_FIRST if key in row]
+    return "  ".join([*first, *(f"{key} {row[key]}" for key in sorted(row.keys() - set(_ROW_FIRST)))])
 
 
 def _content(value: Any) -> bytes | None:

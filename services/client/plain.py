@@ -63,9 +63,12 @@ def _converter(field: Any) -> Callable[[Any], Any]:
 
 
 def _whole_numbers(value: Any) -> Any:
-    """Return a Struct's content with 600 where it says 600.0: a Struct knows no integers."""
+    """Return a Struct's content with 600 where it says 600.0: a Struct knows no integers.
+
+    By key, as with maps: protobuf keeps a Struct's fields in an order that differs from message to message.
+    """
     if isinstance(value, dict):
-        return {key: _whole_numbers(inner) for key, inner in value.items()}
+        return {key: _whole_numbers(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [_whole_numbers(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

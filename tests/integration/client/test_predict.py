@@ -102,3 +102,11 @@ def test_a_deployment_is_shown_with_what_a_direct_call_needs(server: Server, end
     url = f"{endpoint.url}/predictions/default--asked"
     assert f"  REST {url}" in lines
     assert f"  curl -H 'Authorization: Bearer let-me-in' -T IMAGE {url}" in lines
+
+
+def test_labels_are_printed_one_a_line(server: Server, endpoint: Endpoint, image: Path) -> None:
+    endpoint.answer = LABELS
+
+    result = run(server, "predict", "asked", str(image))
+
+    assert result.stdout.splitlines() == [f"{image}: answered", "  labels:", "    7  seven  0.9", "    1  one  0.05"]

@@ -60,3 +60,21 @@ def test_a_description_is_short_whatever_the_answer_holds() -> None:
     assert lines[:3] == ["images: 2 pictures", "sheet: a picture", "seeds: [1, 2]"]
     assert lines[3].startswith("z: [[0.5, 0.5")
     assert max(map(len, lines)) < 220
+
+
+def test_each_label_of_an_answer_has_a_line_whatever_the_order_of_its_keys() -> None:
+    answer = {
+        "labels": [{"score": 0.9, "label": "seven", "label_id": 7}, {"label_id": 1, "score": 0.05, "label": "one"}]
+    }
+
+    assert list(describe(answer)) == ["labels:", "  7  seven  0.9", "  1  one  0.05"]
+
+
+def test_what_a_row_has_beside_name_and_figure_follows_by_its_key() -> None:
+    answer = {"classes": [{"probability": 0.8, "pixels": 12, "fraction": 0.25, "name": "road", "id": 1}]}
+
+    assert list(describe(answer)) == ["classes:", "  1  road  0.25  pixels 12  probability 0.8"]
+
+
+def test_rows_that_hold_lists_stay_one_short_line() -> None:
+    assert next(describe({"rle": [{"id": 1, "counts": [5] * 200}]})).startswith('rle: [{"id": 1, "counts": [5, 5')

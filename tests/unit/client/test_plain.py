@@ -67,3 +67,14 @@ def test_bytes_and_lists_of_messages_survive_json() -> None:
     plain = as_dict(model_pb2.DownloadArtifactResponse(chunk=b"\xff\x00"))
 
     assert json.loads(json.dumps(plain)) == {"chunk": "/wA="}
+
+
+def test_a_struct_is_ordered_by_its_keys() -> None:
+    config = Struct()
+    config.update({name: {"z": 1, "a": [{"score": 1, "label": "x"}]} for name in "qwertyuiop"})
+
+    plain = as_dict(model_pb2.ModelVersion(config=config))["config"]
+
+    assert list(plain) == sorted("qwertyuiop")
+    assert list(plain["q"]) == ["a", "z"]
+    assert list(plain["q"]["a"][0]) == ["label", "score"]
