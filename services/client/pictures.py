@@ -43,17 +43,17 @@ def save_pictures(result: Mapping[str, Any], folder: Path, *, prefix: str) -> li
     return saved
 
 
-def main_picture(result: Mapping[str, Any]) -> bytes:
-    """Return the one picture that shows most of an answer.
+def main_pictures(result: Mapping[str, Any]) -> list[bytes]:
+    """Return the one picture that shows most of an answer, or all of them where none does.
 
     Raises:
         NoPicture: it has none.
     """
     found = dict(pictures(result))
-    name = next((name for name in _SHOWN_FIRST if name in found), next(iter(found), None))
-    if name is None:
+    if not found:
         raise NoPicture("the answer has no picture and no boxes to draw: leave out --draw")
-    return found[name]
+    name = next((name for name in _SHOWN_FIRST if name in found), None)
+    return list(found.values()) if name is None else [found[name]]
 
 
 def without_pictures(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import click
 from trainyard.v1 import deployment_pb2
 
 from services.client.command import CommandFailed, Invocation, command
-from services.client.draw import draw_file
+from services.client.draw import draw_file, drawing_path, sheet
 from services.client.output import Output
 from services.client.overrides import parse_assignments
 from services.client.pack import PathInvalid
-from services.client.pictures import NoPicture, describe, main_picture, save_pictures, without_pictures
+from services.client.pictures import NoPicture, describe, main_pictures, save_pictures, without_pictures
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
 
@@ -31,7 +31,7 @@ _BATCH_BYTES = 3_000_000
     "--draw",
     "drawing",
     type=click.Path(path_type=Path),
-    help="Draw the boxes, or save the picture that shows most of the answer: a file, or a folder for many images.",
+    help="Draw the boxes, or save what the answer shows: a file, one beside it for each of many images, or a folder.",
 )
 @click.option(
     "--out", "folder", type=click.Path(path_type=Path, file_okay=False), help="Save every picture of the answers here."
@@ -61,7 +61,7 @@ def predict(
             predictions = _ask(client, deployment, [{}], params)
     asked: Sequence[Path | None] = images or (None,)
     cases = [_Case(number, *pair) for number, pair in enumerate(zip(asked, predictions, strict=True), start=1)]
-    drawn = _draw(cases, drawing) if drawing is not None else {}
+    drawn, undrawn = _draw(cases, drawing) if drawing is not None else ({}, None)
     saved = _save(cases, folder) if folder is not None else {}
     if invocation.out.is_json:
         rows = [case.to_json(drawn.get(case.number), saved.get(case.number)) for case in cases]
@@ -70,6 +70,8 @@ def predict(
         for case in cases:
             _show(invocation.out, case, drawn.get(case.number), saved.get(case.number, ()))
     _fail_for([case for case in cases if case.result is None], len(cases))
+    if undrawn is not None:
+        raise CommandFailed(str(undrawn))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,12 @@ class _Case:
         return "the request" if self.image is None else str(self.image)
 
     @property
+    def stem(self) -> str:
+        return "answer" if self.image is None else self.image.stem
+
+    @property
     def prefix(self) -> str:
-        return f"{self.number:03d}-{'answer' if self.image is None else self.image.stem}"
+        return f"{self.number:03d}-{self.stem}"
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -122,29 +128,27 @@ def _batches(images: Sequence[Path]) -> Iterator[list[Path]]:
     yield batch
 
 
-def _draw(cases: Sequence[_Case], target: Path) -> dict[int, Path]:
-    """Draw every answer; returns where each drawing went, by the number of its case."""
-    is_folder = len(cases) > 1 or target.is_dir()
-    if is_folder:
-        target.mkdir(parents=True, exist_ok=True)
-    drawn = {}
+def _draw(cases: Sequence[_Case], target: Path) -> tuple[dict[int, Path], NoPicture | None]:
+    """Draw every answer; returns where each drawing went, by the number of its case, and why one could not be made.
+
+    What cannot be drawn is an answer all the same, and is shown before the command fails.
+    """
+    drawn: dict[int, Path] = {}
+    undrawn = None
     for case in cases:
         if (result := case.result) is None:
             continue
-        path = target / f"{case.prefix}.png" if is_folder else target
-        if "boxes" in result and case.image is not None:
-            draw_file(case.image, result, path)
+        path = drawing_path(target, case.number, len(cases), stem=case.stem)
+        try:
+            if "boxes" in result and case.image is not None:
+                draw_file(case.image, result, path)
+            else:
+                path.write_bytes(sheet(main_pictures(result)))
+        except NoPicture as err:
+            undrawn = err
         else:
-            path.write_bytes(_main_picture(result))
-        drawn[case.number] = path
-    return drawn
-
-
-def _main_picture(result: dict[str, Any]) -> bytes:
-    try:
-        return main_picture(result)
-    except NoPicture as err:
-        raise CommandFailed(str(err)) from err
+            drawn[case.number] = path
+    return drawn, undrawn
 
 
 def _save(cases: Sequence[_Case], folder: Path) -> dict[int, list[Path]]:

@@ -110,3 +110,43 @@ def test_labels_are_printed_one_a_line(server: Server, endpoint: Endpoint, image
     result = run(server, "predict", "asked", str(image))
 
     assert result.stdout.splitlines() == [f"{image}: answered", "  labels:", "    7  seven  0.9", "    1  one  0.05"]
+
+
+def test_an_answer_that_cannot_be_drawn_is_shown_before_the_error(
+    server: Server, endpoint: Endpoint, image: Path, tmp_path: Path
+) -> None:
+    endpoint.answer = LABELS
+    asked = ["predict", "asked", str(image), "--draw", str(tmp_path / "out.png")]
+
+    people, machine = run(server, *asked), run(server, *asked, "--json")
+
+    assert people.exit_code == machine.exit_code == 1
+    assert "    7  seven  0.9" in people.stdout
+    assert "leave out --draw" in people.stderr
+    assert json.loads(machine.stdout)["predictions"][0]["result"] == LABELS
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_all_samples_of_an_answer_are_drawn_on_one_sheet(server: Server, endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.answer = {"images": [encoded(40 * number) for number in range(1, 7)], "seeds": [0, 1, 2, 3, 4, 5]}
+
+    result = run(server, "predict", "asked", "--param", "n=6", "--draw", str(tmp_path / "s.png"))
+
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "s.png") as page:
+        assert [page.getpixel((x, y)) for y in (4, 14) for x in (4, 14, 24)] == [
+            (40 * number, 0, 0) for number in range(1, 7)
+        ]
+
+
+def test_drawings_of_many_images_go_beside_the_file_that_was_named(
+    server: Server, endpoint: Endpoint, image: Path, tmp_path: Path
+) -> None:
+    endpoint.answer = {"overlay": encoded(7)}
+
+    result = run(server, "predict", "asked", str(image), str(image), "--draw", str(tmp_path / "one.png"))
+
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "one-1.png").read_bytes() == (tmp_path / "one-2.png").read_bytes() == picture(7)
+    assert not (tmp_path / "one.png").exists()
+    assert f"drawn in {tmp_path / 'one-2.png'}" in result.stdout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.client.pictures import NoPicture, describe, main_picture, pictures, save_pictures, without_pictures
+from services.client.pictures import NoPicture, describe, main_pictures, pictures, save_pictures, without_pictures
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\nrest", b"\xff\xd8\xffrest"
 
@@ -38,11 +38,11 @@ def test_pictures_are_saved_under_names_that_stay_in_the_folder(tmp_path: Path) 
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in saved)
 
 
-def test_the_main_picture_is_the_one_of_all_and_else_the_first() -> None:
-    assert main_picture(ANSWER) == PNG + b"!"
-    assert main_picture({"images": ANSWER["images"]}) == PNG
+def test_the_main_picture_is_the_one_of_all_and_else_all_of_them() -> None:
+    assert main_pictures(ANSWER) == [PNG + b"!"]
+    assert main_pictures({"images": ANSWER["images"]}) == [PNG, JPEG]
     with pytest.raises(NoPicture, match="leave out --draw"):
-        main_picture({"labels": []})
+        main_pictures({"labels": []})
 
 
 def test_an_answer_without_its_pictures_keeps_all_else() -> None:
