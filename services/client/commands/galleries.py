@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,17 @@ from rich.console import Console
 from trainyard.v1 import gallery_pb2 as pb
 
 from services.client.command import CommandFailed, Invocation, command
+from services.client.draw import drawing_path
 from services.client.draw_faces import draw_matches, draw_pair, load
+from services.client.errors import ApiError
 from services.client.names import model_label, short
-from services.client.output import Output, human_time
+from services.client.output import Output, describe_error, human_time
 from services.client.pack import PathInvalid
+from services.client.people import enrol_all, is_of_one, people, reason
 from services.client.plain import as_dict
 from services.client.transfer_view import count_bar
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"})
-_MAX_IMAGES = 16
-_NO_SLUG = re.compile(r"[^a-z0-9]+")
 
 
 @click.group()
@@ -148,21 +148,23 @@ def enrol(
 @command
 def enrol_folder(invocation: Invocation, *, gallery: str, folder: Path, replace_existing: bool) -> None:
     """Enrol everybody with a folder of pictures in FOLDER, named by it; of more than 16 pictures the first."""
-    people = _people(folder)
-    enrolled = []
+    found = people(folder)
     with invocation.client() as client, count_bar(Console(stderr=True), "enrolling") as on_progress:
-        for done, (identity, pictures) in enumerate(people.items(), start=1):
-            images = sorted(each for each in pictures.iterdir() if each.suffix.lower() in _PICTURES)[:_MAX_IMAGES]
-            _check(images)
-            found = client.enrol(
-                gallery, identity, images, display_name=pictures.name, replace_existing=replace_existing
-            )
-            enrolled.append(found)
-            on_progress(done, len(people))
+        done = enrol_all(client, gallery, found, replace_existing=replace_existing, on_progress=on_progress)
     if invocation.out.is_json:
-        invocation.out.document({"identities": [as_dict(each) for each in enrolled]})
+        refused = [{"folder": str(each), "why": why} for each, why in done.refused.items()]
+        invocation.out.document({"identities": [as_dict(each) for each in done.enrolled], "refused": refused})
     else:
-        invocation.out.say(f"{len(enrolled)} people are enrolled")
+        for each, why in done.refused.items():
+            invocation.out.say(f"{each}: {why}")
+        invocation.out.say(f"{len(done.enrolled)} people are enrolled")
+        if done.refused and done.enrolled:
+            names = ", ".join(each.display_name for each in done.enrolled)
+            invocation.out.say(f"  {names}; to enrol the whole folder again, add --replace")
+    if done.stopped is not None:
+        raise done.stopped
+    if done.refused:
+        raise CommandFailed(f"{len(done.refused)} of {len(found)} people were not enrolled")
 
 
 @galleries.command()
@@ -206,7 +208,12 @@ def verify(
 @click.argument("images", nargs=-1, required=True, type=_FILE)
 @click.option("--top", "top_k", default=0, help="Matches to show, at most 100; default: 5.")
 @click.option("--threshold", type=float, help="Cosine similarity that makes two one; default: the model's.")
-@click.option("--draw", "drawing", type=click.Path(path_type=Path), help="A picture, or a folder for many images.")
+@click.option(
+    "--draw",
+    "drawing",
+    type=click.Path(path_type=Path),
+    help="A picture, one beside it for each of many images, or a folder.",
+)
 @command
 def identify(
     invocation: Invocation,
@@ -219,15 +226,24 @@ def identify(
 ) -> None:
     """Say whom IMAGES show, among everybody enrolled."""
     _check(images)
+    answers: list[_Answer] = []
     with invocation.client() as client:
-        replies = [client.identify(gallery, image, top_k=top_k, threshold=threshold) for image in images]
-    drawn = _draw(images, replies, drawing) if drawing is not None else {}
+        for image in images:
+            try:
+                answers.append(_Answer(image, client.identify(gallery, image, top_k=top_k, threshold=threshold)))
+            except ApiError as err:
+                if not is_of_one(err) and not answers:
+                    raise
+                answers.append(_Answer(image, err))
+                if not is_of_one(err):
+                    break
+    drawn = _draw(answers, drawing, len(images)) if drawing is not None else {}
     if invocation.out.is_json:
-        answers = [_answer(image, reply, drawn) for image, reply in zip(images, replies, strict=True)]
-        invocation.out.document({"answers": answers})
-        return
-    for image, reply in zip(images, replies, strict=True):
-        _show(invocation.out, image, reply)
+        invocation.out.document({"answers": [_row_of(each, drawn) for each in answers]})
+    else:
+        for each in answers:
+            _show(invocation.out, each)
+    _fail_for(answers)
 
 
 @galleries.command()
@@ -307,49 +323,51 @@ def _state(found: pb.Identity) -> str:
     return pb.IdentityState.Name(found.state).removeprefix("IDENTITY_STATE_").lower().replace("_", " ")
 
 
-def _draw(images: Sequence[Path], replies: Sequence[pb.IdentifyResponse], target: Path) -> dict[Path, Path]:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came back for one picture."""
+
+    image: Path
+    outcome: pb.IdentifyResponse | ApiError
+
+
+def _draw(answers: Sequence[_Answer], target: Path, count: int) -> dict[Path, Path]:
     """Draw every answer; returns where each drawing went."""
-    is_folder = len(images) > 1 or target.is_dir()
-    if is_folder:
-        target.mkdir(parents=True, exist_ok=True)
     drawn = {}
-    for number, (image, reply) in enumerate(zip(images, replies, strict=True), start=1):
-        path = target / f"{number:03d}-{image.stem}.png" if is_folder else target
-        matches = [(match.display_name, match.similarity) for match in reply.matches]
-        draw_matches(load(image), matches, reply.threshold).save(path)
-        drawn[image] = path
+    for number, each in enumerate(answers, start=1):
+        if isinstance(each.outcome, ApiError):
+            continue
+        path = drawing_path(target, number, count, stem=each.image.stem)
+        matches = [(match.display_name, match.similarity) for match in each.outcome.matches]
+        draw_matches(load(each.image), matches, each.outcome.threshold).save(path)
+        drawn[each.image] = path
     return drawn
 
 
-def _answer(image: Path, reply: pb.IdentifyResponse, drawn: dict[Path, Path]) -> dict[str, Any]:
-    path = drawn.get(image)
-    return {"image": str(image), **as_dict(reply), "drawn": str(path) if path else None}
+def _row_of(each: _Answer, drawn: dict[Path, Path]) -> dict[str, Any]:
+    if isinstance(each.outcome, ApiError):
+        return {"image": str(each.image), "error": describe_error(each.outcome)}
+    path = drawn.get(each.image)
+    return {"image": str(each.image), **as_dict(each.outcome), "drawn": str(path) if path else None}
 
 
-def _show(out: Output, image: Path, reply: pb.IdentifyResponse) -> None:
+def _show(out: Output, each: _Answer) -> None:
+    reply = each.outcome
+    if isinstance(reply, ApiError):
+        out.say(f"{each.image}: {reason(reply)}")
+        return
     who = "unknown" if reply.is_unknown else reply.matches[0].display_name
-    out.say(f"{image}: {who}, of {reply.compared_count} compared, threshold {reply.threshold:.3f}")
+    out.say(f"{each.image}: {who}, of {reply.compared_count} compared, threshold {reply.threshold:.3f}")
     for match in reply.matches:
         out.say(f"  {short(match.identity)}  {match.similarity:.3f}{'' if match.is_same else '  below'}")
 
 
-def _people(folder: Path) -> dict[str, Path]:
-    """Return the folder of each person by the id they get."""
-    people: dict[str, Path] = {}
-    for each in sorted(folder.iterdir()):
-        if not each.is_dir():
-            continue
-        identity = _slug(each.name)
-        if identity in people:
-            raise PathInvalid(f"{people[identity]} and {each} both become identity {identity}; rename one")
-        people[identity] = each
-    if not people:
-        raise PathInvalid(f"{folder} has no folder for each person; make FOLDER/PERSON/PICTURE.jpg")
-    return people
-
-
-def _slug(name: str) -> str:
-    slug = _NO_SLUG.sub("-", name.lower()).strip("-")[:63].strip("-")
-    if not slug:
-        raise PathInvalid(f"folder {name!r} makes no id: name it with letters or digits")
-    return slug
+def _fail_for(answers: Sequence[_Answer]) -> None:
+    failed = [(each.image, each.outcome) for each in answers if isinstance(each.outcome, ApiError)]
+    if not failed:
+        return
+    # The last one ended it all: it is not about a picture.
+    if not is_of_one(failed[-1][1]):
+        raise failed[-1][1]
+    names = ", ".join(str(image) for image, _ in failed[:3]) + (" and so on" if len(failed) > 3 else "")
+    raise CommandFailed(f"{len(failed)} of {len(answers)} pictures were not compared: {names}")

@@ -97,3 +97,43 @@ def test_what_cannot_be_done_says_why(server: Server, endpoint: FaceEndpoint, pe
     assert (missing.exit_code, "no gallery 'nowhere'" in missing.stderr) == (1, True)
     assert (twice.exit_code, "both become identity ada-1" in twice.stderr) == (1, True)
     assert (nobody.exit_code, "--identity" in nobody.stderr) == (2, True)
+
+
+def test_a_broken_picture_spoils_no_other_answer(
+    server: Server, endpoint: FaceEndpoint, people: Path, tmp_path: Path
+) -> None:
+    run(server, "create", "visitors", "--deployment", "faces")
+    run(server, "enrol", "visitors", "bob", str(people / "known" / "bob" / "0.png"))
+    broken, good = tmp_path / "text.jpg", str(people / "1.png")
+    broken.write_text("no picture")
+    asked = ["identify", "visitors", good, str(broken), good]
+
+    spoken, told = run(server, *asked), run(server, *asked, is_json=True)
+
+    assert spoken.exit_code == told.exit_code == 1
+    lines = [line for line in spoken.stdout.splitlines() if not line.startswith("  ")]
+    assert [line.partition(",")[0] for line in (lines[0], lines[2])] == [f"{good}: bob"] * 2
+    assert lines[1].startswith(f"{broken}: the image cannot be decoded")
+    assert f"1 of 3 pictures were not compared: {broken}" in spoken.stderr
+    assert ["error" in row for row in json.loads(told.stdout)["answers"]] == [False, True, False]
+
+
+def test_people_whose_pictures_are_broken_keep_nobody_else_out(
+    server: Server, endpoint: FaceEndpoint, people: Path, tmp_path: Path
+) -> None:
+    run(server, "create", "crowd", "--deployment", "faces")
+    for name in ("ada", "bob", "empty", "eve"):
+        (tmp_path / name).mkdir()
+    for name, person in (("ada", 0), ("bob", 1), ("eve", 2)):
+        for number, shot in enumerate(shots(person, 2)):
+            (tmp_path / name / f"{number}.png").write_bytes(shot)
+    (tmp_path / "bob" / "1.png").write_text("no picture")
+
+    first, again = (run(server, "enrol-folder", "crowd", str(tmp_path)) for _ in range(2))
+
+    assert first.exit_code == again.exit_code == 1
+    assert f"{tmp_path / 'bob'}: {tmp_path / 'bob' / '1.png'}: the image cannot be decoded" in first.stdout
+    assert f"{tmp_path / 'empty'}: no pictures" in first.stdout
+    assert "2 people are enrolled\n  ada, eve; to enrol the whole folder again, add --replace" in first.stdout
+    assert "2 of 4 people were not enrolled" in first.stderr
+    assert f"{tmp_path / 'ada'}: is enrolled already; --replace enrols them anew" in again.stdout

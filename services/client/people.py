@@ -1,0 +1,111 @@
+"""Folders of pictures into enrolled people, where the mistakes of one keep nobody else out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainyard.v1 import gallery_pb2 as pb
+
+from services.client.errors import ApiError
+from services.client.pack import PathInvalid
+from services.client.sdk import Trainyard
+
+_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"})
+_MAX_IMAGES = 16
+_NO_SLUG = re.compile(r"[^a-z0-9]+")
+_IMAGE_FIELD = re.compile(r"images\[(\d+)\]")
+
+
+@dataclass(slots=True)
+class Enrolment:
+    """How the enrolment of many people ended."""
+
+    enrolled: list[pb.Identity] = field(default_factory=list)
+    refused: dict[Path, str] = field(default_factory=dict)
+    """Why, by the folder of each person who was not."""
+    stopped: ApiError | None = None
+    """What would have met everybody after the last of them too."""
+
+
+def people(folder: Path) -> dict[str, Path]:
+    """Return the folder of each person by the id they get.
+
+    Raises:
+        PathInvalid: there is none, one makes no id, or two make the same.
+    """
+    found: dict[str, Path] = {}
+    for each in sorted(folder.iterdir()):
+        if not each.is_dir():
+            continue
+        identity = _slug(each.name)
+        if identity in found:
+            raise PathInvalid(f"{found[identity]} and {each} both become identity {identity}; rename one")
+        found[identity] = each
+    if not found:
+        raise PathInvalid(f"{folder} has no folder for each person; make FOLDER/PERSON/PICTURE.jpg")
+    return found
+
+
+def enrol_all(
+    client: Trainyard,
+    gallery: str,
+    found: Mapping[str, Path],
+    *,
+    replace_existing: bool,
+    on_progress: Callable[[int, int], None],
+) -> Enrolment:
+    """Enrol everybody who can be, by the first pictures of their folder.
+
+    Raises:
+        ApiError: already the first could not be enrolled, and not for their pictures.
+    """
+    done = Enrolment()
+    for number, (identity, folder) in enumerate(found.items(), start=1):
+        images = sorted(each for each in folder.iterdir() if each.suffix.lower() in _PICTURES)[:_MAX_IMAGES]
+        if not images:
+            done.refused[folder] = "no pictures; give images such as JPEG or PNG files"
+            continue
+        try:
+            one = client.enrol(gallery, identity, images, display_name=folder.name, replace_existing=replace_existing)
+        except ApiError as err:
+            if not is_of_one(err) and not done.enrolled and not done.refused:
+                raise
+            done.refused[folder] = _why(err, images)
+            if not is_of_one(err):
+                done.stopped = err
+                return done
+        else:
+            done.enrolled.append(one)
+        on_progress(number, len(found))
+    return done
+
+
+def is_of_one(error: ApiError) -> bool:
+    """Return whether an error is about the pictures that were sent, so that others may still do."""
+    return error.code in ("INVALID_ARGUMENT", "ALREADY_EXISTS")
+
+
+def reason(error: ApiError) -> str:
+    """Return what is wrong without the names of the request's fields."""
+    return "; ".join(each.description for each in error.violations) or error.message
+
+
+def _why(error: ApiError, images: Sequence[Path]) -> str:
+    """Return what is wrong, of a picture with its file."""
+    if error.code == "ALREADY_EXISTS":
+        return "is enrolled already; --replace enrols them anew"
+    named = []
+    for each in error.violations:
+        number = _IMAGE_FIELD.match(each.field)
+        named.append(f"{images[int(number[1])]}: {each.description}" if number else each.description)
+    return "; ".join(named) or error.message
+
+
+def _slug(name: str) -> str:
+    slug = _NO_SLUG.sub("-", name.lower()).strip("-")[:63].strip("-")
+    if not slug:
+        raise PathInvalid(f"folder {name!r} makes no id: name it with letters or digits")
+    return slug
