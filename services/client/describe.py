@@ -93,7 +93,8 @@ def _rare_event(found: job_pb2.JobEvent) -> str:
 
 
 def _requeued(found: job_pb2.Requeued) -> str:
-    why = f" after {failure(found.failure)}" if found.HasField("failure") else ": its worker stops"
+    # The sentence goes on here.
+    why = f" after {failure(found.failure).removesuffix('.')}" if found.HasField("failure") else ": its worker stops"
     delay = human_seconds(found.delay.seconds)
     return f"queued again{why}" + (f"; next attempt in {delay}" if found.delay.seconds else "")
 

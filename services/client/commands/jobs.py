@@ -304,7 +304,7 @@ def _show(out: Output, job: job_pb2.Job, attempts: Sequence[job_pb2.Attempt]) ->
     if len(attempts) > 1 or any(each.HasField("failure") for each in attempts):
         rows = [
             (
-                str(each.token),
+                str(each.attempt),
                 each.worker_id,
                 describe.attempt_state(each.state),
                 human_time(each.start_time),

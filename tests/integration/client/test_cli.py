@@ -11,7 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from services.client.cli import main
+from services.db import jobs
 from tests.integration.client.conftest import Server
+from tests.stack.builders import queued_job
 from tests.stack.identity import admit
 
 Run = Callable[..., Result]
@@ -263,3 +265,18 @@ def test_an_import_ends_with_a_small_training_that_can_be_typed(
 
     assert command == "jobs submit detection/yolo_v1 --dataset squares --preset tiny --watch"
     assert document(run(*command.removesuffix(" --watch").split(), "--json"))["state"] == "JOB_STATE_QUEUED"
+
+
+def test_attempts_are_numbered_as_the_state_of_the_job_numbers_them(run: Run, server: Server) -> None:
+    job = queued_job(server.database)
+    for is_charged in (True, False, True):
+        with server.database.write() as session:
+            lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+            jobs.requeue(session, lease, is_charged=is_charged)
+
+    lines = run("jobs", "show", job.id).stdout.splitlines()
+
+    assert ["attempt", "2", "of", "3"] in [line.split() for line in lines]
+    table = lines[next(number for number, line in enumerate(lines) if line.startswith("ATTEMPT")) + 1 :]
+    # The worker that stopped on its own was not charged, so the attempt after it has its number.
+    assert [line.split()[0] for line in table] == ["1", "2", "2"]
