@@ -1,15 +1,33 @@
-"""Pictures for people: sheets of images as one PNG."""
+"""Pictures for people: sheets of images as one PNG, their captions, and colours to tell classes apart.
+
+The same pictures give the same bytes, since a resume is compared with what it continues.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+
+# Twelve colours told apart on light and dark grounds.
+PALETTE = (
+    *("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080"),
+    *("#f032e6", "#9a6324", "#808000", "#ffe119", "#42d4f4", "#bfef45"),
+)
+TEXT_SIZE = 12
+LINE = 18
+"""Height of a line of text in pixels."""
+_CUT = ".."
 
 
 def sheet(pictures: Sequence[Image.Image], *, columns: int = 3, gap: int = 6) -> bytes:
     """Lay pictures out in rows and return one PNG."""
+    return png(lay_out(pictures, columns=columns, gap=gap))
+
+
+def lay_out(pictures: Sequence[Image.Image], *, columns: int, gap: int) -> Image.Image:
+    """Lay pictures out in rows on a white page."""
     columns = min(columns, len(pictures))
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     width = max(sum(p.width for p in row) + gap * (len(row) - 1) for row in rows)
@@ -22,6 +40,39 @@ def sheet(pictures: Sequence[Image.Image], *, columns: int = 3, gap: int = 6) ->
             page.paste(picture, (x, y))
             x += picture.width + gap
         y += max(p.height for p in row) + gap
+    return page
+
+
+def png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    page.save(buffer, "PNG")
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def captioned(picture: Image.Image, text: str) -> Image.Image:
+    """Put a line of text above a picture, cut where it is wider."""
+    page = Image.new("RGB", (picture.width, picture.height + LINE), "white")
+    page.paste(picture, (0, LINE))
+    write(page, text, place=(picture.width / 2, LINE / 2), width=picture.width)
+    return page
+
+
+def write(page: Image.Image, text: str, *, place: tuple[float, float], width: float, anchor: str = "mm") -> None:
+    """Write a line of text in black, cut to a width; the anchor is Pillow's and says which point of it is at `place`."""
+    font = ImageFont.load_default(size=TEXT_SIZE)
+    ImageDraw.Draw(page).text(place, cut(text, width), fill="black", font=font, anchor=anchor)
+
+
+def cut(text: str, width: float) -> str:
+    """Return the text on one line, its end left out where it is wider than so many pixels."""
+    text = " ".join(text.split())
+    if text_width(text) <= width:
+        return text
+    while text and text_width(text + _CUT) > width:
+        text = text[:-1].rstrip()
+    return text + _CUT if text else ""
+
+
+def text_width(text: str, *, size: int = TEXT_SIZE) -> float:
+    """Return how many pixels wide a line of text is."""
+    return ImageFont.load_default(size=size).getlength(text)

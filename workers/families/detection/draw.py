@@ -9,12 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from workers.families.images import to_pixels
+from workers.families.pictures import PALETTE
 
-# Twelve colours told apart on light and dark grounds.
-_PALETTE = (
-    *("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080"),
-    *("#f032e6", "#9a6324", "#808000", "#ffe119", "#42d4f4", "#bfef45"),
-)
 _TRUTH = "#ffffff"
 _SHORT_SIDE = 320
 
@@ -41,7 +37,7 @@ def draw_boxes(image: Tensor, boxes: Sequence[Box]) -> Image.Image:
         if box.score is None:
             canvas.rectangle(corners, outline=_TRUTH, width=1)
             continue
-        colour = _PALETTE[(box.label - 1) % len(_PALETTE)]
+        colour = PALETTE[(box.label - 1) % len(PALETTE)]
         canvas.rectangle(corners, outline=colour, width=max(2, min(picture.size) // 160))
         _draw_caption(canvas, f"{box.name} {box.score:.2f}", corner=(corners[0], corners[1]), colour=colour, font=font)
     return picture
