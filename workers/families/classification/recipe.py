@@ -33,7 +33,7 @@ from workers.families.classification.handler import ClassificationHandler
 from workers.families.classification.network import Classifier, ServedNetwork
 from workers.families.classification.squares import central, to_input
 from workers.families.images import MEAN, STD
-from workers.families.pictures import sheet
+from workers.families.pictures import png, sheet
 from workers.families.records import RecordSet
 from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
 
@@ -87,7 +87,7 @@ class ClassificationRecipe(SupervisedRecipe[ClassificationConfigT, Batch], Gener
         counts = confusion(found, labels, len(self.classes))
         return [
             Picture(name="samples", png=sheet(shown, columns=4)),
-            Picture(name="confusion", png=sheet([confusion_picture(counts)])),
+            Picture(name="confusion", png=png(confusion_picture(counts, self.classes))),
         ]
 
     def serving_module(self, state: TrainState) -> nn.Module:
