@@ -1,26 +1,60 @@
-"""Masks as people see them: colours over the image."""
+"""Masks as people see them: colours over the image, and a legend where there is room for one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
 import numpy as np
-from PIL import Image
+import torch
+from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
 from workers.families.images import to_pixels
+from workers.families.pictures import LINE, PALETTE, captioned, lay_out, write
 from workers.families.records import IGNORED_PIXEL
+
+Colours = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 
 _OPACITY = 0.5
 _GAP = 4
+_SMALLEST, _LARGEST = 160, 320
+"""Pixels of the longer side of a picture in the sheet."""
+_CHOSEN = 7
+"""Colours of boxes that masks have, too: two of the others are near one another."""
+_MOST_LISTED = 12
+_SWATCH = 12
+_ENTRY_WIDTH = 150
 
 
-def palette() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Return the PASCAL VOC colours of 256 indices, (256, 3): bits of the index spread over the channels."""
-    index = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((index >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return colours
+@cache
+def palette() -> Colours:
+    """Return colours of 256 indices, (256, 3), of which the first ones differ most.
+
+    Index 0 is black. After some of `PALETTE` comes each time what is farthest from all before it.
+    """
+    levels = np.linspace(0, 255, 8).round().astype(np.int64)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    colours = [np.zeros(3, np.int64), *(np.array(ImageColor.getrgb(name)) for name in PALETTE[:_CHOSEN])]
+    # White is no class's either: it is what light grounds look like.
+    distances = [((candidates - one) ** 2).sum(1) for one in (*colours, levels[[-1, -1, -1]])]
+    nearest = np.min(distances, axis=0)
+    while len(colours) < 256:
+        colours.append(candidates[nearest.argmax()])
+        nearest = np.minimum(nearest, ((candidates - colours[-1]) ** 2).sum(1))
+    found = np.stack(colours).astype(np.uint8)
+    found.flags.writeable = False
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An image, uint8 (3, H, W), with the classes of its pixels, uint8 (H, W), as they are and as they were predicted."""
+
+    image: Tensor
+    truth: Tensor
+    found: Tensor
 
 
 def overlay(image: Tensor, mask: Tensor) -> Image.Image:
@@ -39,9 +73,46 @@ def index_image(mask: Tensor) -> Image.Image:
     return picture
 
 
-def side_by_side(truth: Image.Image, found: Image.Image) -> Image.Image:
-    """Put what is true left of what was found."""
-    page = Image.new("RGB", (truth.width + _GAP + found.width, truth.height), "white")
-    page.paste(truth, (0, 0))
-    page.paste(found, (truth.width + _GAP, 0))
+def samples_page(cases: Sequence[Case], classes: Sequence[str]) -> Image.Image:
+    """Show for each case what is true beside what was predicted, and below them what the colours mean."""
+    page = lay_out([_side_by_side(case) for case in cases], columns=3, gap=3 * _GAP)
+    seen = torch.stack([_pixels_by_class(mask) for case in cases for mask in (case.truth, case.found)]).sum(0)
+    return lay_out([page, _legend(seen, classes, width=page.width)], columns=1, gap=2 * _GAP)
+
+
+def _side_by_side(case: Case) -> Image.Image:
+    masks = {"truth": case.truth, "predicted": case.found}
+    shown = [captioned(_sized(overlay(case.image, mask)), word) for word, mask in masks.items()]
+    return lay_out(shown, columns=2, gap=_GAP)
+
+
+def _sized(picture: Image.Image) -> Image.Image:
+    picture.thumbnail((_LARGEST, _LARGEST))
+    zoom = max(1, _SMALLEST // max(picture.size))
+    return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+
+
+def _pixels_by_class(mask: Tensor) -> Tensor:
+    return torch.bincount(mask.flatten(), minlength=IGNORED_PIXEL + 1)[:IGNORED_PIXEL]
+
+
+def _legend(seen: Tensor, classes: Sequence[str], *, width: int) -> Image.Image:
+    """List the classes of which pixels (255,) were seen; of many the largest."""
+    largest = seen.sort(descending=True, stable=True).indices.tolist()
+    places = [place for place in largest if seen[place]]
+    entries = [_entry(classes[place], place) for place in sorted(places[:_MOST_LISTED])]
+    if (left_out := len(places) - _MOST_LISTED) > 0:
+        entries.append(_entry(f"and {left_out} more", None))
+    return lay_out(entries, columns=max(1, width // (_ENTRY_WIDTH + _GAP)), gap=_GAP)
+
+
+def _entry(name: str, place: int | None) -> Image.Image:
+    page = Image.new("RGB", (_ENTRY_WIDTH, LINE), "white")
+    top = (LINE - _SWATCH) // 2
+    if place is not None:
+        # Class 0 is not coloured in the pictures either.
+        fill = tuple(palette()[place].tolist()) if place else "white"
+        ImageDraw.Draw(page).rectangle([0, top, _SWATCH, top + _SWATCH], fill=fill, outline="black")
+    left = _SWATCH + 2 * _GAP
+    write(page, name, place=(left, LINE / 2), width=_ENTRY_WIDTH - left, anchor="lm")
     return page

@@ -23,12 +23,12 @@ from workers.families.base import (
 )
 from workers.families.images import MEAN, STD, normalise
 from workers.families.letterbox import FILL
-from workers.families.pictures import sheet
+from workers.families.pictures import png
 from workers.families.records import IGNORED_PIXEL, RecordSet
 from workers.families.segmentation.config import SegmentationConfig
 from workers.families.segmentation.data import FAMILIES, Batch, Squares, TrainBatches
 from workers.families.segmentation.decision import to_image_size
-from workers.families.segmentation.draw import overlay, side_by_side
+from workers.families.segmentation.draw import Case, samples_page
 from workers.families.segmentation.figures import Confusion
 from workers.families.segmentation.handler import SegmentationHandler
 from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
@@ -90,11 +90,8 @@ class SegmentationRecipe(SupervisedRecipe[SegmentationConfigT, Batch], Generic[S
         records = self._held_out.records
         with in_eval_mode(served_network(state)) as network:
             found = self._predict(_placed(network, placement), places)
-        pictures = [
-            side_by_side(overlay(records.image(place), records.mask(place)), overlay(records.image(place), mask))
-            for place, mask in zip(places, found, strict=True)
-        ]
-        return [Picture(name="samples", png=sheet(pictures))]
+        cases = [Case(records.image(n), records.mask(n), mask) for n, mask in zip(places, found, strict=True)]
+        return [Picture(name="samples", png=png(samples_page(cases, self._train.meta.classes)))]
 
     def serving_module(self, state: TrainState) -> nn.Module:
         return served_network(state)
