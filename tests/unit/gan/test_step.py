@@ -26,6 +26,7 @@ from workers.families.catalog import CATALOG
 from workers.families.gan.cgan import Cgan
 from workers.families.gan.data import Batch, to_input, to_pixels, to_shape
 from workers.families.gan.dcgan import Dcgan
+from workers.families.gan.draw import by_class
 from workers.families.gan.lapgan import Lapgan
 from workers.families.gan.recipe import GanRecipe
 from workers.families.gan.stylegan2 import StyleGan2
@@ -236,6 +237,22 @@ def test_a_collapse_is_told_with_a_remedy(digits: Path) -> None:
     assert "optim.lr_discriminator" in text
     assert recipe.warnings({"eval/diversity@small": 0.9}) == []
     assert recipe.warnings({}) == []
+
+
+def test_samples_of_a_conditional_generator_stand_under_their_classes(digits: Path) -> None:
+    recipe = make(Cgan, digits, eval={"num_samples": 4, "batch_size": 3})
+    state = recipe.build(CPU)
+    placed = []
+    with torch.inference_mode():
+        for images, labels in recipe.drawn(recipe.served_generator(state).eval(), CPU, count=4, seed=7):
+            assert labels is not None
+            placed.append((images, labels))
+    images, labels = (torch.cat(each) for each in zip(*placed, strict=True))
+
+    samples = recipe.sample(state, CPU)[0]
+
+    assert labels.tolist() == [0, 1, 0, 0]
+    assert samples.png == by_class(images, labels, recipe.classes)
 
 
 def test_a_generator_of_one_picture_scores_worse_than_one_that_copies(digits: Path) -> None:

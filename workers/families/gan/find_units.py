@@ -18,11 +18,11 @@ from workers.families.base import Golden, Picture, Placement, Recipe, ServingSpe
 from workers.families.gan import served
 from workers.families.gan.data import FAMILIES, Indices, RealImages, to_input
 from workers.families.gan.dissection import Dissection, Finding
+from workers.families.gan.draw import grid
 from workers.families.gan.generators import Generator, build_generator
 from workers.families.gan.handler import make_golden
 from workers.families.gan.latent import draw
 from workers.families.gan.operations import exact_numbers
-from workers.families.gan.recipe import grid
 from workers.families.gan.units_config import FindUnitsConfig
 from workers.families.records import RecordSet
 from workers.families.schedule import learning_rate

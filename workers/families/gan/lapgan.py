@@ -11,9 +11,10 @@ from workers.families.base import Picture, Placement, TrainState
 from workers.families.gan.config import LapganConfig
 from workers.families.gan.data import Batch
 from workers.families.gan.discriminators import ConvDiscriminator, Discriminator, LevelDiscriminator
+from workers.families.gan.draw import grid
 from workers.families.gan.game import Game, Generate, Judge, build_adam
 from workers.families.gan.generators import LAP_START, Generator, LapGenerator, enlarge, lap_sizes, shrink
-from workers.families.gan.recipe import GanRecipe, grid, latents
+from workers.families.gan.recipe import GanRecipe, latents
 from workers.families.gan.score import Drawn, Score, Scorer
 
 

@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from workers.engine import ema, rng
 from workers.families.base import Golden, Picture, Placement, Recipe, ServingSpec, TrainState
 from workers.families.gan import served
 from workers.families.gan.config import GanConfig
-from workers.families.gan.data import FAMILIES, Batch, RealImages, TrainBatches, to_pixels
+from workers.families.gan.data import FAMILIES, Batch, RealImages, TrainBatches
 from workers.families.gan.discriminators import Discriminator
+from workers.families.gan.draw import by_class, grid
 from workers.families.gan.game import Game, Generate, Judge, build_adam
 from workers.families.gan.generators import Generator, build_generator
 from workers.families.gan.handler import make_golden
 from workers.families.gan.latent import draw, walk
 from workers.families.gan.score import Drawn, Score, Scorer
-from workers.families.images import to_pixels as to_array
-from workers.families.pictures import sheet
 from workers.families.records import RecordSet
 from workers.families.supervised import in_eval_mode
 
@@ -33,8 +31,6 @@ GanConfigT = TypeVar("GanConfigT", bound=GanConfig)
 _EVAL_SEED = 1_000_003
 _SAMPLE_SEED = 7
 _WALKS, _WALK_STEPS = 4, 10
-_MIN_CELL = 48
-"""Pixels of a sample's side in the picture; smaller ones are enlarged."""
 
 
 class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
@@ -189,9 +185,12 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
     def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
         with in_eval_mode(self.served_generator(state)) as generator, torch.inference_mode():
             count = self.config.eval.num_samples
-            images = torch.cat([batch for batch, _ in self.drawn(generator, placement, count=count, seed=_SAMPLE_SEED)])
-            columns = len(self.classes) or max(1, round(count**0.5))
-            pictures = [Picture(name="samples", png=grid(images, columns=columns)), self._walks(generator, placement)]
+            batches = list(self.drawn(generator, placement, count=count, seed=_SAMPLE_SEED))
+            images = torch.cat([batch for batch, _ in batches])
+            labels = torch.cat([own for _, own in batches if own is not None]) if self.is_conditional else None
+            columns = max(1, round(count**0.5))
+            png = grid(images, columns=columns) if labels is None else by_class(images, labels, self.classes)
+            pictures = [Picture(name="samples", png=png), self._walks(generator, placement)]
             return pictures + self.more_pictures(generator, placement)
 
     def _walks(self, generator: Generator, placement: Placement) -> Picture:
@@ -255,12 +254,3 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
 def latents(size: int, count: int, *, seed: int) -> Tensor:
     """Return draws of N(0, 1), (count, size), the same for the same seed."""
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
-
-
-def grid(images: Tensor, *, columns: int) -> bytes:
-    """Return images (N, C, H, W) from -1 to 1 as one PNG."""
-    pixels = to_pixels(images.cpu()).expand(-1, 3, -1, -1)
-    zoom = max(1, -(-_MIN_CELL // max(images.shape[2:])))
-    size = (images.shape[3] * zoom, images.shape[2] * zoom)
-    cells = [Image.fromarray(to_array(one)).resize(size, Image.Resampling.NEAREST) for one in pixels]
-    return sheet(cells, columns=columns, gap=2)

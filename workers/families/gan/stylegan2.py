@@ -12,9 +12,10 @@ from workers.families.base import Picture, Placement, TrainState
 from workers.families.gan.config import StyleganConfig
 from workers.families.gan.data import Batch
 from workers.families.gan.discriminators import Discriminator
+from workers.families.gan.draw import grid
 from workers.families.gan.game import Game, Generate, build_adam
 from workers.families.gan.generators import Generator
-from workers.families.gan.recipe import GanRecipe, grid, latents
+from workers.families.gan.recipe import GanRecipe, latents
 from workers.families.gan.score import Score, Scorer
 from workers.families.gan.style import StyleGenerator
 from workers.families.gan.style_discriminator import StyleDiscriminator

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+from workers.families.gan.draw import by_class, grid
+
+
+def opened(png: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("classes", "count"),
+    [
+        pytest.param(1, 16, id="one class"),
+        pytest.param(3, 50, id="many samples of few classes"),
+        pytest.param(10, 50, id="some of each"),
+        pytest.param(30, 256, id="more classes than fit abreast"),
+        pytest.param(100, 50, id="more classes than samples"),
+    ],
+)
+def test_a_sheet_of_classes_is_no_strip(classes: int, count: int) -> None:
+    labels = torch.arange(count) % classes
+
+    page = opened(by_class(torch.zeros(count, 1, 16, 16), labels, [str(n) for n in range(classes)]))
+
+    assert 0.4 < page.height / page.width < 1.2
+    assert page.width >= 48
+
+
+def test_samples_stand_under_the_name_of_their_class() -> None:
+    # Not in turn: batches of samples begin again with the first class.
+    shades = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0, 0.0])
+    images, labels = shades[:, None, None, None].expand(-1, 1, 16, 16), torch.tensor([0, 0, 2, 2, 1, 1])
+
+    page, renamed = (opened(by_class(images, labels, ["cat", name, "dog"])) for name in ("cow", "owl"))
+
+    third = page.width // 3
+    assert [page.getpixel((n * third + third // 2, page.height - 24))[0] for n in range(3)] == [255, 128, 0]  # type: ignore[index]
+    left, top, right, bottom = ImageChops.difference(page, renamed).getbbox() or (0, 0, 0, 0)
+    assert (left >= third, right <= 2 * third, top >= 0, bottom <= 18) == (True, True, True, True)
+    assert right > left
+
+
+def test_small_samples_are_enlarged_by_a_whole_factor() -> None:
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+
+    page = opened(grid(images, columns=1))
+
+    assert page.size == (48, 48)
+    assert page.resize((16, 16), Image.Resampling.NEAREST).resize((48, 48), Image.Resampling.NEAREST) == page
+
+
+def test_the_same_samples_give_the_same_bytes() -> None:
+    images, labels = torch.zeros(6, 3, 16, 16), torch.arange(6) % 2
+
+    assert by_class(images, labels, ["a", "b"]) == by_class(images, labels, ["a", "b"])
