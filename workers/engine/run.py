@@ -177,6 +177,8 @@ def _build(setup: _Setup, decision: Decision) -> Training:
     training = Training(setup.plan, setup.recipe, setup.source, decision, where, state, setup.frames, setup.parallel)
     if (text := microbatch.warn_of_parts(training)) is not None:
         setup.frames.write(FrameKind.LOG, level="warning", text=text)
+    for text in setup.recipe.notices() if setup.stored is None else ():
+        setup.frames.write(FrameKind.LOG, level="warning", text=text)
     if setup.stored is not None:
         train_state.restore(state, setup.stored)
         _warn_of_changes(training, setup.stored.document["environment"])

@@ -200,6 +200,10 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
         """Return figures such as `eval/ap50` on the held-out split, from the weights serving will use."""
 
+    def notices(self) -> list[str]:
+        """Return what people should hear before the first step, a sentence each with its remedy; mostly nothing."""
+        return []
+
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         """Return what people should hear of an evaluation's figures, a sentence each with its remedy; mostly nothing."""
         return []

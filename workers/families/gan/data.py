@@ -14,10 +14,16 @@ from workers.engine.data import ShuffledBatches, step_generator
 from workers.families.base import Placement
 from workers.families.gan.config import Data, GanConfig
 from workers.families.records import RecordSet, StoredImages
+from workers.families.supervised import spread
 
 FAMILIES = ("images", "classification", "face")
 _GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601, as Pillow weighs colours."""
+_LOOKED_AT = 16
+_TRACE = 24
+"""Most that the channels of a grey pixel differ."""
+_SPOT = 0.005
+"""Share of an image's pixels."""
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -45,6 +51,17 @@ def to_input(pixels: Tensor) -> Tensor:
 def to_pixels(images: Tensor) -> Tensor:
     """Turn images of the range of Tanh into uint8."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def has_colour(records: RecordSet) -> bool:
+    """Return whether any of a few images, spread over the set, has more than a trace of colour."""
+    return any(_is_coloured(records.image(index)) for index in spread(len(records), _LOOKED_AT))
+
+
+def _is_coloured(image: Tensor) -> bool:
+    # Grey pictures have traces of colour after JPEG, and coloured ones may have little more than a spot of it.
+    distance = image.amax(0) - image.amin(0)
+    return float((distance > _TRACE).float().mean()) > _SPOT
 
 
 class RealImages:

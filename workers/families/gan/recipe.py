@@ -15,7 +15,7 @@ from workers.engine import ema, rng
 from workers.families.base import Golden, Picture, Placement, Recipe, ServingSpec, TrainState
 from workers.families.gan import served
 from workers.families.gan.config import GanConfig
-from workers.families.gan.data import FAMILIES, Batch, RealImages, TrainBatches
+from workers.families.gan.data import FAMILIES, Batch, RealImages, TrainBatches, has_colour
 from workers.families.gan.discriminators import Discriminator
 from workers.families.gan.draw import by_class, grid
 from workers.families.gan.game import Game, Generate, Judge, build_adam
@@ -172,6 +172,11 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
     def judge(self) -> Mapping[str, str]:
         """Return the digest of the feature network's weights by its name, once it has scored anything."""
         return {} if self._scorer is None else {self._scorer.net.name: self._scorer.net.digest}
+
+    def notices(self) -> list[str]:
+        if self.config.data.source != "images" or self.config.data.channels == 3 or not has_colour(self._train.records):
+            return []
+        return ["the images have colour, and data.channels=1 trains them in grey; set data.channels=3 for colour"]
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         found = next((value for name, value in metrics.items() if name.startswith("eval/diversity")), 1.0)
