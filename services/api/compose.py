@@ -108,7 +108,7 @@ class Api:
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
             DeploymentServicer(deployments, self._predictor), grpc
         )
-        gallery_pb2_grpc.add_GalleryServiceServicer_to_server(self._galleries(store), grpc)
+        gallery_pb2_grpc.add_GalleryServiceServicer_to_server(self._galleries(store, recipes), grpc)
         self._server.describe(SERVICES)
         self._readiness: asyncio.Task[None] | None = None
 
@@ -144,11 +144,11 @@ class Api:
         self._imports.shutdown(wait=False, cancel_futures=True)
         self._work.close()
 
-    def _galleries(self, store: ObjectStore) -> GalleryServicer:
+    def _galleries(self, store: ObjectStore, recipes: RecipeManager) -> GalleryServicer:
         embedder, cache = Embedder(self._predictor), MatrixCache()
         self._images = ImageObjects(store)
         self._recogniser = Recogniser(self._work, embedder, cache)
-        manager = GalleryManager(self._work, self._images, cache)
+        manager = GalleryManager(self._work, recipes, self._images, cache)
         limit = self._settings.api_gallery_identities
         enrolment = Enrolment(self._work, embedder, self._images, manager, limit=limit)
         self._follower = Follower(

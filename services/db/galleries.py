@@ -248,7 +248,10 @@ def _check_replay(session: Session, new: NewGallery) -> None:
     )
     sha256 = session.execute(query).scalar_one_or_none()
     if sha256 is None:
-        raise AlreadyExists(f"project {new.project!r} has a gallery {new.gallery_id!r} already")
+        raise AlreadyExists(
+            f"project {new.project!r} has a gallery {new.gallery_id!r} already; choose another id, or delete that one "
+            f"first (`trainyard galleries delete {new.gallery_id}`)"
+        )
     if sha256 != new.request_sha256:
         raise IdempotencyConflict
 

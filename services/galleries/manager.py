@@ -11,13 +11,15 @@ from services.core import names
 from services.core.errors import PreconditionFailed
 from services.core.ids import new_id
 from services.core.states import DeploymentState
-from services.db import deployments, galleries, identities
+from services.db import deployments, galleries, identities, models
+from services.db.deployments import Deployment
 from services.db.galleries import Counts, Gallery, NewGallery
 from services.db.identities import Identity
 from services.db.session import Session
 from services.db.work import Work
 from services.galleries.cache import MatrixCache
 from services.galleries.objects import ImageObjects
+from services.recipes.manager import RecipeManager
 from services.rpc.paging import Page, PageRequest, by_time
 from services.storage import layout
 
@@ -33,8 +35,9 @@ class Counted:
 class GalleryManager:
     """Creates, finds and deletes galleries; lists and deletes identities."""
 
-    def __init__(self, work: Work, objects: ImageObjects, cache: MatrixCache) -> None:
+    def __init__(self, work: Work, recipes: RecipeManager, objects: ImageObjects, cache: MatrixCache) -> None:
         self._work = work
+        self._recipes = recipes
         self._objects = objects
         self._cache = cache
 
@@ -52,7 +55,7 @@ class GalleryManager:
 
         Raises:
             DeploymentNotFound: the project has no such deployment.
-            PreconditionFailed: the deployment is being deleted.
+            PreconditionFailed: the deployment is being deleted, or is of a model that embeds nothing.
             AlreadyExists: the gallery_id is taken.
             IdempotencyConflict: the request_id was used for another request.
         """
@@ -64,6 +67,7 @@ class GalleryManager:
             deployment = deployments.get(session, project, deployment_id)
             if deployment.state is DeploymentState.DELETING:
                 raise PreconditionFailed(f"deployment {deployment_id!r} is being deleted; name another one")
+            self._check_embeds(session, deployment)
             new = NewGallery(
                 project=project,
                 gallery_id=gallery_id,
@@ -77,6 +81,18 @@ class GalleryManager:
             return _counted(session, [galleries.insert(session, new)[0]])[0]
 
         return await self._work.write(write, made=lambda one: names.gallery(project, one.gallery.gallery_id))
+
+    def _check_embeds(self, session: Session, deployment: Deployment) -> None:
+        recipe_id = models.get_by_id(session, deployment.model_version_id).recipe
+        recipe = self._recipes.recipes.get(recipe_id)
+        # A recipe this server does not know may embed; what its model answers is looked at with every picture.
+        if recipe is None or recipe.serves_embeddings:
+            return
+        known = " or ".join(each.id for each in self._recipes.recipes.values() if each.serves_embeddings)
+        raise PreconditionFailed(
+            f"deployment {deployment.deployment_id!r} serves {recipe_id}, which answers no embedding to compare; a gallery "
+            f"needs a deployment of a model of {known}"
+        )
 
     async def get(self, project: str, gallery_id: str) -> Counted:
         return await self._work.read(

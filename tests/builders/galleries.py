@@ -22,7 +22,7 @@ LIMIT = 1000
 
 def trained(database: Database, **changes: Any) -> ModelVersion:
     """Store a model version as a succeeded job leaves it."""
-    job = queued_job(database, model_id="faces", **changes)
+    job = queued_job(database, **{"recipe": "face/siamese", "model_id": "faces", **changes})
     new = new_model_version()
     with database.write() as session:
         lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)

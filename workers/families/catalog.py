@@ -27,6 +27,8 @@ class Entry:
     """Empty: only datasets of the recipe's own family."""
     metric_mode: Literal["max", "min"] = "max"
     """Whether the figure that picks the best checkpoint is better when it is larger; `Recipe.metric_mode` says the same."""
+    serves_embeddings: bool = False
+    """Whether its handler answers every picture with an `embedding`, which is what galleries compare."""
 
     def load_config(self) -> type[RecipeConfig]:
         config: type[RecipeConfig] = _load(self.config)
@@ -107,12 +109,14 @@ CATALOG: dict[str, Entry] = {
         recipe=f"{_FACE}.siamese:Siamese",
         handler=f"{_FACE}.handler:FaceHandler",
         summary="Siamese network: one encoder for both faces of a pair (Koch et al. 2015).",
+        serves_embeddings=True,
     ),
     "face/triplet": Entry(
         config=f"{_FACE}.config:TripletConfig",
         recipe=f"{_FACE}.triplet:Triplet",
         handler=f"{_FACE}.handler:FaceHandler",
         summary="FaceNet: triplets mined in each batch (Schroff et al. 2015); ArcFace as another loss.",
+        serves_embeddings=True,
     ),
     "segmentation/fcn": Entry(
         config=f"{_SEGMENTATION}.config:FcnConfig",

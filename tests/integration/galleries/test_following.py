@@ -26,6 +26,7 @@ from services.galleries.enrolment import AT_ONCE, Enrolment, Person
 from services.galleries.following import Follower
 from services.galleries.manager import GalleryManager
 from services.galleries.objects import ImageObjects
+from services.recipes.manager import RecipeManager
 from services.storage.open import open_store
 from services.storage.port import ObjectStore
 from tests.builders.face_endpoint import FaceEndpoint, face_endpoint, shots
@@ -86,7 +87,7 @@ class Yard:
         work = Work(self.database)
         predictor = Predictor(DeploymentManager(work, target="cpu-t1"))
         images = ImageObjects(self.store)
-        manager = GalleryManager(work, images, MatrixCache())
+        manager = GalleryManager(work, RecipeManager.of_catalog(), images, MatrixCache())
         enrolment = Enrolment(work, Embedder(predictor), images, manager, limit=100)
         leadership = self.database.leadership(election)
         follower = Follower(work, enrolment, leadership, interval_seconds=LONG, clock=lambda: self.now)

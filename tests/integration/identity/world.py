@@ -56,7 +56,8 @@ def furnish(database: Database, store: ObjectStore, folder: Path, project: str, 
     request_id = f"{project}-request"
     with database.write() as session:
         waiting = make_job(session, dataset.id, **fields)
-        trained = jobs.insert(session, new_job(dataset.id, request_id=request_id, **fields))[0]
+        new = new_job(dataset.id, request_id=request_id, recipe="face/triplet", **fields)
+        trained = jobs.insert(session, new)[0]
         lease = jobs.claim(session, trained.id, worker_id="w", ttl_seconds=3600)
     checkpoint = [_checkpoint(database, store, folder / f"checkpoint-{step}", lease, step) for step in (5, 6)][-1]
     artifact = [_artifact(database, store, lease, step) for step in (5, 6)][-1]

@@ -13,7 +13,7 @@ from services.core.ids import new_id
 from services.db import audit, deployments, models
 from services.db import tables as t
 from tests.builders.face_endpoint import THRESHOLD, shots
-from tests.builders.galleries import report
+from tests.builders.galleries import report, trained
 from tests.integration.api.conftest import TIMEOUT, serving
 from tests.integration.api.failures import refused
 from tests.integration.api.galleries.yard import STAFF, Yard, names
@@ -140,6 +140,32 @@ def test_every_change_is_recorded_with_whom_it_is_about(yard: Yard) -> None:
         ("ReenrolGallery", STAFF),
         ("DeleteGallery", STAFF),
     ]
+
+
+def test_a_gallery_of_a_model_that_embeds_nothing_is_refused_with_those_that_do(yard: Yard) -> None:
+    yard.serve(trained(yard.api.database, recipe="segmentation/fcn"), "shapes")
+
+    refusal = refused(lambda: yard.create(deployment="projects/default/deployments/shapes"))
+
+    assert refusal.code == CODE.FAILED_PRECONDITION
+    assert "deployment 'shapes' serves segmentation/fcn" in refusal.message
+    assert "face/siamese or face/triplet" in refusal.message
+    assert yard.create().name == STAFF
+
+
+def test_a_gallery_of_a_recipe_that_this_server_does_not_know_is_made(yard: Yard) -> None:
+    yard.serve(trained(yard.api.database, recipe="ours/embedder"), "ours")
+
+    assert yard.create(deployment="projects/default/deployments/ours").name == STAFF
+
+
+def test_a_taken_name_says_how_to_go_on(yard: Yard) -> None:
+    yard.create()
+
+    refusal = refused(yard.create)
+
+    assert refusal.code == CODE.ALREADY_EXISTS
+    assert "choose another id, or delete that one first (`trainyard galleries delete staff`)" in refusal.message
 
 
 def test_a_gallery_without_its_deployment_says_what_to_do(yard: Yard) -> None:
