@@ -252,6 +252,9 @@ def _suitability(version: DatasetVersion, recipe: Recipe) -> list[Violation]:
         return [Violation("dataset", text)]
     if version.family in _CLASS_FAMILIES and not version.classes:
         return [Violation("dataset", "has no classes to learn")]
+    if recipe.needs_labels and not version.classes:
+        text = f"has no labels, but {recipe.id} learns the class of every image; import one with one folder a class"
+        return [Violation("dataset", text)]
     if not any(version.counts.get("train", {}).values()):
         return [Violation("dataset", "has nothing in its split 'train'")]
     return []

@@ -25,6 +25,7 @@ class Recipe:
         self.family = family_of(recipe_id)
         self.dataset_families = entry.datasets or (self.family,)
         self.summary = entry.summary
+        self.needs_labels = entry.needs_labels
         self.serves_embeddings = entry.serves_embeddings
         self._entry = entry
 

@@ -27,6 +27,8 @@ class Entry:
     """Empty: only datasets of the recipe's own family."""
     metric_mode: Literal["max", "min"] = "max"
     """Whether the figure that picks the best checkpoint is better when it is larger; `Recipe.metric_mode` says the same."""
+    needs_labels: bool = False
+    """Whether it trains on labelled images only, where datasets of its families may have none."""
     serves_embeddings: bool = False
     """Whether its handler answers every picture with an `embedding`, which is what galleries compare."""
 
@@ -145,6 +147,7 @@ CATALOG: dict[str, Entry] = {
         summary="Conditional GAN: samples of the class asked for (Mirza and Osindero 2014).",
         datasets=("classification", "images"),
         metric_mode="min",
+        needs_labels=True,
     ),
     "gan/dcgan": Entry(
         config=f"{_GAN}.config:DcganConfig",

@@ -149,6 +149,21 @@ def test_a_dataset_without_training_images_is_refused(api: Running) -> None:
     assert "train" in refusal.violations["dataset"]
 
 
+def test_images_without_labels_are_refused_where_classes_are_learned(api: Running) -> None:
+    given = {"family": "images", "counts": {"train": {"images": 4}}}
+    with api.database.write() as session:
+        datasets.insert(session, new_dataset(dataset_id="plain", classes=[], **given))
+        datasets.insert(session, new_dataset(dataset_id="sorted", **given))
+    plain, in_folders = (f"projects/default/datasets/{name}" for name in ("plain", "sorted"))
+
+    refusal = refused(lambda: api.create(recipe="gan/cgan", dataset=plain))
+
+    assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "gan/cgan learns the class of every image" in refusal.violations["dataset"]
+    assert api.create(recipe="gan/cgan", dataset=in_folders).dataset == in_folders
+    assert api.create(recipe="gan/dcgan", dataset=plain).dataset == plain
+
+
 def test_an_older_dataset_version_can_be_asked_for(api: Running) -> None:
     with api.database.write() as session:
         datasets.insert(session, new_dataset())
