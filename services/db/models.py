@@ -138,6 +138,13 @@ def get_by_id(session: Session, model_version_id: str) -> ModelVersion:
     return _to_version(row)
 
 
+def list_ids(session: Session, project: str, *, limit: int) -> list[str]:
+    """Return up to `limit` ids of models that have versions, in order."""
+    mine = t.models.c
+    query = sa.select(mine.model_id).where(mine.project == project).order_by(mine.model_id).limit(limit)
+    return list(session.execute(query).scalars())
+
+
 def page(
     session: Session,
     project: str,

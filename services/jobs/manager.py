@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from services.db.session import Session
 from services.db.work import Work
 from services.identity.room import Room
 from services.jobs import start as sources
+from services.jobs.near import suggestion
 from services.jobs.request import Checked, JobRequest, check, queue_of
 from services.jobs.watch import EventHub
 from services.recipes.manager import Recipe, RecipeManager
@@ -240,9 +240,7 @@ def _unknown_dataset(session: Session, request: JobRequest, checked: Checked) ->
     wanted = checked.dataset_id or ""
     if wanted in known:
         return Violation("dataset_version", f"dataset {wanted!r} has no version {request.dataset_version}")
-    close = difflib.get_close_matches(wanted, known, n=3) or known[:3]
-    shown = " or ".join(repr(names.dataset(request.project, found)) for found in close)
-    remedy = f"did you mean {shown}?" if shown else "upload one with CreateDataset first"
+    remedy = suggestion(wanted, known) or "import one first (CreateDataset, `trainyard datasets import`)"
     return Violation("dataset", f"project {request.project!r} has no dataset {wanted!r}; {remedy}")
 
 

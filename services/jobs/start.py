@@ -19,11 +19,13 @@ from services.db import checkpoints, datasets, jobs, models
 from services.db.checkpoints import Checkpoint
 from services.db.datasets import DatasetVersion
 from services.db.session import Session
+from services.jobs.near import suggestion
 from services.models.version import version_number
 from services.recipes.manager import Recipe
 from workers.families.config import TORCHVISION, WEIGHTS, Origin, RecipeConfig
 
 FIELD = "init_from"
+_MAX_KNOWN = 200
 _SHAPES = (
     "name a model version (projects/{project}/models/{model}/versions/{version}), a checkpoint"
     " (projects/{project}/jobs/{job}/checkpoints/{checkpoint}), a dataset of weights"
@@ -96,8 +98,7 @@ def find(session: Session, wanted: Wanted, *, project: str) -> Start:
         job = jobs.get(session, project, wanted.ids[0])
         held = checkpoints.hold(session, job.id, wanted.ids[1])
     except (CheckpointNotFound, DatasetNotFound, JobNotFound, ModelNotFound) as err:
-        text = f"{err}; list what there is with ListModelVersions, ListCheckpoints and ListDatasets"
-        raise _invalid(text) from err
+        raise _invalid(f"{err}; {_remedy(session, wanted, project=project)}") from err
     return _checkpoint(wanted.text, job, held)
 
 
@@ -118,6 +119,20 @@ def complete(config: RecipeConfig, origin: Origin | None, recipe: Recipe) -> Rec
         return config.adopt(origin)
     except ValueError as err:
         raise _invalid(str(err)) from err
+
+
+def _remedy(session: Session, wanted: Wanted, *, project: str) -> str:
+    """Say what there is in place of what was not found."""
+    if wanted.kind == "model":
+        known = models.list_ids(session, project, limit=_MAX_KNOWN)
+        if wanted.ids[0] in known:
+            return f"its newest version is {models.get(session, project, wanted.ids[0]).version}"
+        return suggestion(wanted.ids[0], known) or "a job leaves one when it succeeds"
+    if wanted.kind == "weights":
+        rows = datasets.page(session, project, page_size=_MAX_KNOWN, family=WEIGHTS)
+        known = [row.dataset_id for row in rows]
+        return suggestion(wanted.ids[0], known) or "import a file of weights first (`trainyard datasets import`)"
+    return "list what there is with `trainyard jobs list` and `trainyard checkpoints list` (ListJobs, ListCheckpoints)"
 
 
 def _model(session: Session, wanted: Wanted, *, project: str) -> Start:

@@ -115,7 +115,7 @@ def test_every_mistake_is_reported_at_once(api: Running) -> None:
     }
     assert "did you mean 'lr'?" in refusal.violations["config.optim.lrr"]
     assert "did you mean 'augment'?" in refusal.violations["config.augmnt"]
-    assert "projects/default/datasets/digits" in refusal.violations["dataset"]
+    assert "did you mean 'digits'?" in refusal.violations["dataset"]
 
 
 def test_an_unknown_recipe_is_answered_with_close_ones(api: Running) -> None:
@@ -162,6 +162,16 @@ def test_images_without_labels_are_refused_where_classes_are_learned(api: Runnin
     assert "gan/cgan learns the class of every image" in refusal.violations["dataset"]
     assert api.create(recipe="gan/cgan", dataset=in_folders).dataset == in_folders
     assert api.create(recipe="gan/dcgan", dataset=plain).dataset == plain
+
+
+def test_a_dataset_that_is_not_there_is_answered_with_those_meant_or_those_there_are(api: Running) -> None:
+    near, far = (
+        refused(lambda name=name: api.create(dataset=f"projects/default/datasets/{name}"))  # type: ignore[misc]
+        for name in ("digit", "segbin")
+    )
+
+    assert near.violations["dataset"] == "project 'default' has no dataset 'digit'; did you mean 'digits'?"
+    assert far.violations["dataset"] == "project 'default' has no dataset 'segbin'; there is 'digits'"
 
 
 def test_an_older_dataset_version_can_be_asked_for(api: Running) -> None:

@@ -157,6 +157,27 @@ def test_what_cannot_be_started_from_is_refused_by_name(yard: Running, start: st
     assert said in refusal.violations["init_from"]
 
 
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        pytest.param("models/sources/versions/latest", "did you mean 'source'?", id="a model, misspelt"),
+        pytest.param("models/nothing/versions/1", "there is 'source'", id="a model like no other"),
+        pytest.param("models/source/versions/9", "its newest version is 1", id="a version of a model that is there"),
+        pytest.param("datasets/weight", "did you mean 'weights'?", id="weights, misspelt"),
+        pytest.param("datasets/nothing", "there is 'weights'", id="weights like no others: images are not offered"),
+        pytest.param("jobs/j/checkpoints/c", "`trainyard checkpoints list`", id="a checkpoint"),
+    ],
+)
+def test_what_is_not_there_is_answered_with_what_is(yard: Running, start: str, said: str) -> None:
+    trained(yard)
+    with yard.database.write() as session:
+        datasets.insert(session, new_dataset(dataset_id="weights", family="weights", counts={}))
+
+    refusal = refused(lambda: ask(yard, init_from=f"projects/default/{start}"))
+
+    assert said in refusal.violations["init_from"]
+
+
 def test_what_another_project_has_is_refused_before_anything_is_read(yard: Running) -> None:
     refusal = refused(lambda: ask(yard, init_from="projects/other/models/m/versions/1"))
 
