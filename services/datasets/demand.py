@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from services.datasets.checked import CheckedImage
 from services.datasets.problem import ProblemKind, Problems, listing
+from services.datasets.source import IGNORED_PIXEL
 
 Images = list[CheckedImage]
 
@@ -57,14 +58,19 @@ def _check_classes_in_both(images: Images, classes: tuple[str, ...], problems: P
 
 
 def _check_segmentation(images: Images, classes: tuple[str, ...], problems: Problems) -> None:
-    shown = Counter[int]()
-    for image in images:
-        if image.split == "train" and image.mask is not None:
-            shown.update({label: count for label, count in enumerate(image.mask.pixels[:-1]) if count})
+    masks = [image.mask for image in images if image.split == "train" and image.mask is not None]
+    shown = {label for mask in masks for label, count in enumerate(mask.pixels[:-1]) if count}
     if len(shown) < 2:
         found = f"only {classes[next(iter(shown))]!r}" if shown else "no class at all"
         text = f"the masks of the train split show {found}; a segmentation needs two classes or more"
-        problems.add(ProblemKind.MASK, "dataset", f"{text}, such as background and one other")
+        text = f"{text}, such as background and one other"
+        if any(mask.pixels[-1] for mask in masks):
+            # Masks of 0 and 255 are how many tools draw one object on black.
+            text += (
+                f". Pixels of value {IGNORED_PIXEL} are ignored, they are no class: store objects as 1, 2, ... in the order "
+                "of the list of classes (classes.txt)"
+            )
+        problems.add(ProblemKind.MASK, "dataset", text)
 
 
 def _check_face(images: Images, classes: tuple[str, ...], problems: Problems) -> None:

@@ -16,6 +16,7 @@ from tests.builders.hostile import Hostile
 
 _PICTURE = build.picture(7)
 _INDICES = family.mask(0)
+_TWO_TONE = np.where(_INDICES == 1, np.uint8(255), np.uint8(0))
 
 
 def _files(files: family.Files, **changes: bytes | None) -> Callable[[Path], Path]:
@@ -112,6 +113,11 @@ FAMILIES: dict[str, Hostile] = {
         _files({n: family.png(_INDICES * 0) if n.startswith("masks") else b for n, b in family.mask_pairs().items()}),
         "dataset",
         "show only 'background'",
+    ),
+    "masks of 0 and 255": Hostile(
+        _files({n: family.png(_TWO_TONE) if n.startswith("masks") else b for n, b in family.mask_pairs().items()}),
+        "dataset",
+        "store objects as 1, 2, ...",
     ),
     "voc mask listed but missing": Hostile(
         _files(_VOC, **{"SegmentationClass/2007_000001.png": None}), "2007_000001", "is missing"
