@@ -66,6 +66,7 @@ IMPORTERS = (
 # Any picture is like these, so they are only taken where their family or format is asked for.
 _ON_REQUEST = frozenset({("image_folder", "images"), ("identity_folders", "face")})
 
+_PLAIN = "images alone, for a GAN to learn from, are imported with family 'images' (`--family images`)"
 _WORDS = ("annotations", "images", "labels", "masks", "train", "val", "test", "jpegimages", "segmentationclass")
 _TYPO = 0.8
 
@@ -108,7 +109,8 @@ def _refuse(tree: Tree, candidates: Iterable[Importer]) -> Importer:
         others = tree.with_suffix(*OTHER_IMAGE_SUFFIXES)
         hint = f"{others[0]} and its like must be converted" if others else "add the images"
         raise invalid("dataset", f"no JPEG, PNG or WEBP image; {hint}; {expected}")
-    raise _misspelt(tree, expected) or invalid("dataset", f"no annotations found; {expected}")
+    plain = f"{_PLAIN}; " if any(each.family == "images" for each in candidates) else ""
+    raise _misspelt(tree, expected) or invalid("dataset", f"no annotations found; {plain}{expected}")
 
 
 def _misspelt(tree: Tree, expected: str) -> DatasetInvalid | None:

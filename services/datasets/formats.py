@@ -27,6 +27,8 @@ SERVED = (
 """(format, family) of every importer, in the order in which `detect` tries them."""
 FORMATS = tuple(dict.fromkeys(name for name, _ in SERVED))
 FAMILIES = tuple(dict.fromkeys(family for _, family in SERVED))
+# Families of recipes that no dataset has.
+_LEARNED_FROM = {"gan": "its recipes learn from 'images', some also from 'points', 'classification' and 'face'"}
 
 
 def request_faults(name: str | None, family: str | None) -> list[tuple[str, str]]:
@@ -35,7 +37,8 @@ def request_faults(name: str | None, family: str | None) -> list[tuple[str, str]
     if name is not None and name not in FORMATS:
         faults.append(("format", f"{name!r} is not known; {_did_you_mean(name, FORMATS)}, or leave it out"))
     if family is not None and family not in FAMILIES:
-        faults.append(("family", f"{family!r} cannot be imported; {_did_you_mean(family, FAMILIES)}"))
+        remedy = _LEARNED_FROM.get(family) or _did_you_mean(family, FAMILIES)
+        faults.append(("family", f"{family!r} cannot be imported; {remedy}"))
     served = [each for form, each in SERVED if form == name]
     if not faults and name is not None and family is not None and family not in served:
         known = " or ".join(map(repr, served))

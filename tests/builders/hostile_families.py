@@ -71,7 +71,7 @@ _VOC = family.voc_masks()
 FAMILIES: dict[str, Hostile] = {
     # folders
     "folders of one class": Hostile(
-        _files(family.image_folder(classes=("cat",))), "dataset", "no annotations found; expected"
+        _files(family.image_folder(classes=("cat",))), "dataset", "no annotations found; images alone"
     ),
     "a class that train lacks": Hostile(
         _files(family.image_folder(), **{"val/owl/1.png": _PICTURE}), "class 'owl'", "in val but none in train"

@@ -58,6 +58,7 @@ def test_every_format_of_the_wire_has_an_importer() -> None:
     [
         ("imagefolder", None, ("format", "did you mean 'image_folder'?")),
         (None, "clasification", ("family", "did you mean 'classification'?")),
+        (None, "gan", ("family", "its recipes learn from 'images'")),
         ("yolo", "face", ("family", "'yolo' holds no face data; use 'detection'")),
     ],
 )

@@ -146,6 +146,24 @@ def test_images_of_other_formats_are_left_aside_and_counted(importing: Any, tmp_
     assert report.ignored == {"images that are no JPEG, PNG or WEBP (.gif)": 2}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "is_told"),
+    [
+        pytest.param(None, True, id="nothing was asked for"),
+        pytest.param("detection", False, id="something else was asked for"),
+    ],
+)
+def test_plain_images_are_told_of_their_family(
+    importing: Any, tmp_path: Path, wanted: str | None, is_told: bool
+) -> None:
+    source = build.write_files(tmp_path / "in", {f"{n}.jpg": build.picture(n) for n in range(3)})
+
+    with pytest.raises(DatasetInvalid, match="no annotations found") as caught:
+        importing(source, family=wanted)
+
+    assert ("(`--family images`)" in str(caught.value)) is is_told
+
+
 def test_splits_without_annotations_are_not_taken_for_classes(importing: Any, tmp_path: Path) -> None:
     files = {f"{split}2017/{n}.jpg": build.picture(n) for n, split in enumerate(("train", "val"))}
 
