@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from services.core.errors import DatasetInvalid, Violation
 
 MAX_LISTED = 50
+_MAX_ALIKE = 3
 _MAX_FIELD = 300
 _MAX_DESCRIPTION = 600
 
@@ -31,17 +33,43 @@ class ProblemKind(enum.Enum):
     SPLIT = "split problems"
 
 
+@dataclass(slots=True)
+class _Alike:
+    """One thing wrong in many places, of which the first few are kept."""
+
+    description: str
+    fields: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, place: str) -> None:
+        self.count += 1
+        if len(self.fields) < _MAX_ALIKE:
+            self.fields.append(_printable(place, _MAX_FIELD))
+
+    def violations(self) -> list[Violation]:
+        """Return one violation a place, or one for all of them where a person would read the same line too often."""
+        if self.count <= _MAX_ALIKE:
+            return [Violation(place, self.description) for place in self.fields]
+        first, *others = self.fields
+        text = f"{self.description} (and {self.count - 1} more like it, such as {', '.join(others)})"
+        return [Violation(first, text)]
+
+
 class Problems:
-    """Counts every problem and lists the first 50, so that a hopeless dataset cannot fill memory."""
+    """Counts every problem and lists the first 50, so that a hopeless dataset cannot fill memory.
+
+    What is wrong in the same words in many places is listed once.
+    """
 
     def __init__(self) -> None:
-        self._listed: list[Violation] = []
+        self._alike: dict[str, _Alike] = {}
         self._totals: Counter[ProblemKind] = Counter()
 
     def add(self, kind: ProblemKind, field: str, description: str) -> None:
         self._totals[kind] += 1
-        if len(self._listed) < MAX_LISTED:
-            self._listed.append(Violation(_printable(field, _MAX_FIELD), _printable(description, _MAX_DESCRIPTION)))
+        text = _printable(description, _MAX_DESCRIPTION)
+        if text in self._alike or len(self._alike) < MAX_LISTED:
+            self._alike.setdefault(text, _Alike(text)).add(field)
 
     @property
     def total(self) -> int:
@@ -49,16 +77,23 @@ class Problems:
 
     def violations(self) -> list[Violation]:
         """Return the listed problems, and one more entry that says how many are not listed."""
-        hidden = self.total - len(self._listed)
+        listed: list[Violation] = []
+        hidden = self.total
+        for alike in self._alike.values():
+            found = alike.violations()
+            if len(listed) + len(found) > MAX_LISTED:
+                break
+            listed += found
+            hidden -= alike.count
         if not hidden:
-            return list(self._listed)
+            return listed
         note = f"{hidden} more problems are not listed; repair the listed ones and import again"
-        return [*self._listed, Violation("dataset", note)]
+        return [*listed, Violation("dataset", note)]
 
     def summary(self) -> str:
         parts = ", ".join(f"{count} {kind.value}" for kind, count in self._totals.most_common())
-        first = self._listed[0]
-        return f"The dataset cannot be imported: {parts}. First: {first.field}: {first.description}"
+        first = next(iter(self._alike.values()))
+        return f"The dataset cannot be imported: {parts}. First: {first.fields[0]}: {first.description}"
 
     def raise_if_any(self) -> None:
         """Raise DatasetInvalid with every problem found so far."""

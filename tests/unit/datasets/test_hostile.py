@@ -87,7 +87,7 @@ def test_every_problem_of_a_dataset_is_reported_at_once(tmp_path: Path) -> None:
 
 def test_a_hopeless_dataset_lists_fifty_problems_and_counts_the_rest(tmp_path: Path) -> None:
     folder = build.coco()
-    folder.splits["train"]["annotations"] = [build.coco_box(n, 1, category_id=99) for n in range(200)]
+    folder.splits["train"]["annotations"] = [build.coco_box(n, 1, category_id=99 + n) for n in range(200)]
 
     with pytest.raises(DatasetInvalid) as caught:
         import_folder(folder.write(tmp_path / "source"), tmp_path, source_format=None, limits=SMALL)
