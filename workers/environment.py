@@ -15,7 +15,7 @@ _PREFIXES = (
 # A thread of a network waits for its siblings by spinning, by default so long (milliseconds) that it holds the core
 # which a sibling would need: beside one busy process two threads trained 5 to 8 times slower. This is about as long
 # as it takes to wake a sleeping thread.
-_SPINS = "10000"
+_SPINS = "3000"
 _SECRET_WORDS = ("KEY", "SECRET", "TOKEN", "PASS", "CREDENTIAL")
 
 
