@@ -207,9 +207,19 @@ def test_everything_is_scraped_and_every_rule_can_be_evaluated(platform: Platfor
 
 @pytest.fixture(scope="module")
 def busy_prometheus(
-    client: Trainyard, platform: Platform, trained: Trained, deployment: deployment_pb2.Deployment, picture: bytes
+    client: Trainyard,
+    platform: Platform,
+    dataset: str,
+    trained: Trained,
+    deployment: deployment_pb2.Deployment,
+    picture: bytes,
 ) -> Prometheus:
-    """Return a Prometheus that has seen a job and predictions, twice at least: rates need two scrapes."""
+    """Return a Prometheus that has seen jobs and predictions, twice at least: rates need two scrapes."""
+    _wait_for_data(platform, "trainyard_checkpoint_commit_seconds_count > 0")
+    # The first may have stored all its checkpoints between two scrapes.
+    second = client.create_job(RECIPE, dataset=dataset, preset="tiny", config=config())
+    assert list(client.watch(second.name))[-1].state_change.state == job_pb2.JOB_STATE_SUCCEEDED
+    _wait_for_data(platform, "trainyard:checkpoint_commit_seconds:p95_15m >= 0")
     seen = 'changes(ts_inference_requests_total{model_name="default--e2e"}[5m]) > 0'
     while_waiting: Iterator[object] = iter(lambda: client.predict(deployment.name, [picture]), None)
     wait_until(
@@ -218,6 +228,12 @@ def busy_prometheus(
         limit_seconds=platform.patience_seconds,
     )
     return platform.prometheus
+
+
+def _wait_for_data(platform: Platform, expression: str) -> None:
+    wait_until(
+        lambda: bool(platform.prometheus.query(expression)), what=expression, limit_seconds=platform.patience_seconds
+    )
 
 
 @pytest.mark.parametrize("board", sorted(BOARDS))

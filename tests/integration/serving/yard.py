@@ -96,7 +96,8 @@ class ServingYard:
     ) -> BuiltModel:
         """Build an archive of a bundle and store it as a worker does."""
         path = self.root / f"archive-{bundle_dir.name}.mar"
-        version = self._succeed(model_id)
+        recipe = json.loads((bundle_dir / "bundle.json").read_text())["recipe"]
+        version = self._succeed(model_id, recipe)
         model = {"name": version.model_id, "version": version.version}
         with open(os.devnull, "wb") as sink:
             built = build(BuildPlan(bundle_dir, path, Target(), model, forms), FrameWriter(sink.fileno()))
@@ -185,8 +186,8 @@ class ServingYard:
             lambda found: found is not None,
         )
 
-    def _succeed(self, model_id: str) -> Any:
-        job = queued_job(self.database, model_id=model_id)
+    def _succeed(self, model_id: str, recipe: str) -> Any:
+        job = queued_job(self.database, model_id=model_id, recipe=recipe)
         with self.database.write() as session:
             lease = jobs.claim(session, job.id, worker_id="w", ttl_seconds=30)
         with self.database.write() as session:
