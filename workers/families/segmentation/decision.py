@@ -83,7 +83,8 @@ def possible_winners(inner: Tensor) -> list[int]:
         if (count := inner.shape[dim]) > 1:
             above = torch.maximum(above.narrow(dim, 0, count - 1), above.narrow(dim, 1, count - 1))
             below = torch.minimum(below.narrow(dim, 0, count - 1), below.narrow(dim, 1, count - 1))
-    return [int(one) for one in (above >= below.amax(0)).flatten(1).any(1).nonzero()]
+    can_win = (above >= below.amax(0)).flatten(1).any(1)
+    return can_win.nonzero().flatten().tolist()
 
 
 def _take_winners(strip: Tensor, ids: list[int], won: Tensor) -> Tensor:
