@@ -15,6 +15,7 @@ from workers.families.images import decode_opened, open_image
 
 FILL = (124, 116, 104)
 """Colour around a fitted image: the mean, so that after normalisation it is nearly zero."""
+_FILL = torch.tensor(FILL, dtype=torch.uint8)[:, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,21 @@ class Fit:
 
     def to_square(self, boxes: Tensor) -> Tensor:
         """Move xyxy boxes from the image into the square."""
-        return boxes * self._scales(boxes) + self._shifts(boxes)
+        scales, shifts, _ = self._corners(boxes)
+        return boxes * scales + shifts
 
     def to_image(self, boxes: Tensor) -> Tensor:
         """Move xyxy boxes from the square into the image and cut them at its border."""
-        moved = (boxes - self._shifts(boxes)) / self._scales(boxes)
-        return moved.clamp(min=0).minimum(moved.new_tensor([self.width, self.height, self.width, self.height]))
+        scales, shifts, limits = self._corners(boxes)
+        return ((boxes - shifts) / scales).clamp(min=0).minimum(limits)
 
-    def _scales(self, boxes: Tensor) -> Tensor:
-        return boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
-
-    def _shifts(self, boxes: Tensor) -> Tensor:
-        return boxes.new_tensor([self.left, self.top, self.left, self.top])
+    def _corners(self, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scales, shifts and limits of xyxy, (4,) each."""
+        x = (self.scale_x, self.left, self.width)
+        y = (self.scale_y, self.top, self.height)
+        # One tensor, not three: to make one takes longer than to compute with it.
+        scales, shifts, limits = boxes.new_tensor([x, y, x, y]).unbind(1)
+        return scales, shifts, limits
 
 
 def fit(height: int, width: int, size: int) -> Fit:
@@ -74,7 +78,7 @@ def letterbox(image: Tensor, size: int, *, placed: Fit | None = None) -> tuple[T
         image = functional.interpolate(image[None], (inner_height, inner_width), mode="bilinear", antialias=True)[0]
     if (inner_height, inner_width) == (size, size):
         return image, placed
-    square = torch.tensor(FILL, dtype=torch.uint8)[:, None, None].expand(3, size, size).clone()
+    square = _FILL.expand(3, size, size).clone()
     square[:, placed.top : placed.top + inner_height, placed.left : placed.left + inner_width] = image
     return square, placed
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from workers.families.base import Network
+from workers.serving.alignment import aligning_environment
 from workers.serving.bundle import Parts, Target
 from workers.serving.form import Form, LowPrecision, has_fast_bf16, load_eager, load_stored, memory_format_of, prepare
 
@@ -101,9 +102,13 @@ class Exporter:
         from torch._inductor import config as inductor
 
         # Nothing stays behind: neither a pool of compilers nor a cache in a directory others can guess.
-        cache = {"TORCHINDUCTOR_CACHE_DIR": str(self.directory / "compiler")}
+        variables = {
+            "TORCHINDUCTOR_CACHE_DIR": str(self.directory / "compiler"),
+            **aligning_environment(self.directory),
+        }
         options = {"freezing": self._device.type == "cpu", **_COMPILER}
-        with inductor.patch(compile_threads=1), _environment(cache):
+        # Where gradients are enabled, inductor leaves freezing out without a word.
+        with torch.no_grad(), inductor.patch(compile_threads=1), _environment(variables):
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
     def _require(self, form: Form) -> None:

@@ -103,14 +103,13 @@ def _load_package(path: Path, device: torch.device) -> Callable[[Tensor], _Outpu
 def _network(
     call: Callable[[Tensor], _Outputs], *, memory_format: torch.memory_format, device: torch.device, is_one_by_one: bool
 ) -> Network:
-    def compute(x: Tensor) -> _Outputs:
-        return call(x.to(device=device).contiguous(memory_format=memory_format))
-
     def network(x: Tensor) -> _Outputs:
         with torch.inference_mode():
+            x = x.to(device=device).contiguous(memory_format=memory_format)
             if not is_one_by_one or x.shape[0] == 1:
-                return _to_host(compute(x))
-            return _concatenate([_to_host(compute(row)) for row in torch.split(x, 1)])
+                return _to_host(call(x))
+            # Rows of a batch that is laid out already: no row is copied.
+            return _concatenate([_to_host(call(row)) for row in torch.split(x, 1)])
 
     return network
 

@@ -6,6 +6,7 @@ predictions: a bad request alone in its batch becomes INVALID_ARGUMENT, otherwis
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -34,6 +35,7 @@ class TorchServeEntry:
         An exception here ends the worker, and its text reaches TorchServe's model log.
         """
         configure_logging()
+        _quieten_torchserve()
         directory = Path(context.system_properties["model_dir"])
         torch.set_num_threads(read_record(directory).target.threads)
         torch.set_num_interop_threads(1)
@@ -53,6 +55,15 @@ class TorchServeEntry:
         for index, answer in enumerate(answers):
             _report(context, index, answer)
         return [answer.body for answer in answers]
+
+
+def _quieten_torchserve() -> None:
+    """Keep TorchServe's own worker from writing several lines a request, which its frontend parses one by one.
+
+    They were an eighth of a worker's time. What is lost is the gauge PredictionTime, the last request's alone;
+    the frontend counts requests and their latencies itself.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def _body(request: Mapping[str, Any]) -> bytes | bytearray:

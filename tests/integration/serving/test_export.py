@@ -82,3 +82,24 @@ def test_a_batch_is_answered_like_single_instances(built):
     together = served.handler.predict(instances, served.network)
 
     assert together == [served.handler.predict([one], served.network)[0] for one in instances]
+
+
+def test_the_package_holds_weights_as_its_kernels_read_them(built):
+    _, directory = built
+
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(directory / "model.pt2"), "model", False, 1, -1)
+
+    names = loader.get_constant_fqns()
+    # A bias that is added as it is keeps its name.
+    assert [name for name in names if name.startswith("_frozen_param")]
+    assert [name for name in names if name.endswith("weight")] == []
+
+
+def test_the_package_puts_its_weights_at_the_start_of_a_cache_line(built):
+    _, directory = built
+
+    with zipfile.ZipFile(directory / "model.pt2") as package:
+        (library,) = [package.read(name) for name in package.namelist() if name.endswith(".so")]
+
+    assert b"\0aligned_alloc\0" in library
+    assert b"\0malloc\0" not in library

@@ -72,6 +72,17 @@ def test_rest_gives_the_trainer_s_answers(yard, agent, first, handler):
     assert all(handler.compare(want, got).passed for want, got in zip(first.answers, answers, strict=True))
 
 
+def test_what_is_answered_well_is_not_logged(yard, agent, first):
+    log = yard.layout.logs / "model_log.log"
+    before = log.read_text()
+
+    yard.predict("digits", first.inputs[0]).raise_for_status()
+
+    assert "bundle_opened" in before
+    assert "[METRICS]" not in log.read_text()
+    assert "Backend received inference" not in log.read_text()
+
+
 def test_grpc_gives_the_trainer_s_answers(yard, agent, first, handler, stubs):
     replica = yard.replica("digits")
 

@@ -46,10 +46,10 @@ def select(boxes: Tensor, scores: Tensor, placed: Fit, thresholds: Thresholds) -
         allowed[[label - 1 for label in thresholds.labels]] = True
         kept = kept & allowed
     anchors, classes = kept.nonzero(as_tuple=True)
-    best = scores[anchors, classes].sort(descending=True, stable=True).indices[:_MAX_CANDIDATES]
-    anchors, classes = anchors[best], classes[best]
-    located = placed.to_image(boxes[anchors])
+    ranked = scores[anchors, classes].sort(descending=True, stable=True)
+    ranks, found = ranked.indices[:_MAX_CANDIDATES], ranked.values[:_MAX_CANDIDATES]
+    located, classes = placed.to_image(boxes[anchors[ranks]]), classes[ranks]
     is_object = ((located[:, 2:] - located[:, :2]) >= _MIN_SIDE).all(1) & located.isfinite().all(1)
-    anchors, classes, located = anchors[is_object], classes[is_object], located[is_object]
-    final = batched_nms(located, scores[anchors, classes], classes, thresholds.nms_iou)[: thresholds.max_detections]
-    return Detections(boxes=located[final], labels=classes[final] + 1, scores=scores[anchors, classes][final])
+    located, classes, found = located[is_object], classes[is_object], found[is_object]
+    final = batched_nms(located, found, classes, thresholds.nms_iou)[: thresholds.max_detections]
+    return Detections(boxes=located[final], labels=classes[final] + 1, scores=found[final])
