@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
-from workers.families.gan.draw import by_class, grid
+from workers.families.gan.draw import by_class, compared, grid
 
 
 def opened(png: bytes) -> Image.Image:
@@ -44,6 +44,20 @@ def test_samples_stand_under_the_name_of_their_class() -> None:
     left, top, right, bottom = ImageChops.difference(page, renamed).getbbox() or (0, 0, 0, 0)
     assert (left >= third, right <= 2 * third, top >= 0, bottom <= 18) == (True, True, True, True)
     assert right > left
+
+
+def test_rows_that_are_compared_stand_under_their_captions() -> None:
+    rows = [torch.full((8, 1, 16, 16), shade) for shade in (1.0, -1.0)]
+
+    page, renamed = (
+        opened(compared(dict(zip(("as generated", caption), rows, strict=True))))
+        for caption in ("without", "without units")
+    )
+
+    half = (page.height + 8) // 2
+    assert [page.getpixel((24, y))[0] for y in (half - 20, page.height - 12)] == [255, 0]  # type: ignore[index]
+    _, top, _, bottom = ImageChops.difference(page, renamed).getbbox() or (0, 0, 0, 0)
+    assert half <= top < bottom <= half + 18
 
 
 def test_small_samples_are_enlarged_by_a_whole_factor() -> None:

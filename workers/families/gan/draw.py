@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from PIL import Image
 from torch import Tensor
@@ -37,6 +37,12 @@ def by_class(images: Tensor, labels: Tensor, classes: Sequence[str]) -> bytes:
         for label in shown
     ]
     return png(lay_out(blocks, columns=abreast, gap=_CLASS_GAP))
+
+
+def compared(rows: Mapping[str, Tensor]) -> bytes:
+    """Return rows of images, (N, C, H, W) each, under their captions as one PNG."""
+    blocks = [captioned(lay_out(_cells(row), columns=len(row), gap=_GAP), caption) for caption, row in rows.items()]
+    return png(lay_out(blocks, columns=1, gap=_CLASS_GAP))
 
 
 def _cells(images: Tensor) -> list[Image.Image]:

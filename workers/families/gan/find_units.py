@@ -18,7 +18,7 @@ from workers.families.base import Golden, Picture, Placement, Recipe, ServingSpe
 from workers.families.gan import served
 from workers.families.gan.data import FAMILIES, Indices, RealImages, to_input
 from workers.families.gan.dissection import Dissection, Finding
-from workers.families.gan.draw import grid
+from workers.families.gan.draw import compared, grid
 from workers.families.gan.generators import Generator, build_generator
 from workers.families.gan.handler import make_golden
 from workers.families.gan.latent import draw
@@ -155,11 +155,15 @@ class FindUnits(Recipe[FindUnitsConfig, Batch]):
         labels = torch.arange(len(z)) % len(self._classes) if self._classes else None
         pictures = [Picture(name="samples", png=grid(dissection.draw(z, labels), columns=8))]
         for finding in self._findings(state):
-            rows = [
-                dissection.draw(finding.z, finding.labels, units) for units in ((), finding.units, finding.random_units)
-            ]
+            count = len(finding.units)
+            shown = {
+                f"as generated, with {finding.attribute}": (),
+                f"without its {count} units of {finding.layer}": finding.units,
+                f"without {count} random units of it": finding.random_units,
+            }
+            rows = {caption: dissection.draw(finding.z, finding.labels, silent) for caption, silent in shown.items()}
             name = "".join(letter if letter.isalnum() else "_" for letter in finding.attribute)
-            pictures.append(Picture(name=f"ablation-{name}", png=grid(torch.cat(rows), columns=len(finding.z))))
+            pictures.append(Picture(name=f"ablation-{name}", png=compared(rows)))
         return pictures
 
     def tables(self, state: TrainState, placement: Placement) -> list[Table]:
