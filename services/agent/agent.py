@@ -11,7 +11,7 @@ import structlog
 
 from services.agent import metrics
 from services.agent.client import Token, TorchServeClient, TorchServeUnavailable
-from services.agent.config import LOOPBACK, Layout
+from services.agent.config import LOOPBACK, Layout, batch_size
 from services.agent.model_store import ModelStore
 from services.agent.plan import Limits, Wanted
 from services.agent.reconciler import Outcome, Reconciler
@@ -58,6 +58,7 @@ class Agent:
             management_url=f"http://{LOOPBACK}:{settings.torchserve_management_port}",
             inference_url=f"http://{inference_host}:{settings.torchserve_inference_port}",
             key_file=layout.key_file,
+            batch_size=batch_size(settings.serving_device),
         )
         self._reconciler = Reconciler(
             client=self._client,

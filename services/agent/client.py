@@ -103,7 +103,8 @@ class Version:
 class TorchServeClient:
     """Talks to one TorchServe. Keys are read again after every start and renewed at half their life."""
 
-    def __init__(self, *, management_url: str, inference_url: str, key_file: Path) -> None:
+    def __init__(self, *, management_url: str, inference_url: str, key_file: Path, batch_size: int) -> None:
+        self.batch_size = batch_size
         self._key_file = key_file
         self._keys: Keys | None = None
         timeout = httpx.Timeout(_MANAGE_SECONDS, connect=_CONNECT_SECONDS)
@@ -154,7 +155,7 @@ class TorchServeClient:
             "url": file,
             "model_name": name,
             "initial_workers": 0,
-            "batch_size": config.BATCH_SIZE,
+            "batch_size": self.batch_size,
             "max_batch_delay": config.BATCH_DELAY_MILLISECONDS,
             "response_timeout": config.RESPONSE_SECONDS,
             "startup_timeout": config.STARTUP_SECONDS,

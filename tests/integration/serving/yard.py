@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from services.agent.client import TorchServeClient
-from services.agent.config import Layout
+from services.agent.config import Layout, batch_size
 from services.core.settings import Settings
 from services.core.states import DeploymentState, JobState
 from services.db import archives, deployments, jobs
@@ -159,6 +159,7 @@ class ServingYard:
             management_url=f"http://127.0.0.1:{self.settings.torchserve_management_port}",
             inference_url=f"http://127.0.0.1:{self.settings.torchserve_inference_port}",
             key_file=self.layout.key_file,
+            batch_size=batch_size(self.settings.serving_device),
         )
 
     @contextmanager
