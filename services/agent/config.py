@@ -82,7 +82,7 @@ def batch_size(device: str) -> int:
 
     A processor computes them one by one, so there a batch only shares the way through TorchServe, while its first
     request waits for its last. A small detector on two cores answered 433 a second by twos, 410 by eights, with a p99
-    of 26 instead of 37 ms; alone, each costs the whole way and some tenth of the rate.
+    of 26 instead of 37 ms; one by one it answered fewer, as each costs the whole way.
     """
     return 2 if device == "cpu" else 8
 

@@ -117,7 +117,6 @@ class Callers:
 
     def __init__(self, port: int, name: str, token: str, images: Sequence[bytes]) -> None:
         self._port, self._name = port, name
-        self.images = images
         head = (
             f"POST /predictions/{name} HTTP/1.1\r\nHost: {LOOPBACK}\r\nAuthorization: Bearer {token}\r\n"
             "Content-Type: image/jpeg\r\nContent-Length: "
