@@ -56,7 +56,7 @@ def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -
     frames = FrameWriter(frames_fd)
     try:
         plan = read_plan(attempt_dir / PLAN_NAME)
-        allocator.keep_freed_memory()
+        allocator.keep_freed_memory(allocator.TRAINING_BYTES)
         _take_share(int(plan["threads"]))
         _MODES[plan["mode"]](plan, frames, stop)
     except BaseException as err:  # noqa: BLE001 - the process ends here, and its supervisor must learn why

@@ -18,7 +18,7 @@ from workers.families.catalog import CATALOG
 
 def main(recipe_name: str, config_json: str, dataset_dir: str, threads: str, log_steps: str, memory: str) -> None:
     if memory == "kept":
-        allocator.keep_freed_memory()
+        allocator.keep_freed_memory(allocator.TRAINING_BYTES)
     entry = CATALOG[recipe_name]
     config = entry.load_config().model_validate(json.loads(config_json))
     torch.manual_seed(config.runtime.seed)

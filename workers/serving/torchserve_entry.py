@@ -17,6 +17,7 @@ import torch
 from ts.utils.util import PredictionException
 
 from services.core.log import configure_logging
+from workers import allocator
 from workers.serving.answer import Answer, answer_batch
 from workers.serving.bundle import Served, open_bundle, read_record
 
@@ -36,6 +37,7 @@ class TorchServeEntry:
         """
         configure_logging()
         _quieten_torchserve()
+        allocator.keep_freed_memory(allocator.SERVING_BYTES)
         directory = Path(context.system_properties["model_dir"])
         torch.set_num_threads(read_record(directory).target.threads)
         torch.set_num_interop_threads(1)

@@ -24,7 +24,7 @@ ALONE = """
 from workers import allocator
 
 before = faults_per_round()
-print(allocator.keep_freed_memory(), before, faults_per_round())
+print(allocator.keep_freed_memory(2**30), before, faults_per_round())
 """
 TRAINER = """
 import os, sys
