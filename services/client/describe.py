@@ -12,6 +12,20 @@ def job_state(state: job_pb2.JobState) -> str:
     return _word(job_pb2.JobState.Name(state), "JOB_STATE_")
 
 
+def waiting(found: job_pb2.Waiting) -> str:
+    """Return why a queued job does not run yet, and the remedy; nothing where it is about to."""
+    if not found.workers:
+        return (
+            f"no worker takes jobs of the queue {found.queue}; "
+            "start one whose TRAINYARD_WORKER_QUEUES names it, or cancel the job and submit it for other resources"
+        )
+    if found.is_at_quota:
+        return "its project runs as many jobs as its quota allows"
+    if not found.free_slots:
+        return f"all of {found.queue} is taken ({found.slots} running at most); it starts when its turn has come"
+    return ""
+
+
 def attempt_state(state: job_pb2.AttemptState) -> str:
     return _word(job_pb2.AttemptState.Name(state), "ATTEMPT_STATE_")
 

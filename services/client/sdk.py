@@ -225,6 +225,11 @@ class Trainyard(GalleryCalls):
         request = job_pb2.GetJobRequest(name=self.name.job(job))
         return self._caller.unary(self._jobs.GetJob, request).attempts
 
+    def get_waiting(self, job: str) -> job_pb2.Waiting | None:
+        """Return who could run a queued job; None once it is queued no more."""
+        reply = self._caller.unary(self._jobs.GetJob, job_pb2.GetJobRequest(name=self.name.job(job)))
+        return reply.waiting if reply.HasField("waiting") else None
+
     def list_jobs(self, *, states: Sequence[job_pb2.JobState] = (), recipe: str = "") -> Iterator[job_pb2.Job]:
         """Yield jobs, newest first."""
         request = job_pb2.ListJobsRequest(parent=self.name.parent, page_size=PAGE_SIZE, states=states, recipe=recipe)

@@ -45,7 +45,7 @@ def preempt(session: Session, *, min_run_seconds: float) -> list[Preempted]:
 
 def _ask_one(session: Session, queue: str, min_run_seconds: float) -> Preempted | None:
     is_stopping = sa.select(_job.id).where(t.IS_RUNNING, _job.queue == queue, _job.desired != "run").limit(1)
-    if session.execute(is_stopping).one_or_none() is not None or workers.free_slots(session, queue) > 0:
+    if session.execute(is_stopping).one_or_none() is not None or workers.capacity(session, queue).free_slots > 0:
         return None
     project = next(iter(schedule.projects_in_turn(session, queue)), None)
     if project is None:

@@ -44,6 +44,12 @@ def take_turns(session: Session) -> None:
         session.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMS)).where(has_quota))
 
 
+def is_running_full(session: Session, project: str) -> bool:
+    """Return whether a project runs as many jobs as it may."""
+    limit = _limit(session, project, _project.max_running_jobs)
+    return limit is not None and job_counts(session, project)[0] >= limit
+
+
 def check_queued(session: Session, project: str) -> None:
     """Check that the jobs waiting now, with those of this transaction, are within the quota.
 

@@ -47,6 +47,15 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What the workers of a queue run at most, and could run more now; those not alive or draining do not count."""
+
+    workers: int
+    slots: int
+    free_slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """An accelerator. Quarantined ones run nothing until a person releases them."""
 
@@ -96,12 +105,14 @@ def list_workers(session: Session, *, alive_seconds: float = 60.0, known_seconds
     return found
 
 
-def free_slots(session: Session, queue: str, *, alive_seconds: float = 60.0) -> int:
-    """Return how many more attempts the live workers of a queue could run now; sizes the dispatch window."""
+def capacity(session: Session, queue: str, *, alive_seconds: float = 60.0) -> Capacity:
+    """Return what the workers of a queue could run."""
     workers = [w for w in list_workers(session, alive_seconds=alive_seconds) if w.is_alive and not w.is_draining]
     mine = [w for w in workers if queue in w.queues]
+    slots = sum(w.slots for w in mine)
     busy = sa.select(sa.func.count()).where(t.IS_RUNNING, t.jobs.c.lease_owner.in_([w.id for w in mine]))
-    return max(0, sum(w.slots for w in mine) - int(session.execute(busy).scalar_one()))
+    free = max(0, slots - int(session.execute(busy).scalar_one()))
+    return Capacity(workers=len(mine), slots=slots, free_slots=free)
 
 
 def forget(session: Session, *, older_than_seconds: float) -> int:

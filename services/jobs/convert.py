@@ -17,6 +17,7 @@ from services.db.artifacts import Artifact
 from services.db.checkpoints import Checkpoint
 from services.db.jobs import Attempt, Job
 from services.jobs.request import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRESET, JobRequest
+from services.jobs.waiting import Waiting
 from services.recipes.convert import recipe_id
 from services.rpc.enums import enum_value
 from services.rpc.structs import to_dict, to_struct
@@ -104,6 +105,17 @@ def job_to_proto(job: Job) -> pb.Job:
 
 def failure_to_proto(reason: FailureReason, message: str) -> pb.Failure:
     return pb.Failure(reason=enum_value(pb.FailureReason, f"FAILURE_REASON_{reason.name}"), message=message)
+
+
+def waiting_to_proto(waiting: Waiting) -> pb.Waiting:
+    capacity = waiting.capacity
+    return pb.Waiting(
+        queue=waiting.queue,
+        workers=capacity.workers,
+        slots=capacity.slots,
+        free_slots=capacity.free_slots,
+        is_at_quota=waiting.is_at_quota,
+    )
 
 
 def attempt_to_proto(attempt: Attempt) -> pb.Attempt:

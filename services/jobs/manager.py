@@ -21,6 +21,7 @@ from services.identity.room import Room
 from services.jobs import start as sources
 from services.jobs.near import suggestion
 from services.jobs.request import Checked, JobRequest, check, queue_of
+from services.jobs.waiting import Waiting, waiting_of
 from services.jobs.watch import EventHub
 from services.recipes.manager import Recipe, RecipeManager
 from services.rpc.paging import Page, PageRequest, by_time
@@ -71,6 +72,12 @@ class JobManager:
 
     async def get(self, project: str, job_id: str) -> Job:
         return await self._work.read(lambda session: jobs.get(session, project, job_id))
+
+    async def waiting(self, job: Job) -> Waiting | None:
+        """Return who could run a job, None where it is not queued."""
+        if job.state is not JobState.QUEUED:
+            return None
+        return await self._work.read(lambda session: waiting_of(session, job))
 
     async def attempts(self, project: str, job_id: str) -> Sequence[Attempt]:
         """Return the last attempts of a job, oldest first."""

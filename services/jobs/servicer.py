@@ -31,8 +31,12 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         name = convert.job_id(request.name)
         job, attempts = await self._jobs.get(*name), await self._jobs.attempts(*name)
-        shown = [convert.attempt_to_proto(attempt) for attempt in attempts]
-        return pb.GetJobResponse(job=convert.job_to_proto(job), attempts=shown)
+        waiting = await self._jobs.waiting(job)
+        return pb.GetJobResponse(
+            job=convert.job_to_proto(job),
+            attempts=[convert.attempt_to_proto(attempt) for attempt in attempts],
+            waiting=None if waiting is None else convert.waiting_to_proto(waiting),
+        )
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         project = names.parse_project(request.parent)

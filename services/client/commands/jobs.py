@@ -77,7 +77,7 @@ def submit(
     with invocation.client() as client:
         job = client.create_job(recipe, dataset=dataset, preset=preset, config=config, **_fields(options))
         if not is_watching:
-            _submitted(invocation.out, job)
+            _submitted(invocation.out, client, job)
             return
         if invocation.out.is_json:
             invocation.out.record({"job": as_dict(job)})
@@ -131,7 +131,7 @@ def list_(invocation: Invocation, *, states: tuple[str, ...], recipe: str, limit
 def show(invocation: Invocation, *, job: str) -> None:
     """Show one job with its attempts: what was tried, and why it ended."""
     with invocation.client() as client:
-        _show(invocation.out, client.get_job(job), client.get_attempts(job))
+        _show(invocation.out, client.get_job(job), client.get_attempts(job), client.get_waiting(job))
 
 
 @jobs.command()
@@ -222,11 +222,19 @@ def _fields(options: dict[str, str | int]) -> JobFields:
     )
 
 
-def _submitted(out: Output, job: job_pb2.Job) -> None:
+def _submitted(out: Output, client: Trainyard, job: job_pb2.Job) -> None:
     if out.is_json:
         out.document(job)
-    else:
-        out.say(f"submitted {short(job.name)}\nnext: trainyard jobs watch {short(job.name)}")
+        return
+    out.say(f"submitted {short(job.name)}")
+    _say_why_it_waits(out, client, job)
+    out.say(f"next: trainyard jobs watch {short(job.name)}")
+
+
+def _say_why_it_waits(out: Output, client: Trainyard, job: job_pb2.Job) -> None:
+    waiting = client.get_waiting(job.name)
+    if waiting is not None and (why := describe.waiting(waiting)):
+        out.say(f"waits: {why}")
 
 
 def _steered(out: Output, job: job_pb2.Job) -> None:
@@ -241,6 +249,7 @@ def _watch(out: Output, client: Trainyard, job: job_pb2.Job, *, after_seq: int) 
         for event in client.watch(job.name, after_seq=after_seq):
             out.record({"event": as_dict(event)})
     else:
+        _say_why_it_waits(out, client, job)
         _watch_live(client, job, after_seq=after_seq)
     ended = client.get_job(job.name)
     if out.is_json:
@@ -280,9 +289,10 @@ def _log(out: Output, event: job_pb2.JobEvent) -> None:
         out.say(ended.log_tail.rstrip())
 
 
-def _show(out: Output, job: job_pb2.Job, attempts: Sequence[job_pb2.Attempt]) -> None:
+def _show(out: Output, job: job_pb2.Job, attempts: Sequence[job_pb2.Attempt], waiting: job_pb2.Waiting | None) -> None:
     if out.is_json:
-        out.document({**as_dict(job), "attempts": [as_dict(each) for each in attempts]})
+        shown = None if waiting is None else as_dict(waiting)
+        out.document({**as_dict(job), "attempts": [as_dict(each) for each in attempts], "waiting": shown})
         return
     out.facts(
         [
@@ -291,6 +301,7 @@ def _show(out: Output, job: job_pb2.Job, attempts: Sequence[job_pb2.Attempt]) ->
             ("recipe", f"{job.recipe} ({job.preset})"),
             ("dataset", f"{short(job.dataset)} ({job.dataset_version_id})"),
             ("state", describe.job_state(job.state)),
+            ("waits", describe.waiting(waiting) if waiting is not None else ""),
             ("step", _steps(job)),
             ("attempt", f"{job.attempt} of {job.max_attempts}" if job.attempt else ""),
             ("checkpoint", f"step {job.checkpoint_step}" if job.HasField("checkpoint_step") else ""),

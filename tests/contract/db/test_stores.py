@@ -380,8 +380,8 @@ def test_free_slots_are_those_of_live_workers_less_what_runs(database: Database)
         workers.heartbeat(session, worker("a", slots=3))
 
     with database.read() as session:
-        assert workers.free_slots(session, "train.cpu") == 4
-        assert workers.free_slots(session, "train.cpu", alive_seconds=-1) == 0
+        assert workers.capacity(session, "train.cpu") == workers.Capacity(workers=2, slots=5, free_slots=4)
+        assert workers.capacity(session, "train.cpu", alive_seconds=-1).free_slots == 0
         assert [item.id for item in workers.list_workers(session)] == ["a", "b", "c", "d"]
     with database.write() as session:
         assert workers.forget(session, older_than_seconds=3600) == 0

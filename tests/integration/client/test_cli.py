@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from services.client.cli import main
-from services.db import jobs
+from services.db import jobs, projects, workers
 from tests.integration.client.conftest import Server
 from tests.stack.builders import queued_job
 from tests.stack.identity import admit
@@ -280,3 +280,36 @@ def test_attempts_are_numbered_as_the_state_of_the_job_numbers_them(run: Run, se
     table = lines[next(number for number, line in enumerate(lines) if line.startswith("ATTEMPT")) + 1 :]
     # The worker that stopped on its own was not charged, so the attempt after it has its number.
     assert [line.split()[0] for line in table] == ["1", "2", "2"]
+
+
+def test_a_queued_job_says_why_it_waits(run: Run, server: Server, imported: dict[str, Any]) -> None:
+    submit = ("jobs", "submit", "detection/yolo_v1", "--dataset", "squares", "--preset", "tiny", "--resources", "gpu")
+    first, second = (document(run(*submit, "--json"))["name"].rpartition("/")[2] for _ in range(2))
+    info = workers.WorkerInfo(id="w", host="h", boot_id="b", pid=1, slots=1, queues=["train.cpu", "train.gpu"])
+
+    def reason() -> str:
+        facts = [line.partition(" ") for line in run("jobs", "show", second).stdout.splitlines()]
+        return next((value.strip() for name, _, value in facts if name == "waits"), "")
+
+    assert reason().startswith("no worker takes jobs of the queue train.gpu; start one whose TRAINYARD_WORKER_QUEUES")
+    assert "\nwaits: no worker takes jobs of the queue train.gpu" in run(*submit).stdout
+
+    with server.database.write() as session:
+        workers.heartbeat(session, info)
+    assert reason() == ""
+    assert document(run("jobs", "show", second, "--json"))["waiting"]["free_slots"] == 1
+
+    with server.database.write() as session:
+        lease = jobs.claim(session, first, worker_id="w", ttl_seconds=60)
+    assert reason().startswith("all of train.gpu is taken (1 running at most)")
+
+    with server.database.write() as session:
+        projects.set_quotas(session, "default", {"max_running_jobs": 1})
+    assert reason() == "its project runs as many jobs as its quota allows"
+
+    with server.database.write() as session:
+        projects.set_quotas(session, "default", {"max_running_jobs": None})
+        jobs.requeue(session, lease, is_charged=False)
+    for job_id in (first, second):
+        run("jobs", "cancel", job_id)
+    assert document(run("jobs", "show", second, "--json"))["waiting"] is None
