@@ -281,6 +281,11 @@ class Trainyard(GalleryCalls):
         request = job_pb2.ListCheckpointsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)
         return self._caller.pages(self._jobs.ListCheckpoints, request, lambda reply: reply.checkpoints)
 
+    def delete_checkpoint(self, checkpoint: str) -> None:
+        """Delete a checkpoint of a job that has ended, named in full or as `job/checkpoint`."""
+        request = job_pb2.DeleteCheckpointRequest(name=self.name.checkpoint(checkpoint))
+        self._caller.unary(self._jobs.DeleteCheckpoint, request, is_repeatable=False)
+
     def list_artifacts(self, job: str) -> Iterator[job_pb2.Artifact]:
         """Yield the artifacts of a job, newest first."""
         request = job_pb2.ListArtifactsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
-from services.core.errors import CheckpointNotFound, LeaseLost
+from services.core.errors import CheckpointNotFound, LeaseLost, PreconditionFailed
 from services.core.ids import new_id
 from services.db import events, fence
 from services.db import tables as t
@@ -216,6 +216,40 @@ def mark_deleting(session: Session, checkpoint_ids: Sequence[str]) -> list[Check
         .returning(*_COLUMNS)
     )
     return [_to_checkpoint(row) for row in session.execute(update)]
+
+
+def retire(session: Session, job_id: str, checkpoint_id: str) -> None:
+    """Hide a checkpoint that nobody needs any more; retention removes its objects.
+
+    Raises:
+        CheckpointNotFound: there is none.
+        PreconditionFailed: its job has not ended, a model is to be packaged from it, or a live job starts from it.
+    """
+    announce(session)
+    of_it = t.checkpoints.c.id == checkpoint_id
+    session.execute(sa.select(t.checkpoints.c.id).where(of_it).with_for_update()).all()
+    found = get(session, job_id, checkpoint_id)
+    if (reason := _why_needed(session, found)) is not None:
+        raise PreconditionFailed(reason)
+    session.execute(sa.update(t.checkpoints).where(of_it).values(state="deleting"))
+    newest = newest_committed(session, job_id)
+    left = {"checkpoint_step": newest.step if newest else -1, "checkpoint_id": newest.id if newest else None}
+    session.execute(sa.update(t.jobs).where(t.jobs.c.id == job_id).values(**left, update_time=now()))
+
+
+def _why_needed(session: Session, checkpoint: Checkpoint) -> str | None:
+    version = t.model_versions.c
+    if session.execute(sa.select(t.jobs.c.id).where(t.jobs.c.id == checkpoint.job_id, t.IS_LIVE)).first():
+        return f"job {checkpoint.job_id} has not ended and may go on from its checkpoints; cancel it first"
+    packaging = sa.select(version.model_id, version.version).where(
+        version.checkpoint_id == checkpoint.id, version.bundle_sha256 == ""
+    )
+    if (model := session.execute(packaging.limit(1)).first()) is not None:
+        return f"model {model.model_id}/{model.version} is still to be packaged from this checkpoint"
+    started = sa.select(t.jobs.c.id).where(t.IS_LIVE, t.jobs.c.source_checkpoint_id == checkpoint.id)
+    if (job := session.execute(started.limit(1)).scalar()) is not None:
+        return f"job {job} starts from this checkpoint; wait until it has ended, or cancel it"
+    return None
 
 
 def delete(session: Session, checkpoint_id: str) -> None:

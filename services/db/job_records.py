@@ -75,7 +75,7 @@ class Job:
     update_time: datetime
     event_seq: int
     etag: str
-    """Changes whenever the job has a new event; opaque."""
+    """Changes whenever the job does; opaque."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +175,12 @@ def to_job(row: Row[Any]) -> Job:
     desired, state = values.pop("desired"), JobState(values["state"])
     values["state"] = _ASKED.get(desired, state) if state is JobState.RUNNING else state
     values["failure_reason"] = to_reason(values["failure_reason"])
-    return Job(**values, etag=etag(values["event_seq"]))
+    return Job(**values, etag=etag(values["event_seq"], values["checkpoint_step"]))
 
 
-def etag(event_seq: int) -> str:
-    return f"{event_seq:x}"
+def etag(event_seq: int, checkpoint_step: int) -> str:
+    # A checkpoint deleted after the end of its job changes the job without an event.
+    return f"{event_seq:x}-{checkpoint_step + 1:x}"
 
 
 def to_reason(value: str | None) -> FailureReason | None:

@@ -64,7 +64,7 @@ def insert(session: Session, new: NewJob) -> tuple[Job, bool]:
             events.write(session, values["id"], [(1, 0, "created", payload)])
     if row is None:
         return _replayed(session, new), False
-    inserted = {**_INITIAL, **values, **row._mapping, "state": JobState.QUEUED, "etag": etag(1)}
+    inserted = {**_INITIAL, **values, **row._mapping, "state": JobState.QUEUED, "etag": etag(1, -1)}
     known: dict[str, Any] = {field.name: inserted.get(field.name) for field in fields(Job)}
     return Job(**known), True
 

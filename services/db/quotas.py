@@ -80,7 +80,7 @@ def check_stored(session: Session, project: str, *, added: int = 0) -> None:
     if stored > limit or stored - added >= limit:
         asked = f", and this needs {added} more" if added else ""
         raise QuotaExceeded(
-            f"project {project!r} stores {stored - added} of {limit} bytes{asked}; delete datasets, "
+            f"project {project!r} stores {stored - added} of {limit} bytes{asked}; delete datasets or checkpoints, "
             f"or {_RAISE.format(project=project, quota='stored-bytes')}"
         )
 

@@ -53,6 +53,8 @@ ACCESS: Mapping[str, Rule] = {
             "PauseJob": _write("name"),
             "ResumeJob": _write("name"),
             "ListCheckpoints": _read("parent"),
+            # What cannot be taken back needs the highest role.
+            "DeleteCheckpoint": _write("name", role=Role.ADMIN),
             "ListArtifacts": _read("parent"),
         },
     ),
@@ -62,7 +64,6 @@ ACCESS: Mapping[str, Rule] = {
             "CreateDataset": _write(parent="header.parent"),
             "GetDataset": _read("name"),
             "ListDatasets": _read(parent="parent"),
-            # What cannot be taken back needs the highest role.
             "DeleteDataset": _write("name", role=Role.ADMIN),
         },
     ),

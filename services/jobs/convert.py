@@ -57,6 +57,13 @@ def job_id(name: str, *, field: str = "name") -> tuple[str, str]:
     return parsed.project, parsed.ids[0]
 
 
+def checkpoint_id(name: str) -> tuple[str, str, str]:
+    """Return (project, job id, checkpoint id) of a checkpoint's name."""
+    parsed = names.parse(name, "jobs", "checkpoints")
+    job, checkpoint = parsed.ids
+    return parsed.project, job, checkpoint
+
+
 def states(values: list[pb.JobState]) -> list[JobState]:
     """Return the wanted states; unspecified ones ask for nothing."""
     return [_STATES_BACK[value] for value in values if value in _STATES_BACK]

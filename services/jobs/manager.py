@@ -137,6 +137,20 @@ class JobManager:
 
         return paging.cut(await self._work.read(read), by_time)
 
+    async def delete_checkpoint(self, project: str, job_id: str, checkpoint_id: str) -> None:
+        """Hide a checkpoint for good; the controller removes its objects.
+
+        Raises:
+            CheckpointNotFound: there is none.
+            PreconditionFailed: something still needs it.
+        """
+
+        def write(session: Session) -> None:
+            jobs.get(session, project, job_id)
+            checkpoints.retire(session, job_id, checkpoint_id)
+
+        await self._work.write(write)
+
     async def list_artifacts(self, project: str, job_id: str, paging: PageRequest) -> Page[Artifact]:
         after = paging.time_key
 

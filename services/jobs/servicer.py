@@ -78,6 +78,13 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
             next_page_token=page.next_page_token,
         )
 
+    async def DeleteCheckpoint(
+        self, request: pb.DeleteCheckpointRequest, context: Context
+    ) -> pb.DeleteCheckpointResponse:
+        project, job_id, checkpoint_id = convert.checkpoint_id(request.name)
+        await self._jobs.delete_checkpoint(project, job_id, checkpoint_id)
+        return pb.DeleteCheckpointResponse()
+
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
         project, job_id = convert.job_id(request.parent, field="parent")
         paging = page_request(request.page_size, request.page_token, "artifacts", request.parent)

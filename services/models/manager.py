@@ -62,7 +62,7 @@ class ModelManager:
                 if (found.model_id, found.checkpoint_id) != (wanted_model, source.checkpoint_id):
                     raise IdempotencyConflict
                 return found
-            checkpoint = checkpoints.get(session, source.job_id, source.checkpoint_id)
+            checkpoint = checkpoints.hold(session, source.job_id, source.checkpoint_id)
             new = NewModelVersion(
                 id=version_id,
                 checkpoint_id=checkpoint.id,

@@ -18,7 +18,7 @@ from services.client.transfer_view import transfer_bar
 
 @click.group()
 def checkpoints() -> None:
-    """See and fetch the resumable states of a job."""
+    """See, fetch and delete the resumable states of a job."""
 
 
 @checkpoints.command("list")
@@ -41,7 +41,7 @@ def list_(invocation: Invocation, *, job: str) -> None:
         )
         for each in found
     ]
-    invocation.out.table(("CHECKPOINT", "STEP", "METRIC", "SIZE", "CREATED"), rows, empty="no checkpoints yet")
+    invocation.out.table(("CHECKPOINT", "STEP", "METRIC", "SIZE", "CREATED"), rows, empty="no checkpoints")
 
 
 @checkpoints.command()
@@ -60,6 +60,27 @@ def download(invocation: Invocation, *, job: str, folder: Path, checkpoint_id: s
         invocation.out.document({"checkpoint": as_dict(found), "files": paths})
     else:
         invocation.out.say(f"step {found.step}: {len(files)} files in {folder}, each as its sha256 says")
+
+
+@checkpoints.command()
+@click.argument("job")
+@click.argument("checkpoint_ids", metavar="[CHECKPOINT]...", nargs=-1)
+@click.option("--all", "is_all", is_flag=True, help="All of the job.")
+@command
+def delete(invocation: Invocation, *, job: str, checkpoint_ids: tuple[str, ...], is_all: bool) -> None:
+    """Delete checkpoints of a job that has ended, to free their space; models made of them stay."""
+    if bool(checkpoint_ids) == is_all:
+        raise click.UsageError("name the checkpoints to delete, or say --all")
+    with invocation.client() as client:
+        wanted = list(client.list_checkpoints(job)) if is_all else [_find(client, job, each) for each in checkpoint_ids]
+        for each in wanted:
+            client.delete_checkpoint(each.name)
+    if invocation.out.is_json:
+        invocation.out.document({"deleted": [each.name for each in wanted]})
+    else:
+        size = human_bytes(sum(each.size_bytes for each in wanted))
+        word = "checkpoint" if len(wanted) == 1 else "checkpoints"
+        invocation.out.say(f"deleted {len(wanted)} {word} of {short(job)}, {size}")
 
 
 def _find(client: Trainyard, job: str, checkpoint_id: str) -> job_pb2.Checkpoint:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from services.core.errors import LeaseLost
-from services.db import checkpoints, jobs
+from services.core.errors import LeaseLost, PreconditionFailed
+from services.core.states import JobState
+from services.db import checkpoints, jobs, models
 from services.db import tables as t
 from services.db.database import Database
-from tests.stack.builders import new_checkpoint, queued_job
+from tests.stack.builders import new_checkpoint, new_model_version, queued_job
 from tests.stack.jobs import EXPIRED, claimed, current, kinds, reaped
 
 pytestmark = pytest.mark.usefixtures("invariants_hold_in_the_end")
@@ -86,3 +87,47 @@ def test_corrupt_checkpoint_falls_back_and_its_step_can_be_committed_again(datab
 
     assert again.id != bad.id
     assert current(database, job).checkpoint_id == again.id
+
+
+def test_a_deleted_checkpoint_leaves_the_one_before_it(database: Database) -> None:
+    job = queued_job(database)
+    lease = claimed(database, job)
+    with database.write() as session:
+        older, newest = (jobs.commit_checkpoint(session, lease, new_checkpoint(step)) for step in (1, 2))
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+    before = current(database, job)
+
+    with database.write() as session:
+        checkpoints.retire(session, job.id, newest.id)
+
+    after = current(database, job)
+    assert (after.checkpoint_step, after.checkpoint_id) == (1, older.id)
+    assert after.etag != before.etag
+    with database.write() as session:
+        checkpoints.retire(session, job.id, older.id)
+    assert current(database, job).checkpoint_step == -1
+
+
+def test_a_checkpoint_that_a_job_or_a_model_needs_cannot_be_deleted(database: Database) -> None:
+    job = queued_job(database)
+    lease = claimed(database, job)
+    with database.write() as session:
+        jobs.commit_checkpoint(session, lease, new_checkpoint(1))
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+        (found,) = checkpoints.list_all(session, job.id)
+    child = queued_job(database, source_checkpoint_id=found.id)
+
+    with database.write() as session, pytest.raises(PreconditionFailed, match=f"job {child.id} starts from this"):
+        checkpoints.retire(session, job.id, found.id)
+    with database.write() as session:
+        jobs.cancel(session, "default", child.id, "")
+        models.insert(
+            session,
+            new_model_version(checkpoint_id=found.id, bundle_prefix="", bundle_sha256=""),
+            project="default",
+            model_id="m",
+            recipe=job.recipe,
+            job_id=job.id,
+        )
+    with database.write() as session, pytest.raises(PreconditionFailed, match="m/1 is still to be packaged"):
+        checkpoints.retire(session, job.id, found.id)

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from services.client.cli import main
+from services.core.states import JobState
 from services.db import jobs, projects, workers
 from tests.integration.client.conftest import Server
-from tests.stack.builders import queued_job
+from tests.stack.builders import new_checkpoint, new_model_version, queued_job
 from tests.stack.identity import admit
 
 Run = Callable[..., Result]
@@ -313,3 +314,22 @@ def test_a_queued_job_says_why_it_waits(run: Run, server: Server, imported: dict
     for job_id in (first, second):
         run("jobs", "cancel", job_id)
     assert document(run("jobs", "show", second, "--json"))["waiting"] is None
+
+
+def test_checkpoints_of_an_ended_job_are_deleted(run: Run, server: Server) -> None:
+    job = queued_job(server.database)
+    with server.database.write() as session:
+        lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+        found = [jobs.commit_checkpoint(session, lease, new_checkpoint(step)) for step in (1, 2, 3)]
+
+    assert run("checkpoints", "delete", job.id).exit_code == 2
+    refused = run("checkpoints", "delete", job.id, "--all")
+    assert refused.exit_code == 1
+    assert "has not ended" in refused.stderr
+
+    with server.database.write() as session:
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+    assert run("checkpoints", "delete", job.id, found[2].id).stdout == f"deleted 1 checkpoint of {job.id}, 10 B\n"
+    assert document(run("jobs", "show", job.id, "--json"))["checkpoint_step"] == 2
+    assert run("checkpoints", "delete", job.id, "--all").stdout == f"deleted 2 checkpoints of {job.id}, 20 B\n"
+    assert run("checkpoints", "list", job.id).stdout == "no checkpoints\n"

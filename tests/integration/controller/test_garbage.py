@@ -12,7 +12,7 @@ from services.controller.cleanup import Cleanup
 from services.controller.effects import Effects
 from services.controller.retention import DELETE_CHECKPOINT, CheckpointRemover, Retention
 from services.controller.sweep import Sweep
-from services.core.errors import StoreUnavailable
+from services.core.errors import CheckpointNotFound, PreconditionFailed, StoreUnavailable
 from services.core.ids import new_id
 from services.core.states import JobState
 from services.db import artifacts, checkpoints, datasets, jobs, outbox
@@ -77,6 +77,26 @@ def test_of_a_recipe_whose_figure_should_be_small_the_smallest_is_best(
     with database.read() as session:
         kept = [row.step for row in checkpoints.list_all(session, job.id) if row.state == "committed"]
     assert kept == [2, 5, 6, 7]
+
+
+def test_a_checkpoint_that_a_person_deletes_goes_with_its_objects(database: Database, store: ObjectStore) -> None:
+    job, lease = running_job(database)
+    prefixes = [commit(database, store, lease, step) for step in (1, 2)]
+    with database.read() as session:
+        _, newest = checkpoints.list_all(session, job.id)
+    with database.write() as session, pytest.raises(PreconditionFailed, match="has not ended"):
+        checkpoints.retire(session, job.id, newest.id)
+    with database.write() as session:
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+    with database.write() as session:
+        checkpoints.retire(session, job.id, newest.id)
+
+    Retention(database, changed_within_seconds=60).tick()
+    Effects(database, {DELETE_CHECKPOINT: CheckpointRemover(database, store)}).tick()
+
+    assert {key.rpartition("/")[0] + "/" for key in keys(store)} == {prefixes[0]}
+    with database.write() as session, pytest.raises(CheckpointNotFound):
+        checkpoints.retire(session, job.id, newest.id)
 
 
 def test_a_checkpoint_is_remembered_until_its_objects_are_gone(database: Database, store: ObjectStore) -> None:

@@ -89,6 +89,12 @@ def id_attempts() -> Iterable[Attempt]:
     job = {"GetJob": "name", "WatchJob": "name", "CancelJob": "name", "PauseJob": "name", "ResumeJob": "name"}
     for method, field in {**job, "ListCheckpoints": "parent", "ListArtifacts": "parent"}.items():
         yield Attempt(f"/trainyard.v1.JobService/{method}", "blue's job", lambda r, b, f=field: {f: _job(r, b)})
+    for of in ("blue", "red"):
+        yield Attempt(
+            "/trainyard.v1.JobService/DeleteCheckpoint",
+            f"blue's checkpoint of {of}'s job",
+            lambda r, b, o=of: {"name": _child(r, b, "checkpoints", of=o)},
+        )
     for method in ("DownloadArtifact", "CreateDownloadLink"):
         path = f"/trainyard.v1.ModelService/{method}"
         for of in ("blue", "red"):

@@ -63,6 +63,7 @@ VALID: Mapping[str, Callable[[Estate], Fields]] = {
             "PauseJob": lambda e: {"name": e.waiting_job},
             "ResumeJob": lambda e: {"name": e.waiting_job},
             "ListCheckpoints": lambda e: {"parent": e.job},
+            "DeleteCheckpoint": lambda e: {"name": e.checkpoint},
             "ListArtifacts": lambda e: {"parent": e.job},
         },
     ),

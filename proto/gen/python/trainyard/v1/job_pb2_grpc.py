@@ -76,6 +76,11 @@ class JobServiceStub:
                 request_serializer=trainyard_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
                 response_deserializer=trainyard_dot_v1_dot_job__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.DeleteCheckpoint = channel.unary_unary(
+                '/trainyard.v1.JobService/DeleteCheckpoint',
+                request_serializer=trainyard_dot_v1_dot_job__pb2.DeleteCheckpointRequest.SerializeToString,
+                response_deserializer=trainyard_dot_v1_dot_job__pb2.DeleteCheckpointResponse.FromString,
+                _registered_method=True)
         self.ListArtifacts = channel.unary_unary(
                 '/trainyard.v1.JobService/ListArtifacts',
                 request_serializer=trainyard_dot_v1_dot_job__pb2.ListArtifactsRequest.SerializeToString,
@@ -154,6 +159,15 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteCheckpoint(self, request, context):
+        """Deletes a checkpoint of a job that has ended; its objects go soon after. Models that were packaged from
+        it stay. Refused with FAILED_PRECONDITION while the job has not ended, while a model is still to be
+        packaged from it, and while a job that has not ended starts from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArtifacts(self, request, context):
         """Lists the artifacts of a job (sample pictures, curves, logs), newest first.
         """
@@ -203,6 +217,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListCheckpoints,
                     request_deserializer=trainyard_dot_v1_dot_job__pb2.ListCheckpointsRequest.FromString,
                     response_serializer=trainyard_dot_v1_dot_job__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'DeleteCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCheckpoint,
+                    request_deserializer=trainyard_dot_v1_dot_job__pb2.DeleteCheckpointRequest.FromString,
+                    response_serializer=trainyard_dot_v1_dot_job__pb2.DeleteCheckpointResponse.SerializeToString,
             ),
             'ListArtifacts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArtifacts,
@@ -428,6 +447,33 @@ class JobService:
             '/trainyard.v1.JobService/ListCheckpoints',
             trainyard_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
             trainyard_dot_v1_dot_job__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainyard.v1.JobService/DeleteCheckpoint',
+            trainyard_dot_v1_dot_job__pb2.DeleteCheckpointRequest.SerializeToString,
+            trainyard_dot_v1_dot_job__pb2.DeleteCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,11 @@ class JobServiceStub:
     """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
     """Lists the committed checkpoints of a job, newest first."""
+    DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteCheckpointRequest, _job_pb2.DeleteCheckpointResponse]
+    """Deletes a checkpoint of a job that has ended; its objects go soon after. Models that were packaged from
+    it stay. Refused with FAILED_PRECONDITION while the job has not ended, while a model is still to be
+    packaged from it, and while a job that has not ended starts from it.
+    """
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListArtifactsRequest, _job_pb2.ListArtifactsResponse]
     """Lists the artifacts of a job (sample pictures, curves, logs), newest first."""
 
@@ -107,6 +112,11 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the committed checkpoints of a job, newest first."""
+    DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteCheckpointRequest, _job_pb2.DeleteCheckpointResponse]  # type: ignore[assignment]
+    """Deletes a checkpoint of a job that has ended; its objects go soon after. Models that were packaged from
+    it stay. Refused with FAILED_PRECONDITION while the job has not ended, while a model is still to be
+    packaged from it, and while a job that has not ended starts from it.
+    """
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_job_pb2.ListArtifactsRequest, _job_pb2.ListArtifactsResponse]  # type: ignore[assignment]
     """Lists the artifacts of a job (sample pictures, curves, logs), newest first."""
 
@@ -193,6 +203,17 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListCheckpointsResponse, _abc.Awaitable[_job_pb2.ListCheckpointsResponse]]:
         """Lists the committed checkpoints of a job, newest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteCheckpoint(
+        self,
+        request: _job_pb2.DeleteCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.DeleteCheckpointResponse, _abc.Awaitable[_job_pb2.DeleteCheckpointResponse]]:
+        """Deletes a checkpoint of a job that has ended; its objects go soon after. Models that were packaged from
+        it stay. Refused with FAILED_PRECONDITION while the job has not ended, while a model is still to be
+        packaged from it, and while a job that has not ended starts from it.
+        """
 
     @_abc_1.abstractmethod
     def ListArtifacts(
