@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from workers.engine import rng
+from workers.engine import kernels, rng
 from workers.engine.placement import Decision, choices, default, device_name
 from workers.engine.stop import StopSignal
 from workers.families.base import BatchSource, Placement, Recipe, TrainState
@@ -36,11 +36,13 @@ TOLERANCE = 0.05
 NOISE_FACTOR = 2.0
 HOPELESS = 3.0
 """A candidate whose quickest step takes this many times the plainest one's is tried no longer."""
+_EDITION = 2
+"""Of what a probe asks: decisions of an earlier one, which did not look for wrong kernels, are not taken up."""
 WORTH = 0.95
 """A candidate must take less than this part of the time of the plainer ones before it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Trial:
     decision: Decision
     placement: Placement
@@ -49,6 +51,8 @@ class _Trial:
     rng: dict[str, Any]
     seconds: list[float] = field(default_factory=list)
     losses: list[dict[str, float]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """What this candidate computed wrongly; looked for only in those about to be chosen."""
 
     @property
     def step_seconds(self) -> float:
@@ -59,7 +63,7 @@ class _Trial:
 def probe(
     recipe: Recipe[Any, Any], source: BatchSource[Any], *, device: torch.device, is_compiled: bool, stop: StopSignal
 ) -> Decision:
-    """Return the fastest decision whose losses are those of the plainest one; keeps all generators as they were.
+    """Return the fastest decision whose losses are the plainest one's and whose kernels are right; keeps all generators.
 
     Asked to stop it returns the default at once, since nothing will be computed with it.
     """
@@ -75,7 +79,19 @@ def probe(
         noise = _start(recipe, options[0], batch, device=device, is_compiled=is_compiled, seed=seed)
         noise.rng = _other_draws(seed)
         is_done = _alternate(recipe, trials[0], [*trials[1:], noise], stop)
-    return _choose(trials, noise) if is_done else default(recipe.config.runtime)
+        return _choose(recipe, trials, noise) if is_done else default(recipe.config.runtime)
+
+
+def wrong_kernels(
+    recipe: Recipe[Any, Any], source: BatchSource[Any], decision: Decision, *, device: torch.device, is_compiled: bool
+) -> list[str]:
+    """Return what a step computes wrongly where bf16 is settled and no probe asks; keeps all generators as they were."""
+    where = decision.placement(device, is_compiled=is_compiled)
+    if not _is_doubtful(where):
+        return []
+    seed = recipe.config.runtime.seed
+    with rng.guarded(seed):
+        return _wrong(recipe, _start(recipe, decision, source.batch(0), device=device, is_compiled=False, seed=seed))
 
 
 def _start(
@@ -123,25 +139,50 @@ def _step(recipe: Recipe[Any, Any], trial: _Trial) -> None:
     trial.rng = rng.capture()
 
 
-def _choose(trials: Sequence[_Trial], noise: _Trial) -> Decision:
+def _choose(recipe: Recipe[Any, Any], trials: Sequence[_Trial], noise: _Trial) -> Decision:
     plain = trials[0]
     allowed = max(TOLERANCE, NOISE_FACTOR * _distance(noise, plain))
-    rows, best = [], plain
-    for trial in trials:
-        distance = _distance(trial, plain)
-        is_same = distance <= allowed
-        rows.append(
-            {
-                "precision": trial.decision.precision,
-                "is_channels_last": trial.decision.is_channels_last,
-                "step_ms": round(1000 * trial.step_seconds, 3),
-                "loss_distance": round(distance, 6) if math.isfinite(distance) else None,
-                "is_same": is_same,
-            }
-        )
-        if is_same and trial.step_seconds < WORTH * best.step_seconds:
+    same = [trial for trial in trials if _distance(trial, plain) <= allowed]
+    best = _fastest(same)
+    while best is not plain and (wrong := _wrong(recipe, best)):
+        best.wrong = wrong
+        same.remove(best)
+        best = _fastest(same)
+    rows = tuple(_row(trial, _distance(trial, plain), is_same=trial in same) for trial in trials)
+    return replace(best.decision, candidates=rows)
+
+
+def _fastest(same: Sequence[_Trial]) -> _Trial:
+    best = same[0]
+    for trial in same:
+        if trial.step_seconds < WORTH * best.step_seconds:
             best = trial
-    return replace(best.decision, candidates=tuple(rows))
+    return best
+
+
+def _wrong(recipe: Recipe[Any, Any], trial: _Trial) -> list[str]:
+    if not _is_doubtful(trial.placement):
+        return []
+    rng.restore(trial.rng)
+    with kernels.compared() as wrong:
+        recipe.train_step(trial.state, trial.batch, trial.placement)
+    return sorted(set(wrong))
+
+
+def _is_doubtful(where: Placement) -> bool:
+    # On GPUs no kernel was found wrong, and a comparison takes memory that a step may need.
+    return where.autocast_dtype is not None and where.device.type == "cpu" and not where.compile
+
+
+def _row(trial: _Trial, distance: float, *, is_same: bool) -> dict[str, Any]:
+    return {
+        "precision": trial.decision.precision,
+        "is_channels_last": trial.decision.is_channels_last,
+        "step_ms": round(1000 * trial.step_seconds, 3),
+        "loss_distance": round(distance, 6) if math.isfinite(distance) else None,
+        "is_same": is_same,
+        "wrong_kernels": trial.wrong,
+    }
 
 
 def _distance(trial: _Trial, plain: _Trial) -> float:
@@ -179,7 +220,7 @@ class ProbeCache:
 def cache_key(recipe: str, config: RecipeConfig, *, batch_size: int, device: torch.device) -> str:
     """Return the name of a decision: recipe, config but for cadences, batch, device, threads and torch."""
     document = config.model_dump(mode="json", exclude={"limits": True, "runtime": {"seed", "loader_workers"}})
-    parts = [recipe, document, batch_size, device_name(device), torch.get_num_threads(), torch.__version__]
+    parts = [recipe, document, batch_size, device_name(device), torch.get_num_threads(), torch.__version__, _EDITION]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

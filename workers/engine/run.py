@@ -27,7 +27,7 @@ from workers.engine.parallel import Parallel
 from workers.engine.parts import part_of
 from workers.engine.placement import Decision
 from workers.engine.plan import PackagePlan, TrainPlan
-from workers.engine.probe import ProbeCache, cache_key, cached_probe, probe
+from workers.engine.probe import ProbeCache, cache_key, cached_probe, probe, wrong_kernels
 from workers.engine.process import process_settings
 from workers.engine.source import read_source
 from workers.engine.stop import StopSignal
@@ -145,6 +145,7 @@ def _decide(setup: _Setup, stop: StopSignal) -> Decision:
         return Decision.from_json(setup.stored.document["decision"], source="checkpoint")
     settled = placement.settled(runtime)
     if settled is not None:
+        _warn_of_kernels(setup, settled)
         return settled
     if setup.config.limits.max_steps < PROBE_PAYS_STEPS:
         return placement.default(runtime)
@@ -164,6 +165,15 @@ def _decide(setup: _Setup, stop: StopSignal) -> Decision:
     # Times differ from process to process, and the way to compute must not.
     told = crew.tell(asdict(find()) if crew.is_leader else None)
     return Decision.from_json(told, source=told["source"])
+
+
+def _warn_of_kernels(setup: _Setup, decision: Decision) -> None:
+    source = part_of(setup.source, setup.parallel)
+    is_compiled = setup.config.runtime.compile
+    wrong = wrong_kernels(setup.recipe, source, decision, device=setup.device, is_compiled=is_compiled)
+    if wrong:
+        text = f"this processor computes wrongly in bf16: {wrong[0]}; leave runtime.precision to 'auto' or set 'fp32'"
+        setup.frames.write(FrameKind.LOG, level="warning", text=text)
 
 
 def _build(setup: _Setup, decision: Decision) -> Training:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.builders.kernels import WrongGradients
 from tests.builders.toy_recipe import Toy, ToyBatch, toy_recipe
 from tests.builders.training import StopAtStep
 from workers.engine import rng
@@ -162,3 +163,26 @@ def test_a_config_that_leaves_nothing_open_is_not_probed() -> None:
 )
 def test_choices_are_what_the_config_leaves_open(runtime: Runtime, has_convolutions: bool, expected: int) -> None:
     assert len(choices(runtime, has_convolutions=has_convolutions)) == expected
+
+
+class SlowInFp32(Toy):
+    """Right in both, where kernels are; slow in fp32."""
+
+    def train_step(self, state: TrainState, batch: ToyBatch, placement: Placement) -> dict[str, Tensor]:
+        if placement.autocast_dtype is None:
+            time.sleep(0.2)
+        return super().train_step(state, batch, placement)
+
+
+def test_a_faster_candidate_with_wrong_kernels_is_not_chosen() -> None:
+    recipe = SlowInFp32(toy_recipe(runtime=FREE).config, Path())
+    assert probed(recipe).precision == "bf16"
+
+    with WrongGradients():
+        decision = probed(recipe)
+
+    rows = {(row["precision"], row["is_channels_last"]): row for row in decision.candidates}
+    assert decision.precision == "fp32"
+    assert "convolution_backward" in rows["bf16", False]["wrong_kernels"][0]
+    assert not rows["bf16", False]["is_same"]
+    assert rows["fp32", False]["wrong_kernels"] == []

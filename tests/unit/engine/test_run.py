@@ -10,6 +10,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from services.core.errors import RequestInvalid
 from tests.builders.fault_config import CATALOG, NAME
 from tests.builders.fault_recipe import pattern_config
+from tests.builders.kernels import WrongGradients
 from tests.builders.toy_recipe import TOY_CATALOG, Toy, ToyConfig, ToyHandler, toy_config
 from tests.builders.training import FrameLog, Outcome, attempt
 from workers.engine import run
@@ -194,3 +195,19 @@ def test_the_event_file_is_announced_once_for_what_it_holds(tmp_path: Path) -> N
     names = [(frame["name"], frame["step"]) for frame in outcome.log.of(FrameKind.ARTIFACT)]
     assert len(names) == len(set(names))
     assert any(name.startswith("events.out.tfevents.00001.") for name, _ in names)
+
+
+def test_bf16_that_a_config_insists_on_is_warned_of_where_kernels_are_wrong(tmp_path: Path) -> None:
+    def warnings(directory: str, **runtime: Any) -> list[str]:
+        config = toy_config(runtime={"channels_last": "off", **runtime}, limits={"max_steps": 1})
+        outcome = attempt(tmp_path / directory, config)
+        assert outcome.error is None
+        return [frame["text"] for frame in outcome.log.of(FrameKind.LOG) if frame["level"] == "warning"]
+
+    with WrongGradients():
+        (text,) = warnings("wrong", precision="bf16")
+        assert warnings("fp32", precision="fp32") == []
+
+    assert text.startswith("this processor computes wrongly in bf16: aten.convolution_backward.default of (8, ")
+    assert text.endswith("leave runtime.precision to 'auto' or set 'fp32'")
+    assert warnings("right", precision="bf16") == []

@@ -76,7 +76,17 @@ class FcnNetwork(nn.Module):
 
     def _upsampling(self, channels: int, factor: int) -> nn.ConvTranspose2d:
         padding = 0 if self.is_caffe else factor // 2
-        return nn.ConvTranspose2d(channels, channels, 2 * factor, stride=factor, padding=padding, bias=False)
+        return _Upsampling(channels, channels, 2 * factor, stride=factor, padding=padding, bias=False)
+
+
+class _Upsampling(nn.ConvTranspose2d):
+    """Computes in the type of its weights: oneDNN's bf16 gradients of few channels are wrong (`workers.engine.kernels`)."""
+
+    def forward(self, scores: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if not torch.is_autocast_enabled(scores.device.type):
+            return super().forward(scores, output_size)
+        with torch.autocast(scores.device.type, enabled=False):
+            return super().forward(scores.to(self.weight.dtype), output_size)
 
 
 def bilinear_kernel(size: int) -> Tensor:
