@@ -217,18 +217,20 @@ class Trainyard(GalleryCalls):
         return self._caller.unary(self._jobs.CreateJob, request).job
 
     def get_job(self, job: str) -> job_pb2.Job:
-        request = job_pb2.GetJobRequest(name=self.name.job(job))
-        return self._caller.unary(self._jobs.GetJob, request).job
+        return self.look_at_job(job).job
 
     def get_attempts(self, job: str) -> Sequence[job_pb2.Attempt]:
         """Return the executions of a job so far, oldest first: what was tried, and why it ended."""
-        request = job_pb2.GetJobRequest(name=self.name.job(job))
-        return self._caller.unary(self._jobs.GetJob, request).attempts
+        return self.look_at_job(job).attempts
 
     def get_waiting(self, job: str) -> job_pb2.Waiting | None:
         """Return who could run a queued job; None once it is queued no more."""
-        reply = self._caller.unary(self._jobs.GetJob, job_pb2.GetJobRequest(name=self.name.job(job)))
+        reply = self.look_at_job(job)
         return reply.waiting if reply.HasField("waiting") else None
+
+    def look_at_job(self, job: str) -> job_pb2.GetJobResponse:
+        """Return a job, its attempts and, while it is queued, who could run it, by one call."""
+        return self._caller.unary(self._jobs.GetJob, job_pb2.GetJobRequest(name=self.name.job(job)))
 
     def list_jobs(self, *, states: Sequence[job_pb2.JobState] = (), recipe: str = "") -> Iterator[job_pb2.Job]:
         """Yield jobs, newest first."""

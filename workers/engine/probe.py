@@ -82,18 +82,6 @@ def probe(
         return _choose(recipe, trials, noise) if is_done else default(recipe.config.runtime)
 
 
-def wrong_kernels(
-    recipe: Recipe[Any, Any], source: BatchSource[Any], decision: Decision, *, device: torch.device, is_compiled: bool
-) -> list[str]:
-    """Return what a step computes wrongly where bf16 is settled and no probe asks; keeps all generators as they were."""
-    where = decision.placement(device, is_compiled=is_compiled)
-    if not _is_doubtful(where):
-        return []
-    seed = recipe.config.runtime.seed
-    with rng.guarded(seed):
-        return _wrong(recipe, _start(recipe, decision, source.batch(0), device=device, is_compiled=False, seed=seed))
-
-
 def _start(
     recipe: Recipe[Any, Any], decision: Decision, batch: Any, *, device: torch.device, is_compiled: bool, seed: int
 ) -> _Trial:
@@ -161,17 +149,10 @@ def _fastest(same: Sequence[_Trial]) -> _Trial:
 
 
 def _wrong(recipe: Recipe[Any, Any], trial: _Trial) -> list[str]:
-    if not _is_doubtful(trial.placement):
+    if not kernels.is_doubtful(trial.placement):
         return []
     rng.restore(trial.rng)
-    with kernels.compared() as wrong:
-        recipe.train_step(trial.state, trial.batch, trial.placement)
-    return sorted(set(wrong))
-
-
-def _is_doubtful(where: Placement) -> bool:
-    # On GPUs no kernel was found wrong, and a comparison takes memory that a step may need.
-    return where.autocast_dtype is not None and where.device.type == "cpu" and not where.compile
+    return kernels.wrong_in_step(recipe, trial.state, trial.batch, trial.placement)
 
 
 def _row(trial: _Trial, distance: float, *, is_same: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from services.core.errors import RequestInvalid, Violation
-from workers.engine import curves, ema, loop, microbatch, placement, rng
+from workers.engine import curves, ema, kernels, loop, microbatch, placement, rng
 from workers.engine import state as train_state
 from workers.engine.bundle import write_bundle
 from workers.engine.checkpointing import environment
@@ -27,7 +27,7 @@ from workers.engine.parallel import Parallel
 from workers.engine.parts import part_of
 from workers.engine.placement import Decision
 from workers.engine.plan import PackagePlan, TrainPlan
-from workers.engine.probe import ProbeCache, cache_key, cached_probe, probe, wrong_kernels
+from workers.engine.probe import ProbeCache, cache_key, cached_probe, probe
 from workers.engine.process import process_settings
 from workers.engine.source import read_source
 from workers.engine.stop import StopSignal
@@ -145,7 +145,6 @@ def _decide(setup: _Setup, stop: StopSignal) -> Decision:
         return Decision.from_json(setup.stored.document["decision"], source="checkpoint")
     settled = placement.settled(runtime)
     if settled is not None:
-        _warn_of_kernels(setup, settled)
         return settled
     if setup.config.limits.max_steps < PROBE_PAYS_STEPS:
         return placement.default(runtime)
@@ -167,21 +166,14 @@ def _decide(setup: _Setup, stop: StopSignal) -> Decision:
     return Decision.from_json(told, source=told["source"])
 
 
-def _warn_of_kernels(setup: _Setup, decision: Decision) -> None:
-    source = part_of(setup.source, setup.parallel)
-    is_compiled = setup.config.runtime.compile
-    wrong = wrong_kernels(setup.recipe, source, decision, device=setup.device, is_compiled=is_compiled)
-    if wrong:
-        text = f"this processor computes wrongly in bf16: {wrong[0]}; leave runtime.precision to 'auto' or set 'fp32'"
-        setup.frames.write(FrameKind.LOG, level="warning", text=text)
-
-
 def _build(setup: _Setup, decision: Decision) -> Training:
     _announce(setup.frames, "building")
     where = decision.placement(setup.device, is_compiled=setup.config.runtime.compile)
     rng.seed_all(setup.config.runtime.seed)
     with _buildable():
         state = setup.recipe.build(where)
+    if setup.stored is None and setup.parallel.crew.is_leader and setup.config.runtime.precision == "bf16":
+        _warn_of_kernels(setup, where)
     if not setup.parallel.crew.is_alone:
         where = replace(where, mean_count=setup.parallel.mean_count)
     training = Training(setup.plan, setup.recipe, setup.source, decision, where, state, setup.frames, setup.parallel)
@@ -200,6 +192,19 @@ def _build(setup: _Setup, decision: Decision) -> Training:
         setup.frames.write(FrameKind.LOG, level="info", text=f"starting from {source.origin.name}")
     setup.parallel.join(state)
     return training
+
+
+def _warn_of_kernels(setup: _Setup, where: Placement) -> None:
+    """Say what is computed wrongly in the bf16 that a config insists on, where no probe may choose another way."""
+    if not kernels.is_doubtful(where):
+        return
+    with rng.guarded(setup.config.runtime.seed):
+        # Of a state of its own, which the step may change.
+        batch = setup.recipe.to_device(part_of(setup.source, setup.parallel).batch(0), where)
+        wrong = kernels.wrong_in_step(setup.recipe, setup.recipe.build(where), batch, where)
+    if wrong:
+        text = f"this processor computes wrongly in bf16: {wrong[0]}; leave runtime.precision to 'auto' or set 'fp32'"
+        setup.frames.write(FrameKind.LOG, level="warning", text=text)
 
 
 def _run(training: Training, stop: StopSignal, stored: train_state.Stored | None) -> None:

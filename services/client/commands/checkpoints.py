@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,7 +13,6 @@ from services.client.command import CommandFailed, Invocation, command
 from services.client.names import short
 from services.client.output import human_bytes, human_time
 from services.client.plain import as_dict
-from services.client.sdk import Trainyard
 from services.client.transfer_view import transfer_bar
 
 
@@ -52,7 +52,7 @@ def list_(invocation: Invocation, *, job: str) -> None:
 def download(invocation: Invocation, *, job: str, folder: Path, checkpoint_id: str) -> None:
     """Fetch every file of a checkpoint into FOLDER, verified."""
     with invocation.client() as client:
-        found = _find(client, job, checkpoint_id)
+        found = _find(job, list(client.list_checkpoints(job)), checkpoint_id)
         with transfer_bar(Console(stderr=True), "downloading") as on_progress:
             files = client.download_files(found.name, found.files, folder, on_progress=on_progress)
     if invocation.out.is_json:
@@ -72,7 +72,8 @@ def delete(invocation: Invocation, *, job: str, checkpoint_ids: tuple[str, ...],
     if bool(checkpoint_ids) == is_all:
         raise click.UsageError("name the checkpoints to delete, or say --all")
     with invocation.client() as client:
-        wanted = list(client.list_checkpoints(job)) if is_all else [_find(client, job, each) for each in checkpoint_ids]
+        found = list(client.list_checkpoints(job))
+        wanted = found if is_all else [_find(job, found, each) for each in checkpoint_ids]
         for each in wanted:
             client.delete_checkpoint(each.name)
     if invocation.out.is_json:
@@ -83,8 +84,8 @@ def delete(invocation: Invocation, *, job: str, checkpoint_ids: tuple[str, ...],
         invocation.out.say(f"deleted {len(wanted)} {word} of {short(job)}, {size}")
 
 
-def _find(client: Trainyard, job: str, checkpoint_id: str) -> job_pb2.Checkpoint:
-    for checkpoint in client.list_checkpoints(job):
+def _find(job: str, found: Sequence[job_pb2.Checkpoint], checkpoint_id: str) -> job_pb2.Checkpoint:
+    for checkpoint in found:
         if not checkpoint_id or checkpoint_id in (checkpoint.name, short(checkpoint.name)):
             return checkpoint
     what = f"no checkpoint {checkpoint_id}" if checkpoint_id else "no checkpoint yet"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -131,7 +130,7 @@ def list_(invocation: Invocation, *, states: tuple[str, ...], recipe: str, limit
 def show(invocation: Invocation, *, job: str) -> None:
     """Show one job with its attempts: what was tried, and why it ended."""
     with invocation.client() as client:
-        _show(invocation.out, client.get_job(job), client.get_attempts(job), client.get_waiting(job))
+        _show(invocation.out, client.look_at_job(job))
 
 
 @jobs.command()
@@ -289,7 +288,9 @@ def _log(out: Output, event: job_pb2.JobEvent) -> None:
         out.say(ended.log_tail.rstrip())
 
 
-def _show(out: Output, job: job_pb2.Job, attempts: Sequence[job_pb2.Attempt], waiting: job_pb2.Waiting | None) -> None:
+def _show(out: Output, found: job_pb2.GetJobResponse) -> None:
+    job, attempts = found.job, found.attempts
+    waiting = found.waiting if found.HasField("waiting") else None
     if out.is_json:
         shown = None if waiting is None else as_dict(waiting)
         out.document({**as_dict(job), "attempts": [as_dict(each) for each in attempts], "waiting": shown})

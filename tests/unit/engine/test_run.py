@@ -206,6 +206,7 @@ def test_bf16_that_a_config_insists_on_is_warned_of_where_kernels_are_wrong(tmp_
 
     with WrongGradients():
         (text,) = warnings("wrong", precision="bf16")
+        assert warnings("open", precision="bf16", channels_last="auto") == [text]
         assert warnings("fp32", precision="fp32") == []
 
     assert text.startswith("this processor computes wrongly in bf16: aten.convolution_backward.default of (8, ")
