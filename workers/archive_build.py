@@ -31,10 +31,11 @@ from services.db.models import ModelVersion
 from services.storage import layout
 from services.storage.manifest import download_directory
 from workers import host, metrics
+from workers.build_outcome import decide_build
 from workers.engine.frames import Frame
 from workers.inputs import STORE_PATIENCE_SECONDS
 from workers.lease import LeaseKeeper
-from workers.outcome import Ending, Outcome, Verdict, decide, failed
+from workers.outcome import Ending, Outcome, Verdict, failed
 from workers.packaging import Packager, PackagingEnded
 from workers.persist import insist
 from workers.plan import PROCESS_NAME, log_tail, write_plan
@@ -113,7 +114,7 @@ class ArchiveBuild:
         except PackagingEnded as ended:
             return ended.outcome
         except Stopped as stopped:
-            return decide(Ending(stop=stopped.reason))
+            return decide_build(Ending(stop=stopped.reason))
         except (IntegrityError, ObjectNotFound):
             message = "The model's stored bundle is damaged or gone: train or package the model again."
             return replace(failed(FailureReason.INTERNAL, message), verdict=Verdict.FAIL)
@@ -138,7 +139,7 @@ class ArchiveBuild:
             on_start=self._note_process,
             on_frame=self._take,
         )
-        return decide(supervisor.run())
+        return decide_build(supervisor.run())
 
     def _fetch(self, version: ModelVersion) -> Path:
         directory = self._directory / "bundle"
@@ -176,8 +177,7 @@ class ArchiveBuild:
     def _close(self, outcome: Outcome, version: ModelVersion) -> None:
         if outcome.verdict is Verdict.SUCCEED:
             self._publish(outcome, version)
-        elif outcome.verdict is Verdict.FAIL or outcome.is_charged:
-            # An export is a function of its bundle: a crash repeats itself, so a person should see it.
+        elif outcome.verdict is Verdict.FAIL:
             log.warning("archive_failed", archive=self._lease.archive_id, log=log_tail(self._directory)[-2000:])
             self._write(lambda session: archives.finish_failed(session, self._lease, outcome.message))
         elif outcome.verdict is Verdict.REQUEUE:

@@ -54,6 +54,7 @@ def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -
     _settle(attempt_dir)
     stop = _listen(watch_fd)
     frames = FrameWriter(frames_fd)
+    plan: dict[str, Any] = {}
     try:
         plan = read_plan(attempt_dir / PLAN_NAME)
         allocator.keep_freed_memory(allocator.TRAINING_BYTES)
@@ -61,7 +62,7 @@ def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -
         _MODES[plan["mode"]](plan, frames, stop)
     except BaseException as err:  # noqa: BLE001 - the process ends here, and its supervisor must learn why
         traceback.print_exc()
-        _tell(frames, diagnose(err))
+        _tell(frames, diagnose(err, who="trainer" if plan.get("mode", "train") == "train" else "build"))
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Turns an exception of a trainer into a reason and one sentence that a person can act on."""
+"""Turns an exception of a trainer, or of another child of the worker, into a reason and one sentence that a person can act on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import re
 import signal
 from dataclasses import dataclass
+from typing import Literal
 
 import pydantic
 
@@ -13,7 +14,10 @@ from services.core.errors import PlatformError
 from services.core.states import FailureReason
 from workers.engine.errors import LOADER_SIGNAL, is_out_of_memory
 
-_LOWER = "lower data.batch_size or the image size"
+_MORE_MEMORY = {
+    "trainer": "lower data.batch_size or the image size",
+    "build": "give the worker more, or let fewer jobs run beside it",
+}
 _LOADER_DIED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:exited unexpectedly|is killed by signal: ([\w ]+))"
 )
@@ -42,9 +46,9 @@ class Diagnosis:
     """Whether a loader process died: the kernel may have killed it for memory."""
 
 
-def diagnose(err: BaseException) -> Diagnosis:
+def diagnose(err: BaseException, *, who: Literal["trainer", "build"] = "trainer") -> Diagnosis:
     """Return the reason an exception stands for; what is not known is a crash."""
-    reason, message = _judge(err)
+    reason, message = _judge(err, who)
     step, micro_batches = getattr(err, "step", None), getattr(err, "micro_batches", None)
     return Diagnosis(
         reason,
@@ -55,12 +59,12 @@ def diagnose(err: BaseException) -> Diagnosis:
     )
 
 
-def _judge(err: BaseException) -> tuple[FailureReason, str]:
+def _judge(err: BaseException, who: str) -> tuple[FailureReason, str]:
     text, name = _text(err), type(err).__name__
     if isinstance(err, PlatformError):
         return _REASONS.get(err.reason, FailureReason.INTERNAL), text
     if is_out_of_memory(err):
-        return FailureReason.OUT_OF_MEMORY, f"The trainer ran out of memory: {_LOWER}. ({_cut(text) or name})"
+        return FailureReason.OUT_OF_MEMORY, f"The {who} ran out of memory: {_MORE_MEMORY[who]}. ({_cut(text) or name})"
     if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return FailureReason.DISK_FULL, "The worker's disk is full: free space there, or give it a larger state_dir."
     if isinstance(err, pydantic.ValidationError):
@@ -74,7 +78,7 @@ def _judge(err: BaseException) -> tuple[FailureReason, str]:
         return FailureReason.SHARED_MEMORY, f"Too little shared memory: set runtime.loader_workers to 0. ({_cut(text)})"
     if how is not None:
         return FailureReason.CRASH, f"A loader process {how}: the log may say why; runtime.loader_workers 0 needs none."
-    return FailureReason.CRASH, f"The trainer crashed with {name}: {_cut(text)}. The log's last lines say where."
+    return FailureReason.CRASH, f"The {who} crashed with {name}: {_cut(text)}. The log's last lines say where."
 
 
 def _text(err: BaseException) -> str:

@@ -159,4 +159,5 @@ def _to_wanted(desired: deployments.Desired) -> Wanted:
         sha256=desired.archive_sha256,
         size_bytes=desired.archive_size_bytes,
         workers=desired.workers,
+        generation=desired.generation,
     )

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from services.db.deployments import Observed
 
+Trial = tuple[str, str, int]
+"""Name, sha256 and generation of what was wanted: asked for once more, it is tried once more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -37,6 +40,11 @@ class Wanted:
     sha256: str
     size_bytes: int
     workers: int
+    generation: int = 0
+
+    @property
+    def trial(self) -> Trial:
+        return self.name, self.sha256, self.generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +126,8 @@ class GiveUp:
 
 Action = Install | Scale | Verify | MakeDefault | Remove | Recycle | GiveUp
 Registered = Mapping[str, Sequence[Seen]]
-Failed = AbstractSet[tuple[str, str]]
-"""Names and sha256 the agent has given up on."""
+Failed = AbstractSet[Trial]
+"""What the agent has given up on."""
 
 
 def plan(wanted: Sequence[Wanted], registered: Registered, failed: Failed, limits: Limits) -> list[Action]:
@@ -127,7 +135,7 @@ def plan(wanted: Sequence[Wanted], registered: Registered, failed: Failed, limit
     actions: list[Action] = []
     for one in wanted:
         versions = registered.get(one.name, ())
-        if (one.name, one.sha256) in failed:
+        if one.trial in failed:
             actions += _remove_failed(one, versions)
         else:
             actions += _bring_up(one, versions, limits)
@@ -145,7 +153,7 @@ def observe(wanted: Wanted, versions: Sequence[Seen], failure: str | None) -> Ob
     serving = next((seen for seen in versions if seen.is_default and seen.ready_workers), None)
     if failure is not None:
         kept = "; the version before it goes on answering" if serving is not None else ""
-        return Observed(wanted.uid, wanted.sha256, False, failure + kept, True)
+        return Observed(wanted.uid, wanted.sha256, False, failure + kept, True, wanted.generation)
     if current is not None and current.is_verified and current.is_default and current.ready_workers:
         missing = current.ready_workers < wanted.workers
         message = f"{current.ready_workers} of {wanted.workers} workers are ready" if missing else ""

@@ -92,7 +92,7 @@ class Reconciler:
         except (ArchiveRejected, IntegrityError) as err:
             log.error("archive_refused", model=name, reason=str(err))
             if isinstance(action, Install | Verify):
-                self.watch.note_failed(name, action.wanted.sha256, str(err))
+                self.watch.note_failed(action.wanted.trial, str(err))
             troubles[name] = str(err)
         except (StoreUnavailable, NotFound, TorchServeRefused) as err:
             log.warning("action_failed", action=type(action).__name__, model=name, reason=str(err))
@@ -133,13 +133,13 @@ class Reconciler:
         told = failure_reason(self.model_log, name=wanted.name, version=versions[0])
         reason = f"{reason}: {told}" if told else reason
         log.error("version_given_up", model=wanted.name, reason=reason)
-        self.watch.note_failed(wanted.name, wanted.sha256, reason)
+        self.watch.note_failed(wanted.trial, reason)
 
     def _outcome(self, wanted: Sequence[Wanted], registered: Registered, troubles: dict[str, str]) -> Outcome:
         failures = self.watch.failures()
         observed = []
         for one in wanted:
-            seen = observe(one, registered.get(one.name, ()), failures.get((one.name, one.sha256)))
+            seen = observe(one, registered.get(one.name, ()), failures.get(one.trial))
             if one.name in troubles and not seen.is_ready and not seen.is_failed:
                 seen = seen._replace(message=troubles[one.name])
             observed.append(seen)

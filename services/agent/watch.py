@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from services.agent import backend, metrics
 from services.agent.client import Version
-from services.agent.plan import Limits, Seen
+from services.agent.plan import Limits, Seen, Trial
 from services.core.clock import MonotonicClock
 
 _RESTART_WINDOW_SECONDS = 600.0
@@ -32,7 +32,7 @@ class Watch:
     clock: MonotonicClock = time.monotonic
     measure: Callable[[int], int] = backend.resident_bytes
     _memories: dict[tuple[str, str], _Memory] = field(default_factory=dict)
-    _failures: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
+    _failures: dict[Trial, tuple[float, str]] = field(default_factory=dict)
 
     def look(self, models: Mapping[str, Sequence[Version]]) -> dict[str, list[Seen]]:
         """Take in what is registered now."""
@@ -51,11 +51,11 @@ class Watch:
     def note_recycled(self, name: str, version: str) -> None:
         self._memories[name, version].recycled_at = self.clock()
 
-    def note_failed(self, name: str, sha256: str, reason: str) -> None:
-        self._failures[name, sha256] = (self.clock(), reason)
+    def note_failed(self, trial: Trial, reason: str) -> None:
+        self._failures[trial] = (self.clock(), reason)
 
-    def failures(self) -> dict[tuple[str, str], str]:
-        """Return the reasons of archives given up on, by name and sha256; old ones are dropped, to be tried again."""
+    def failures(self) -> dict[Trial, str]:
+        """Return why trials were given up; old ones are dropped, to be tried again."""
         fresh = self.clock() - self.limits.retry_failed_seconds
         self._failures = {key: value for key, value in self._failures.items() if value[0] > fresh}
         return {key: reason for key, (_, reason) in self._failures.items()}

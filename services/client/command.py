@@ -16,6 +16,7 @@ from services.client.output import Output
 from services.client.overrides import OverrideInvalid
 from services.client.pack import PathInvalid
 from services.client.sdk import Trainyard
+from services.client.wording import as_typed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,8 +86,18 @@ def run(out: Output, body: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (*_FAILURES, CommandFailed) as err:
-        out.error(err)
+        out.error(err if out.is_json or not isinstance(err, ApiError) else as_typed(err, _running()))
         sys.exit(1)
     except KeyboardInterrupt:
         click.echo(err=True)
         sys.exit(130)
+
+
+def _running() -> str:
+    """Return the command at work, such as `jobs submit`."""
+    names: list[str] = []
+    context = click.get_current_context(silent=True)
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return " ".join(names)

@@ -1,9 +1,7 @@
-"""Drawings of answers: boxes on the picture they belong to, many pictures on one sheet, and their files. Pillow only."""
+"""Drawings of answers: boxes on the picture they belong to, and their files. Pillow only."""
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ PALETTE = (
     (255, 255, 255),
 )
 _SMALL_SIDE = 320
-_GAP = 2
 
 
 def draw_detections(image: Image.Image, prediction: Mapping[str, Any]) -> Image.Image:
@@ -65,22 +62,6 @@ def drawing_path(target: Path, number: int, count: int, *, stem: str) -> Path:
         target.mkdir(parents=True, exist_ok=True)
         return target / f"{number:03d}-{stem}.png"
     return target if count == 1 else target.with_name(f"{target.stem}-{number}{target.suffix}")
-
-
-def sheet(pictures: Sequence[bytes]) -> bytes:
-    """Return encoded pictures on one, about as wide as high, row by row; a single one stays as it is."""
-    if len(pictures) == 1:
-        return pictures[0]
-    opened = [Image.open(io.BytesIO(content)) for content in pictures]
-    columns = math.ceil(math.sqrt(len(opened)))
-    width, height = (max(one.size[axis] for one in opened) + _GAP for axis in (0, 1))
-    rows = math.ceil(len(opened) / columns)
-    page = Image.new("RGB", (columns * width - _GAP, rows * height - _GAP))
-    for number, one in enumerate(opened):
-        page.paste(one.convert("RGB"), (number % columns * width, number // columns * height))
-    buffer = io.BytesIO()
-    page.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _colour_ids(prediction: Mapping[str, Any], labels: Sequence[str]) -> list[int]:

@@ -43,6 +43,17 @@ class ApiError(Exception):
         self.retry_seconds = retry_seconds
         """How long the server asks to be left alone."""
 
+    def restated(self, message: str, violations: Sequence[FieldViolation] = ()) -> ApiError:
+        """Return the same error in other words."""
+        return ApiError(
+            self.code,
+            self.reason,
+            message,
+            violations=violations,
+            request_id=self.request_id,
+            retry_seconds=self.retry_seconds,
+        )
+
     @property
     def was_not_begun(self) -> bool:
         """True where the call was turned away before anything was done, so that any may be tried again."""

@@ -5,9 +5,13 @@ Only words for people: a family that is not in these tables is worked with all t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from statistics import median
 
-from trainyard.v1 import recipe_pb2
+from trainyard.v1 import dataset_pb2, recipe_pb2
+
+from services.client.plain import as_dict
 
 FIRST_RECIPES: Mapping[str, str] = {
     "classification": "classification/train",
@@ -30,6 +34,10 @@ _ASK_BY_FAMILY: Mapping[str, str] = {
 # Its presets make points of a plane as a rule, and those are no picture.
 _ASK_BY_RECIPE: Mapping[str, str] = {"gan/vanilla": "trainyard predict {name} --param n=8"}
 
+PEOPLE = "taken as classification; if the folders are people, import with --family face"
+_LEAST_PEOPLE = 20
+_MOST_IMAGES_OF_ONE = 20
+
 
 def submit(dataset: str, family: str, recipes: Iterable[recipe_pb2.Recipe]) -> str:
     """Return the command that trains something on a dataset, of the recipes that the platform has; small where it can be."""
@@ -39,6 +47,17 @@ def submit(dataset: str, family: str, recipes: Iterable[recipe_pb2.Recipe]) -> s
     has_small = any(preset.name == _FIRST_PRESET for preset in recipe.presets)
     preset = f" --preset {_FIRST_PRESET}" if has_small else ""
     return f"trainyard jobs submit {recipe.recipe_id} --dataset {dataset}{preset} --watch"
+
+
+def may_be_people(dataset: dataset_pb2.Dataset) -> bool:
+    """Return whether folders that were taken as classes may be people: many, of a few images each."""
+    is_of_folders = dataset.format == dataset_pb2.DATASET_FORMAT_IMAGE_FOLDER and dataset.family == "classification"
+    if not is_of_folders or not dataset.HasField("report"):
+        return False
+    images: Counter[str] = Counter()
+    for split in as_dict(dataset)["report"].get("splits", {}).values():
+        images.update(split.get("images_per_class") or {})
+    return len(images) >= _LEAST_PEOPLE and median(images.values()) <= _MOST_IMAGES_OF_ONE
 
 
 def ask(deployment: str, recipe: str) -> str:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+_EXAMPLES = {"--set": "optim.lr=0.01", "--param": "score_threshold=0.3"}
+
 
 class OverrideInvalid(ValueError):
     """An assignment that cannot be read; the message says which and how to write it."""
@@ -35,7 +37,7 @@ def parse_assignments(assignments: Sequence[str], *, option: str = "--set") -> d
         key, equals, text = assignment.partition("=")
         key = key.strip()
         if not equals or not all(part.isidentifier() for part in key.split(".")):
-            raise OverrideInvalid(f"{option} {assignment!r}: write KEY=VALUE, such as {option} optim.lr=0.01")
+            raise OverrideInvalid(f"{option} {assignment!r}: write KEY=VALUE, such as {option} {_EXAMPLES[option]}")
         if key in parsed:
             raise OverrideInvalid(f"{option} {key} is given twice; keep one of them")
         parsed[key] = parse_value(text.strip())

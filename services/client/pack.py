@@ -23,6 +23,18 @@ class PathInvalid(ValueError):
     """A local path that cannot become a dataset; the message names the file and the remedy."""
 
 
+def check_image(path: Path) -> None:
+    """Refuse what cannot be sent as an image.
+
+    Raises:
+        PathInvalid: no file, or one without content.
+    """
+    if not path.is_file():
+        raise PathInvalid(f"{path} is no file; give an image")
+    if not path.stat().st_size:
+        raise PathInvalid(f"{path} is an empty file; give an image")
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     path: Path

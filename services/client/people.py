@@ -12,11 +12,13 @@ from trainyard.v1 import gallery_pb2 as pb
 from services.client.errors import ApiError
 from services.client.pack import PathInvalid
 from services.client.sdk import Trainyard
+from services.client.wording import by_field, of_files
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"})
 _MAX_IMAGES = 16
 _NO_SLUG = re.compile(r"[^a-z0-9]+")
-_IMAGE_FIELD = re.compile(r"images\[(\d+)\]")
+_OF_ALL = frozenset({"name", "parent", "threshold", "top_k"})
+"""Fields that are the same for every picture of a command."""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,8 @@ def enrol_all(
 
 def is_of_one(error: ApiError) -> bool:
     """Return whether an error is about the pictures that were sent, so that others may still do."""
-    return error.code in ("INVALID_ARGUMENT", "ALREADY_EXISTS")
+    is_of_all = any(each.field in _OF_ALL for each in error.violations)
+    return error.code in ("INVALID_ARGUMENT", "ALREADY_EXISTS") and not is_of_all
 
 
 def reason(error: ApiError) -> str:
@@ -97,11 +100,12 @@ def _why(error: ApiError, images: Sequence[Path]) -> str:
     """Return what is wrong, of a picture with its file."""
     if error.code == "ALREADY_EXISTS":
         return "is enrolled already; --replace enrols them anew"
-    named = []
-    for each in error.violations:
-        number = _IMAGE_FIELD.match(each.field)
-        named.append(f"{images[int(number[1])]}: {each.description}" if number else each.description)
-    return "; ".join(named) or error.message
+    named = of_files(error, by_field("images", images))
+    files = set(map(str, images))
+    texts = [
+        f"{each.field}: {each.description}" if each.field in files else each.description for each in named.violations
+    ]
+    return "; ".join(texts) or named.message
 
 
 def _slug(name: str) -> str:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
-_SHOWN_FIRST = ("sheet", "overlay", "gradcam", "mask")
+_SHOWN_ALONE = ("overlay", "gradcam", "mask")
+_SHEET = "sheet"
+_IN_TURN = ("before", "after")
 _ROW_FIRST = ("label_id", "id", "label", "name", "score", "fraction")
 
 
@@ -43,17 +45,19 @@ def save_pictures(result: Mapping[str, Any], folder: Path, *, prefix: str) -> li
     return saved
 
 
-def main_pictures(result: Mapping[str, Any]) -> list[bytes]:
-    """Return the one picture that shows most of an answer, or all of them where none does.
+def main_pictures(result: Mapping[str, Any]) -> dict[str, list[bytes]]:
+    """Return the pictures that show most of an answer by the field that holds them: one field, or all of them.
 
     Raises:
         NoPicture: it has none.
     """
-    found = dict(pictures(result))
+    found = {key: contents for key in sorted(result, key=_turn) if (contents := _contents(result[key]))}
     if not found:
         raise NoPicture("the answer has no picture and no boxes to draw: leave out --draw")
-    name = next((name for name in _SHOWN_FIRST if name in found), None)
-    return list(found.values()) if name is None else [found[name]]
+    if (name := next((name for name in _SHOWN_ALONE if name in found), None)) is not None:
+        return {name: found[name]}
+    # A server's sheet holds the other pictures, and does not say which is which.
+    return {key: contents for key, contents in found.items() if key != _SHEET} or found
 
 
 def without_pictures(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +80,15 @@ def describe(result: Mapping[str, Any]) -> Iterator[str]:
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield f"{key}: {text}" if len(text) <= 200 else f"{key}: {text[:60]} ... ({len(many)} values)"
+
+
+def _turn(key: str) -> int:
+    return _IN_TURN.index(key) if key in _IN_TURN else -1
+
+
+def _contents(value: Any) -> list[bytes]:
+    many = value if isinstance(value, list) else [value]
+    return [content for one in many if (content := _content(one)) is not None]
 
 
 def _is_row(value: Any) -> bool:

@@ -288,6 +288,11 @@ class Trainyard(GalleryCalls):
         request = job_pb2.DeleteCheckpointRequest(name=self.name.checkpoint(checkpoint))
         self._caller.unary(self._jobs.DeleteCheckpoint, request, is_repeatable=False)
 
+    def delete_model_version(self, model_version: str) -> None:
+        """Delete a model version that nothing uses, named in full or as `model/3`."""
+        request = model_pb2.DeleteModelVersionRequest(name=self.name.model_version(model_version))
+        self._caller.unary(self._models.DeleteModelVersion, request, is_repeatable=False)
+
     def list_artifacts(self, job: str) -> Iterator[job_pb2.Artifact]:
         """Yield the artifacts of a job, newest first."""
         request = job_pb2.ListArtifactsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)

@@ -79,6 +79,8 @@ def commit_checkpoint(session: Session, lease: Lease, new: NewCheckpoint) -> Che
             checkpoint_id=checkpoint_id,
             checkpoint_count=job.checkpoint_count + 1,
             no_progress=0,
+            # Of steps only some are told, so the last one told may lie before this.
+            progress_step=sa.case((job.progress_step < new.step, new.step), else_=job.progress_step),
             update_time=now(),
             event_seq=job.event_seq + 1,
         )

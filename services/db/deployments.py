@@ -56,6 +56,8 @@ class Observed(NamedTuple):
     is_ready: bool
     message: str = ""
     is_failed: bool = False
+    generation: int = 0
+    """Of the deployment, when it failed; a report of what does not fail need not say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Replica:
     archive_sha256: str
     is_ready: bool
     is_failed: bool
+    generation: int
     message: str
     report_time: datetime
 
@@ -319,8 +322,13 @@ def forget_agents(session: Session, *, older_than_seconds: float) -> int:
     return len(session.execute(gone.returning(t.agents.c.id)).all())
 
 
-def derive_state(*, is_deleted: bool, archive: Archive, replicas: Sequence[Replica]) -> tuple[DeploymentState, str]:
-    """Return a deployment's state and its message, from its archive and the live replicas."""
+def derive_state(
+    *, is_deleted: bool, archive: Archive, replicas: Sequence[Replica], generation: int
+) -> tuple[DeploymentState, str]:
+    """Return a deployment's state and its message, from its archive and the live replicas.
+
+    A failure counts for the generation it was seen at: what was asked for again since is being tried again.
+    """
     if is_deleted:
         return DeploymentState.DELETING, ""
     unbuilt = {
@@ -333,10 +341,11 @@ def derive_state(*, is_deleted: bool, archive: Archive, replicas: Sequence[Repli
     current = [replica for replica in replicas if replica.archive_sha256 == archive.sha256]
     if any(replica.is_ready for replica in current):
         return DeploymentState.READY, ""
-    failed = [replica for replica in current if replica.is_failed]
+    failed = [replica for replica in current if replica.is_failed and replica.generation == generation]
     if failed:
         return DeploymentState.FAILED, failed[0].message
-    return DeploymentState.STARTING, next((replica.message for replica in current if replica.message), "")
+    words = (replica.message for replica in current if replica.message and not replica.is_failed)
+    return DeploymentState.STARTING, next(words, "")
 
 
 def _check_model(session: Session, project: str, model_version_id: str) -> None:
@@ -394,7 +403,7 @@ def _replicas(session: Session, uids: Sequence[str], alive_seconds: float) -> di
             replica.deployment_uid,
             agent.id.label("agent_id"),
             *(agent[name] for name in ("inference_url", "grpc_address", "token", "token_expire_time", "report_time")),
-            *(replica[name] for name in ("archive_sha256", "is_ready", "is_failed", "message")),
+            *(replica[name] for name in ("archive_sha256", "is_ready", "is_failed", "generation", "message")),
         )
         .join_from(t.replicas, t.agents, replica.agent_id == agent.id)
         .where(replica.deployment_uid.in_(uids), agent.report_time > now(-alive_seconds))
@@ -412,6 +421,7 @@ def _to_deployment(row: sa.Row[Any], replicas: tuple[Replica, ...]) -> Deploymen
     built = {name.removeprefix("archive_"): values.pop(name) for name in list(values) if name.startswith("archive_")}
     archive = Archive(**{**built, "state": ArchiveState(built["state"])})
     is_deleted = values.pop("delete_time") is not None
-    state, message = derive_state(is_deleted=is_deleted, archive=archive, replicas=replicas)
-    etag = f"{values['generation']:x}"
+    generation = values["generation"]
+    state, message = derive_state(is_deleted=is_deleted, archive=archive, replicas=replicas, generation=generation)
+    etag = f"{generation:x}"
     return Deployment(**values, state=state, message=message, archive=archive, replicas=replicas, etag=etag)

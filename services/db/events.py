@@ -49,7 +49,10 @@ def append_events(
     values: dict[str, Any] = {"event_seq": t.jobs.c.event_seq + len(lines), "update_time": now()}
     for kind, payload in reversed(lines):
         if kind == "step" and "step" in payload:
-            values |= {"progress_step": payload["step"], "progress_total": payload.get("total", 0)}
+            saved, step = t.jobs.c.checkpoint_step, payload["step"]
+            # A checkpoint is committed at once, lines are written together: it may be further than its own step's line.
+            values["progress_step"] = sa.case((saved > step, saved), else_=step)
+            values["progress_total"] = payload.get("total", 0)
             break
     update = sa.update(t.jobs).where(fence.is_held(lease)).values(values).returning(t.jobs.c.event_seq)
     last: int | None = session.execute(update).scalar_one_or_none()

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.core.errors import ModelNotFound
+from services.core.errors import ModelNotFound, PreconditionFailed
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.paging import Key, newest_first
@@ -115,15 +115,7 @@ def get(session: Session, project: str, model_id: str, version: int | None = Non
     Raises:
         ModelNotFound: the project has no such version.
     """
-    model = (t.model_versions.c.project == project) & (t.model_versions.c.model_id == model_id)
-    query = sa.select(*_COLUMNS).where(model).order_by(t.model_versions.c.version.desc()).limit(1)
-    if version is not None:
-        query = query.where(t.model_versions.c.version == version)
-    row = session.execute(query).one_or_none()
-    if row is None:
-        wanted = "" if version is None else f" version {version}"
-        raise ModelNotFound(f"project {project!r} has no model {model_id!r}{wanted}")
-    return _to_version(row)
+    return _found(session.execute(_one(project, model_id, version)).one_or_none(), project, model_id, version)
 
 
 def get_by_id(session: Session, model_version_id: str) -> ModelVersion:
@@ -138,10 +130,38 @@ def get_by_id(session: Session, model_version_id: str) -> ModelVersion:
     return _to_version(row)
 
 
+def hold(session: Session, project: str, model_id: str, version: int | None = None) -> ModelVersion:
+    """Return one version of a model, the newest where none is named; it cannot be deleted before the transaction ends.
+
+    Raises:
+        ModelNotFound: the project has no such version.
+    """
+    row = session.execute(_one(project, model_id, version).with_for_update(read=True)).one_or_none()
+    return _found(row, project, model_id, version)
+
+
+def delete(session: Session, project: str, model_id: str, version: int) -> None:
+    """Forget a version that nothing uses any more, with its archives; the sweep removes their objects.
+
+    Raises:
+        ModelNotFound: the project has no such version.
+        PreconditionFailed: a deployment, a gallery or a live job uses it.
+    """
+    announce(session)
+    row = session.execute(_one(project, model_id, version).with_for_update()).one_or_none()
+    found = _found(row, project, model_id, version)
+    if (reason := _why_used(session, found)) is not None:
+        raise PreconditionFailed(reason)
+    # Embeddings are left where a gallery moved on to another version.
+    for table in (t.archives, t.embeddings):
+        session.execute(sa.delete(table).where(table.c.model_version_id == found.id))
+    session.execute(sa.delete(t.model_versions).where(t.model_versions.c.id == found.id))
+
+
 def list_ids(session: Session, project: str, *, limit: int) -> list[str]:
     """Return up to `limit` ids of models that have versions, in order."""
-    mine = t.models.c
-    query = sa.select(mine.model_id).where(mine.project == project).order_by(mine.model_id).limit(limit)
+    mine = t.model_versions.c
+    query = sa.select(mine.model_id).distinct().where(mine.project == project).order_by(mine.model_id).limit(limit)
     return list(session.execute(query).scalars())
 
 
@@ -160,6 +180,45 @@ def page(
         query = query.where(table.c.model_id == model_id)
     query = newest_first(query, table, page_size=page_size, after=after)
     return [_to_version(row) for row in session.execute(query)]
+
+
+def _one(project: str, model_id: str, version: int | None) -> sa.Select[Any]:
+    mine = t.model_versions.c
+    query = sa.select(*_COLUMNS).where(mine.project == project, mine.model_id == model_id)
+    if version is not None:
+        return query.where(mine.version == version)
+    return query.order_by(mine.version.desc()).limit(1)
+
+
+def _found(row: sa.Row[Any] | None, project: str, model_id: str, version: int | None) -> ModelVersion:
+    if row is None:
+        wanted = "" if version is None else f" version {version}"
+        raise ModelNotFound(f"project {project!r} has no model {model_id!r}{wanted}")
+    return _to_version(row)
+
+
+def _why_used(session: Session, version: ModelVersion) -> str | None:
+    deployment, gallery = t.deployments.c, t.galleries.c
+    archives = sa.select(t.archives.c.id).where(t.archives.c.model_version_id == version.id)
+    serving = sa.or_(
+        deployment.model_version_id == version.id,
+        deployment.archive_id.in_(archives),
+        deployment.previous_archive_id.in_(archives),
+    )
+    if (name := _first(session, sa.select(deployment.deployment_id).where(serving))) is not None:
+        return f"deployment {name!r} serves it; deploy another version there, or delete the deployment"
+    if (
+        name := _first(session, sa.select(gallery.gallery_id).where(gallery.model_version_id == version.id))
+    ) is not None:
+        return f"gallery {name!r} compares by it; delete the gallery, or move it to another version"
+    started = sa.select(t.jobs.c.id).where(t.IS_LIVE, t.jobs.c.spec["init_from"]["id"].as_string() == version.id)
+    if (job := _first(session, started)) is not None:
+        return f"job {job} starts from it; wait until it has ended, or cancel it"
+    return None
+
+
+def _first(session: Session, query: sa.Select[Any]) -> str | None:
+    return session.scalars(query.limit(1)).first()
 
 
 def _to_version(row: sa.Row[Any]) -> ModelVersion:

@@ -375,6 +375,7 @@ replicas = Table(
     Column("is_ready", Boolean, nullable=False),
     Column("is_failed", Boolean, nullable=False),
     Column("message", CleanText, nullable=False),
+    Column("generation", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("agent_id", "deployment_uid"),
     Index(None, "deployment_uid"),
 )

@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 
 from services.core import names
-from services.core.errors import PreconditionFailed
 from services.core.ids import new_id
 from services.core.roles import Role
+from services.core.states import DeploymentState
 from services.db import deployments, models, projects
 from services.db.deployments import Deployment, NewDeployment
 from services.db.session import Session
@@ -63,6 +63,8 @@ class DeploymentManager:
     async def update(self, project: str, deployment_id: str, *, wanted: Wanted | None, workers: int) -> Deployment:
         """Ask for another version or number of workers; None and 0 keep what is.
 
+        Asking for what is changes nothing, unless that failed: then it is tried again.
+
         Raises:
             DeploymentNotFound: the project has no such deployment.
             ModelNotFound: the project has no such model version.
@@ -74,8 +76,9 @@ class DeploymentManager:
             version_id = now.model_version_id
             if wanted is not None:
                 version_id = models.get(session, project, wanted.model_id, wanted.version).id
-            if (version_id, workers or now.workers) == (now.model_version_id, now.workers):
-                raise PreconditionFailed("the deployment already is as asked for")
+            is_same = (version_id, workers or now.workers) == (now.model_version_id, now.workers)
+            if is_same and now.state not in (DeploymentState.FAILED, DeploymentState.DELETING):
+                return now
             return deployments.update(
                 session,
                 project,

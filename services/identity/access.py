@@ -74,6 +74,7 @@ ACCESS: Mapping[str, Rule] = {
             "CreateModelVersion": _write("checkpoint", parent="parent"),
             "GetModelVersion": _read("name"),
             "ListModelVersions": _read(parent="parent"),
+            "DeleteModelVersion": _write("name", role=Role.ADMIN),
             "DownloadArtifact": _read("name", is_audited=True),
             "CreateDownloadLink": _read("name", is_audited=True),
         },

@@ -137,7 +137,7 @@ def _remedy(session: Session, wanted: Wanted, *, project: str) -> str:
 
 def _model(session: Session, wanted: Wanted, *, project: str) -> Start:
     model_id, version = wanted.ids
-    found = models.get(session, project, model_id, version_number(version, field=FIELD))
+    found = models.hold(session, project, model_id, version_number(version, field=FIELD))
     name = names.model_version(project, model_id, found.version)
     if not found.bundle_sha256:
         # Nobody packaged it yet: its checkpoint has the same weights.

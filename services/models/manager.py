@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from services.core import names
-from services.core.errors import IdempotencyConflict, ModelNotFound
+from services.core.errors import IdempotencyConflict, ModelNotFound, RequestInvalid, Violation
 from services.core.ids import new_id
 from services.core.states import ArchiveState
 from services.db import archives, checkpoints, jobs, models
@@ -94,6 +94,19 @@ class ModelManager:
             return VersionDetails(row, read_manifest(self._store, row.bundle_prefix, row.bundle_sha256))
 
         return await self._work.read(read)
+
+    async def delete(self, project: str, model_id: str, version: int | None) -> None:
+        """Forget a version that nothing uses any more; the controller removes its objects.
+
+        Raises:
+            RequestInvalid: no version is named.
+            ModelNotFound: there is none.
+            PreconditionFailed: something uses it.
+        """
+        if version is None:
+            text = "name the version to delete by its number: which one is the newest may change"
+            raise RequestInvalid(violations=[Violation("name", text)])
+        await self._work.write(lambda session: models.delete(session, project, model_id, version))
 
     async def list(self, project: str, model_id: str | None, paging: PageRequest) -> Page[ModelVersion]:
         after = paging.time_key

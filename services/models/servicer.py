@@ -33,6 +33,12 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         details = await self._models.get(*convert.version_name(request.name))
         return pb.GetModelVersionResponse(model_version=convert.details_to_proto(details))
 
+    async def DeleteModelVersion(
+        self, request: pb.DeleteModelVersionRequest, context: Context
+    ) -> pb.DeleteModelVersionResponse:
+        await self._models.delete(*convert.version_name(request.name))
+        return pb.DeleteModelVersionResponse()
+
     async def ListModelVersions(
         self, request: pb.ListModelVersionsRequest, context: Context
     ) -> pb.ListModelVersionsResponse:

@@ -57,7 +57,7 @@ class Recipe:
         try:
             return self.config.model_validate(merged)
         except ValidationError as err:
-            raise RequestInvalid(violations=config_violations(self.config, err)) from err
+            raise RequestInvalid(violations=config_violations(self.config, err, self.presets[preset])) from err
 
 
 @dataclass(frozen=True, slots=True)

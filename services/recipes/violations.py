@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -15,12 +16,12 @@ ROOT = "config"
 MAX_SHOWN = 60
 
 
-def config_violations(model: type[BaseModel], error: ValidationError) -> list[Violation]:
-    """Return everything that `error` found wrong with a config of `model`."""
-    return [_violation(model, details) for details in error.errors(include_url=False)]
+def config_violations(model: type[BaseModel], error: ValidationError, preset: Mapping[str, Any]) -> list[Violation]:
+    """Return everything that `error` found wrong with a config of `model` that was laid over a complete preset."""
+    return [_violation(model, details, preset) for details in error.errors(include_url=False)]
 
 
-def _violation(model: type[BaseModel], error: ErrorDetails) -> Violation:
+def _violation(model: type[BaseModel], error: ErrorDetails, preset: Mapping[str, Any]) -> Violation:
     is_unknown = error["type"] == "extra_forbidden"
     # The key that is not known may look like anything, and is no tag: tags are of what is known.
     known = error["loc"][:-1] if is_unknown else error["loc"]
@@ -30,7 +31,7 @@ def _violation(model: type[BaseModel], error: ErrorDetails) -> Violation:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return Violation(_name(path), message)
-    return Violation(_name(path), f"{message}, not {_show(error['input'])}{_describe(model, path)}")
+    return Violation(_name(path), f"{message}, not {_show(error['input'])}{_describe(model, path, preset)}")
 
 
 def _name(path: list[int | str]) -> str:
@@ -59,14 +60,23 @@ def _explain_unknown(model: type[BaseModel], path: list[int | str]) -> str:
     return f"there is no {key!r} here; use one of: {', '.join(known)}" if known else f"there is no {key!r} here"
 
 
-def _describe(model: type[BaseModel], path: list[int | str]) -> str:
+def _describe(model: type[BaseModel], path: list[int | str], preset: Mapping[str, Any]) -> str:
     field = _field_at(model, path)
     if field is None:
         return ""
     description = f". {field.description}" if field.description else ""
-    default = field.get_default(call_default_factory=False)
-    is_plain = default is None or isinstance(default, str | int | float | bool | tuple)
-    return f"{description} Default: {_show(default)}." if is_plain and not field.is_required() else description
+    default = _value_at(preset, path)
+    return description if isinstance(default, Mapping) else f"{description} Default: {_show(default)}."
+
+
+def _value_at(preset: Mapping[str, Any], path: list[int | str]) -> Any:
+    """Return what a preset has for the field of a path, or the innermost section that has it."""
+    value: Any = preset
+    for name in (part for part in path if isinstance(part, str)):
+        if not isinstance(value, Mapping) or name not in value:
+            break
+        value = value[name]
+    return value
 
 
 def _field_at(model: type[BaseModel], path: list[int | str]) -> FieldInfo | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -59,8 +60,7 @@ def captioned(picture: Image.Image, text: str) -> Image.Image:
 
 def write(page: Image.Image, text: str, *, place: tuple[float, float], width: float, anchor: str = "mm") -> None:
     """Write a line of text in black, cut to a width; the anchor is Pillow's and says which point of it is at `place`."""
-    font = ImageFont.load_default(size=TEXT_SIZE)
-    ImageDraw.Draw(page).text(place, cut(text, width), fill="black", font=font, anchor=anchor)
+    ImageDraw.Draw(page).text(place, cut(text, width), fill="black", font=_font(TEXT_SIZE), anchor=anchor)
 
 
 def cut(text: str, width: float) -> str:
@@ -75,4 +75,10 @@ def cut(text: str, width: float) -> str:
 
 def text_width(text: str, *, size: int = TEXT_SIZE) -> float:
     """Return how many pixels wide a line of text is."""
-    return ImageFont.load_default(size=size).getlength(text)
+    return _font(size).getlength(text)
+
+
+@cache
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    # Pillow unpacks it anew at every call, which takes longer than the text.
+    return ImageFont.load_default(size=size)

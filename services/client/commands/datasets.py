@@ -61,6 +61,8 @@ def import_(
             dataset = _upload(client, Path(source), dataset_id or _default_id(Path(source)), **fields)
         next_step = hints.submit(short(dataset.name), dataset.family, client.list_recipes())
     _show(invocation.out, dataset)
+    if format_name == "auto" and not fields["family"] and hints.may_be_people(dataset):
+        invocation.out.say(f"hint: {hints.PEOPLE}")
     if dataset.family == "weights":
         next_step = f"trainyard jobs submit ... --init-from datasets/{short(dataset.name)}"
     invocation.out.say(f"next: {next_step}")

@@ -11,16 +11,17 @@ import click
 from rich.console import Console
 from trainyard.v1 import gallery_pb2 as pb
 
+from services.client.canvas import NotDrawn, canvas
 from services.client.command import CommandFailed, Invocation, command
-from services.client.draw import drawing_path
 from services.client.draw_faces import draw_matches, draw_pair, load
 from services.client.errors import ApiError
 from services.client.names import model_label, short
 from services.client.output import Output, describe_error, human_time
-from services.client.pack import PathInvalid
+from services.client.pack import PathInvalid, check_image
 from services.client.people import enrol_all, is_of_one, people, reason
 from services.client.plain import as_dict
 from services.client.transfer_view import count_bar
+from services.client.wording import by_field, sending
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -133,7 +134,7 @@ def enrol(
 ) -> None:
     """Enrol IDENTITY by up to 16 pictures of their face."""
     _check(images)
-    with invocation.client() as client:
+    with invocation.client() as client, sending(by_field("images", images)):
         found = client.enrol(gallery, identity, images, display_name=display_name, replace_existing=replace_existing)
     if invocation.out.is_json:
         invocation.out.document(found)
@@ -188,19 +189,19 @@ def verify(
     """Say whether IMAGE and OTHER, or an enrolled identity, show the same person."""
     if (other is None) == (not identity_id):
         raise click.UsageError("give OTHER or --identity, one of them")
-    _check([image] if other is None else [image, other])
-    with invocation.client() as client:
+    sent = {"image": image} if other is None else {"image": image, "other_image": other}
+    _check(list(sent.values()))
+    with invocation.client() as client, sending(sent):
         reply = client.verify(gallery, image, other_image=other, identity_id=identity_id, threshold=threshold)
-    if drawing is not None:
-        second = load(other) if other is not None else None
-        draw_pair(load(image), second, label=identity_id, similarity=reply.similarity, threshold=reply.threshold).save(
-            drawing
-        )
+    undrawn = None if drawing is None else _draw_pair(reply, image, other, drawing, label=identity_id)
     if invocation.out.is_json:
-        invocation.out.document({**as_dict(reply), "drawn": str(drawing) if drawing else None})
+        drawn = str(drawing) if drawing is not None and undrawn is None else None
+        invocation.out.document({**as_dict(reply), "drawn": drawn})
     else:
         word = "the same person" if reply.is_same else "different people"
         invocation.out.say(f"{word}: similarity {reply.similarity:.3f}, threshold {reply.threshold:.3f}")
+    if undrawn is not None:
+        raise undrawn
 
 
 @galleries.command()
@@ -237,13 +238,15 @@ def identify(
                 answers.append(_Answer(image, err))
                 if not is_of_one(err):
                     break
-    drawn = _draw(answers, drawing, len(images)) if drawing is not None else {}
+    drawn, undrawn = _draw(answers, drawing, len(images)) if drawing is not None else ({}, None)
     if invocation.out.is_json:
         invocation.out.document({"answers": [_row_of(each, drawn) for each in answers]})
     else:
         for each in answers:
             _show(invocation.out, each)
     _fail_for(answers)
+    if undrawn is not None:
+        raise undrawn
 
 
 @galleries.command()
@@ -302,8 +305,7 @@ def _check(images: Sequence[Path]) -> None:
     if not images:
         raise PathInvalid("no pictures; give images such as JPEG or PNG files")
     for image in images:
-        if not image.is_file():
-            raise PathInvalid(f"{image} is no file; give an image")
+        check_image(image)
 
 
 def _row(found: pb.Gallery) -> tuple[str, ...]:
@@ -331,17 +333,36 @@ class _Answer:
     outcome: pb.IdentifyResponse | ApiError
 
 
-def _draw(answers: Sequence[_Answer], target: Path, count: int) -> dict[Path, Path]:
-    """Draw every answer; returns where each drawing went."""
-    drawn = {}
+def _draw(answers: Sequence[_Answer], target: Path, count: int) -> tuple[dict[Path, Path], NotDrawn | None]:
+    """Draw every answer; returns where each drawing went, and why one could not be saved."""
+    drawn: dict[Path, Path] = {}
+    undrawn = None
     for number, each in enumerate(answers, start=1):
         if isinstance(each.outcome, ApiError):
             continue
-        path = drawing_path(target, number, count, stem=each.image.stem)
         matches = [(match.display_name, match.similarity) for match in each.outcome.matches]
-        draw_matches(load(each.image), matches, each.outcome.threshold).save(path)
-        drawn[each.image] = path
-    return drawn
+        try:
+            with canvas(target, number, count, stem=each.image.stem) as path:
+                draw_matches(load(each.image), matches, each.outcome.threshold).save(path)
+        except NotDrawn as err:
+            undrawn = err
+        else:
+            drawn[each.image] = path
+    return drawn, undrawn
+
+
+def _draw_pair(
+    reply: pb.VerifyResponse, image: Path, other: Path | None, target: Path, *, label: str
+) -> NotDrawn | None:
+    """Draw what was compared; returns why it could not be saved."""
+    similarity, threshold = reply.similarity, reply.threshold
+    try:
+        with canvas(target, stem=image.stem) as path:
+            second = load(other) if other is not None else None
+            draw_pair(load(image), second, label=label, similarity=similarity, threshold=threshold).save(path)
+    except NotDrawn as err:
+        return err
+    return None
 
 
 def _row_of(each: _Answer, drawn: dict[Path, Path]) -> dict[str, Any]:

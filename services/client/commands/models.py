@@ -9,16 +9,17 @@ from rich.console import Console
 from trainyard.v1 import model_pb2
 
 from services.client import describe
-from services.client.command import Invocation, command
+from services.client.command import CommandFailed, Invocation, command
 from services.client.names import model_label, short
 from services.client.output import Output, human_bytes, human_time
 from services.client.plain import as_dict
+from services.client.sdk import Trainyard
 from services.client.transfer_view import transfer_bar
 
 
 @click.group()
 def models() -> None:
-    """See, make and fetch trained models."""
+    """See, make, fetch and delete trained models."""
 
 
 @models.command("list")
@@ -88,6 +89,34 @@ def download(invocation: Invocation, *, model: str, folder: Path) -> None:
         invocation.out.document({"model_version": as_dict(found), "files": paths})
     else:
         invocation.out.say(f"{model_label(found.name)}: {len(files)} files in {folder}, each as its sha256 says")
+
+
+@models.command()
+@click.argument("versions", metavar="MODEL/VERSION...", nargs=-1, required=True)
+@command
+def delete(invocation: Invocation, *, versions: tuple[str, ...]) -> None:
+    """Delete model versions that nothing uses, each as MODEL/3, to free their space."""
+    with invocation.client() as client:
+        if unnumbered := [each for each in versions if client.name.model_version(each).endswith("/latest")]:
+            raise click.UsageError(f"name the version of {unnumbered[0]} too, such as {unnumbered[0]}/3")
+        # All are looked up first: a wrong name shall not leave half of them deleted.
+        found = [_find(client, each) for each in versions]
+        for each in found:
+            client.delete_model_version(each.name)
+    if invocation.out.is_json:
+        invocation.out.document({"deleted": [each.name for each in found]})
+    else:
+        size = human_bytes(sum(each.size_bytes for each in found))
+        invocation.out.say(f"deleted {', '.join(model_label(each.name) for each in found)}, {size}")
+
+
+def _find(client: Trainyard, wanted: str) -> model_pb2.ModelVersion:
+    """Return a version without asking for its files: they may be what is damaged."""
+    name = client.name.model_version(wanted)
+    for version in client.list_model_versions(model=name.partition("/versions/")[0]):
+        if version.name == name:
+            return version
+    raise CommandFailed(f"no model version {wanted}; see `trainyard models list`")
 
 
 def _show(out: Output, found: model_pb2.ModelVersion) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 import click
 from trainyard.v1 import deployment_pb2
 
+from services.client.canvas import NotDrawn, canvas
 from services.client.command import CommandFailed, Invocation, command
-from services.client.draw import draw_file, drawing_path, sheet
+from services.client.draw import draw_file
+from services.client.draw_samples import draw_answer
+from services.client.errors import ApiError
 from services.client.output import Output
 from services.client.overrides import parse_assignments
-from services.client.pack import PathInvalid
-from services.client.pictures import NoPicture, describe, main_pictures, save_pictures, without_pictures
+from services.client.pack import check_image
+from services.client.pictures import describe, save_pictures, without_pictures
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
+from services.client.wording import by_field, of_files
 
 # The API takes 64 instances and a few megabytes a call.
 _BATCH = 16
@@ -52,14 +57,10 @@ def predict(
     """Ask a deployed model about IMAGES, or without any for what --param says, such as a generator's samples."""
     params = parse_assignments(assignments, option="--param")
     for image in images:
-        if not image.is_file():
-            raise PathInvalid(f"{image} is no file; give an image")
+        check_image(image)
     with invocation.client() as client:
-        if images:
-            predictions = [one for batch in _batches(images) for one in _ask(client, deployment, batch, params)]
-        else:
-            predictions = _ask(client, deployment, [{}], params)
-    asked: Sequence[Path | None] = images or (None,)
+        predictions, broken = _ask_all(client, deployment, images, params)
+    asked: Sequence[Path | None] = images[: len(predictions)] or (None,)
     cases = [_Case(number, *pair) for number, pair in enumerate(zip(asked, predictions, strict=True), start=1)]
     drawn, undrawn = _draw(cases, drawing) if drawing is not None else ({}, None)
     saved = _save(cases, folder) if folder is not None else {}
@@ -69,9 +70,11 @@ def predict(
     else:
         for case in cases:
             _show(invocation.out, case, drawn.get(case.number), saved.get(case.number, ()))
+    if broken is not None:
+        raise broken
     _fail_for([case for case in cases if case.result is None], len(cases))
     if undrawn is not None:
-        raise CommandFailed(str(undrawn))
+        raise undrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +112,46 @@ class _Case:
         return {"image": image, **row, "drawn": None if drawn is None else str(drawn)}
 
 
+def _ask_all(
+    client: Trainyard, deployment: str, images: Sequence[Path], params: dict[str, Any]
+) -> tuple[list[deployment_pb2.Prediction], ApiError | None]:
+    """Return the answers, in order, and what broke them off: those that are there are not to be lost."""
+    answers: list[deployment_pb2.Prediction] = []
+    for batch in _batches(images):
+        try:
+            answers += _ask(client, deployment, batch, params)
+        except ApiError as err:
+            if not answers:
+                raise
+            return answers, err
+    return answers, None
+
+
 def _ask(
-    client: Trainyard, deployment: str, inputs: Sequence[Path | dict[str, Any]], params: dict[str, Any]
+    client: Trainyard, deployment: str, images: Sequence[Path], params: dict[str, Any]
 ) -> list[deployment_pb2.Prediction]:
-    return list(client.predict(deployment, inputs, params=params).predictions)
+    """Return an answer to each image, or to the parameters alone where there is none."""
+    try:
+        return list(client.predict(deployment, images or [{}], params=params).predictions)
+    except ApiError as err:
+        if err.violations or err.code != "INVALID_ARGUMENT":
+            raise
+        raise _as_asked(err, images, params) from err
+
+
+def _as_asked(refusal: ApiError, images: Sequence[Path], params: dict[str, Any]) -> ApiError:
+    """Return what a model refuses with the parameter or the files that it is about."""
+    # A parameter is as wrong for one image as for the next.
+    if refusal.message.startswith("unknown parameter "):
+        return refusal.restated(refusal.message)
+    word = re.match(r"\w+", refusal.message)
+    if word is not None and word[0] in params:
+        return refusal.restated(f"--param {refusal.message}")
+    return of_files(refusal, by_field("instances", images))
 
 
 def _batches(images: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the images in as many calls as they need; without any the one call is empty."""
     batch: list[Path] = []
     size = 0
     for image in images:
@@ -128,7 +164,7 @@ def _batches(images: Sequence[Path]) -> Iterator[list[Path]]:
     yield batch
 
 
-def _draw(cases: Sequence[_Case], target: Path) -> tuple[dict[int, Path], NoPicture | None]:
+def _draw(cases: Sequence[_Case], target: Path) -> tuple[dict[int, Path], NotDrawn | None]:
     """Draw every answer; returns where each drawing went, by the number of its case, and why one could not be made.
 
     What cannot be drawn is an answer all the same, and is shown before the command fails.
@@ -138,13 +174,13 @@ def _draw(cases: Sequence[_Case], target: Path) -> tuple[dict[int, Path], NoPict
     for case in cases:
         if (result := case.result) is None:
             continue
-        path = drawing_path(target, case.number, len(cases), stem=case.stem)
         try:
-            if "boxes" in result and case.image is not None:
-                draw_file(case.image, result, path)
-            else:
-                path.write_bytes(sheet(main_pictures(result)))
-        except NoPicture as err:
+            with canvas(target, case.number, len(cases), stem=case.stem) as path:
+                if "boxes" in result and case.image is not None:
+                    draw_file(case.image, result, path)
+                else:
+                    path.write_bytes(draw_answer(result))
+        except NotDrawn as err:
             undrawn = err
         else:
             drawn[case.number] = path

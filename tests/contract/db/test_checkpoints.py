@@ -34,6 +34,32 @@ def test_checkpoint_becomes_the_place_to_resume_and_forgives_restarts(database: 
     assert current(database, job).checkpoint_step == 20
 
 
+def test_progress_is_never_behind_the_checkpoint(database: Database) -> None:
+    job = queued_job(database)
+    lease = claimed(database, job)
+    seen = []
+
+    def see() -> None:
+        seen.append((current(database, job).progress_step, current(database, job).checkpoint_step))
+
+    def step(number: int) -> None:
+        with database.write() as session:
+            jobs.append_events(session, lease, [("step", {"step": number, "total": 50})])
+        see()
+
+    step(8)
+    with database.write() as session:
+        checkpoint = jobs.commit_checkpoint(session, lease, new_checkpoint(10))
+    see()
+    step(9)
+    step(12)
+    with database.write() as session:
+        checkpoints.mark_corrupt(session, lease, checkpoint.id)
+    step(1)
+
+    assert seen == [(8, -1), (10, 10), (10, 10), (12, 10), (1, -1)]
+
+
 def test_checkpoint_committed_twice_by_one_lease_is_one(database: Database) -> None:
     job = queued_job(database)
     lease = claimed(database, job)

@@ -13,12 +13,13 @@ from services.core.errors import (
     IdempotencyConflict,
     IdentityNotFound,
     LimitExceeded,
+    PreconditionFailed,
     QuotaExceeded,
     VersionsDiffer,
 )
 from services.core.ids import new_id
 from services.core.states import GalleryState
-from services.db import deployments, galleries, identities, outbox, projects, quotas, references
+from services.db import deployments, galleries, identities, models, outbox, projects, quotas, references
 from services.db import tables as t
 from services.db.database import Database
 from services.db.galleries import Counts, Gallery
@@ -40,6 +41,14 @@ from tests.stack.builders import sha256
 @pytest.fixture
 def gallery(database: Database) -> Gallery:
     return make_gallery(database, trained(database))
+
+
+def test_a_model_version_that_a_gallery_compares_by_is_not_deleted(database: Database, gallery: Gallery) -> None:
+    with database.read() as session:
+        version = models.get_by_id(session, gallery.model_version_id)
+
+    with pytest.raises(PreconditionFailed, match=f"gallery '{gallery.gallery_id}'"), database.write() as session:
+        models.delete(session, version.project, version.model_id, version.version)
 
 
 def counts(database: Database, gallery: Gallery) -> Counts:

@@ -121,6 +121,68 @@ def test_model_versions_page_newest_first(database: Database) -> None:
         models.get(session, "default", "digits-yolo", 9)
 
 
+def delete_model(database: Database, version: models.ModelVersion) -> None:
+    with database.write() as session:
+        models.delete(session, "default", version.model_id, version.version)
+
+
+def test_a_deleted_model_version_is_gone_with_its_archives_and_its_number(database: Database) -> None:
+    first, second = trained(database), trained(database)
+    with database.write() as session:
+        archive = archives.ensure(session, second.id, "cpu-t1")
+    built(database, archive.id)
+
+    delete_model(database, second)
+    with pytest.raises(ModelNotFound):
+        delete_model(database, second)
+
+    with database.read() as session:
+        assert models.get(session, "default", first.model_id) == first
+        assert archives.find(session, second.id, "cpu-t1") is None
+    delete_model(database, first)
+    with database.read() as session:
+        assert models.list_ids(session, "default", limit=5) == []
+    assert trained(database).version == 3
+
+
+def test_a_build_whose_model_version_was_deleted_writes_nothing(database: Database) -> None:
+    version = trained(database)
+    with database.write() as session:
+        archive = archives.ensure(session, version.id, "cpu-t1")
+        lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+
+    delete_model(database, version)
+
+    with pytest.raises(LeaseLost), database.write() as session:
+        archives.finish_ready(session, lease, key="k", sha256=sha256("k"), size_bytes=1, form="aoti", parity={})
+
+
+def test_a_model_version_that_is_served_or_that_a_job_starts_from_is_not_deleted(database: Database) -> None:
+    old, new = trained(database), trained(database)
+    built(database, deployed(database, old.id).archive.id)
+    with pytest.raises(PreconditionFailed, match="'reader' serves it"):
+        delete_model(database, old)
+
+    with database.write() as session:
+        update = {"target": "cpu-t1", "workers": 1, "model_version_id": new.id}
+        wanted = deployments.update(session, "default", "reader", **update)
+    # The old one answers until the new one is built.
+    for version in (old, new):
+        with pytest.raises(PreconditionFailed, match="'reader' serves it"):
+            delete_model(database, version)
+    built(database, wanted.archive.id, name="new")
+    with database.write() as session:
+        deployments.delete(session, "default", "reader")
+    job = queued_job(database, spec={"init_from": {"kind": "model", "id": old.id}})
+    with pytest.raises(PreconditionFailed, match=f"job {job.id} starts from it"):
+        delete_model(database, old)
+
+    with database.write() as session:
+        jobs.cancel(session, "default", job.id, "")
+    delete_model(database, old)
+    delete_model(database, new)
+
+
 def built(database: Database, archive_id: str, *, name: str = "archive") -> None:
     with database.write() as session:
         lease = archives.claim(session, archive_id, worker_id="b", ttl_seconds=60)
@@ -249,7 +311,7 @@ def test_deployment_state_follows_its_archive_and_its_replicas(database: Databas
     report(database, "agent", Observed(deployment.id, archive, False, "loading"))
     states.append(current(database).state)
     assert current(database).message == "loading"
-    report(database, "agent", Observed(deployment.id, archive, False, "no memory", is_failed=True))
+    report(database, "agent", Observed(deployment.id, archive, False, "no memory", is_failed=True, generation=1))
     states.append(current(database).state)
     report(database, "agent", Observed(deployment.id, archive, True))
     states.append(current(database).state)
@@ -263,6 +325,31 @@ def test_deployment_state_follows_its_archive_and_its_replicas(database: Databas
         DeploymentState.READY,
     ]
     assert [(replica.agent_id, replica.token) for replica in current(database).replicas] == [("agent", "secret")]
+
+
+def test_a_failed_replica_has_not_failed_yet_once_the_deployment_was_asked_for_again(database: Database) -> None:
+    version = trained(database)
+    deployment = deployed(database, version.id)
+    built(database, deployment.archive.id)
+    failure = Observed(deployment.id, sha256("archive"), False, "no memory", is_failed=True, generation=1)
+    report(database, "agent", failure)
+    states = [current(database).state]
+
+    with database.write() as session:
+        deployments.update(session, "default", "reader", model_version_id=version.id, target="cpu-t1", workers=1)
+    states.append(current(database).state)
+    report(database, "agent", failure)
+    states.append(current(database).state)
+    report(database, "agent", failure._replace(generation=2))
+    states.append(current(database).state)
+
+    assert states == [
+        DeploymentState.FAILED,
+        DeploymentState.STARTING,
+        DeploymentState.STARTING,
+        DeploymentState.FAILED,
+    ]
+    assert current(database).message == "no memory"
 
 
 def test_replica_of_a_silent_agent_does_not_count(database: Database) -> None:

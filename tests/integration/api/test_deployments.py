@@ -105,6 +105,14 @@ def serve(api: Running, url: str, deployment_id: str = "digits", agent_id: str =
         )
 
 
+def fail_build(api: Running) -> None:
+    """Fail the build of the deployment's archive."""
+    with api.database.write() as session:
+        deployment = deployments.get(session, "default", "digits")
+        lease = archives.claim(session, deployment.archive.id, worker_id="worker-1", ttl_seconds=60)
+        archives.finish_failed(session, lease, "no compiler")
+
+
 def predict(api: Running, *instances: pb.Instance, params: Struct | None = None) -> pb.PredictResponse:
     request = pb.PredictRequest(name="projects/default/deployments/digits", instances=instances, params=params)
     return api.deployments.Predict(request, timeout=30)
@@ -145,6 +153,26 @@ def test_a_deployment_can_be_scaled_and_deleted(api: Running, endpoint: Endpoint
 
     assert (scaled.workers, scaled.generation) == (4, 2)
     assert deleted.state == pb.DEPLOYMENT_STATE_DELETING
+
+
+def test_asking_again_for_what_is_changes_nothing_and_for_what_failed_tries_again(
+    api: Running, endpoint: Endpoint
+) -> None:
+    model = trained_model(api)
+    name = deploy(api, model_version=model).name
+    request = pb.UpdateDeploymentRequest(name=name, model_version=model, workers=1)
+    same = api.deployments.UpdateDeployment(request).deployment
+    fail_build(api)
+    failed = api.deployments.GetDeployment(pb.GetDeploymentRequest(name=name)).deployment
+
+    again = api.deployments.UpdateDeployment(request).deployment
+    serve(api, endpoint.url)
+    ready = api.deployments.UpdateDeployment(request).deployment
+
+    assert (same.generation, same.state) == (1, pb.DEPLOYMENT_STATE_PENDING)
+    assert (failed.state, failed.message) == (pb.DEPLOYMENT_STATE_FAILED, "no compiler")
+    assert (again.state, again.message) == (pb.DEPLOYMENT_STATE_PENDING, "")
+    assert (ready.state, ready.generation) == (pb.DEPLOYMENT_STATE_READY, 2)
 
 
 def test_an_image_alone_is_forwarded_as_it_is(api: Running, endpoint: Endpoint) -> None:

@@ -136,8 +136,8 @@ def test_every_mistake_of_a_submission_is_named_with_its_field(run: Run, importe
     people, machine = run(*arguments), run(*arguments, "--json")
 
     assert people.exit_code == machine.exit_code == 1
-    assert "error: config.limits.max_steps: " in people.stderr
-    assert "error: config.optim.nonsense: " in people.stderr
+    assert "error: --set limits.max_steps: " in people.stderr
+    assert "error: --set optim.nonsense: " in people.stderr
     assert machine.stdout == ""
     error = json.loads(machine.stderr)["error"]
     assert error["code"] == "INVALID_ARGUMENT"
@@ -314,6 +314,25 @@ def test_a_queued_job_says_why_it_waits(run: Run, server: Server, imported: dict
     for job_id in (first, second):
         run("jobs", "cancel", job_id)
     assert document(run("jobs", "show", second, "--json"))["waiting"] is None
+
+
+def test_model_versions_that_nothing_uses_are_deleted(run: Run, server: Server) -> None:
+    names = []
+    for _ in range(2):
+        job = queued_job(server.database, model_id="waste")
+        with server.database.write() as session:
+            lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+            jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+        names.append(document(run("jobs", "show", job.id, "--json"))["model_version"])
+
+    unnumbered = run("models", "delete", "waste")
+    unknown = run("models", "delete", "waste/1", "waste/7")
+    deleted = run("models", "delete", "waste/1", "waste/2", "--json")
+
+    assert (unnumbered.exit_code, unknown.exit_code) == (2, 1)
+    assert "such as waste/3" in unnumbered.stderr
+    assert document(deleted) == {"deleted": names}
+    assert "waste" not in run("models", "list").stdout
 
 
 def test_checkpoints_of_an_ended_job_are_deleted(run: Run, server: Server) -> None:

@@ -137,3 +137,103 @@ def test_people_whose_pictures_are_broken_keep_nobody_else_out(
     assert "2 people are enrolled\n  ada, eve; to enrol the whole folder again, add --replace" in first.stdout
     assert "2 of 4 people were not enrolled" in first.stderr
     assert f"{tmp_path / 'ada'}: is enrolled already; --replace enrols them anew" in again.stdout
+
+
+@pytest.fixture(scope="module")
+def club(server: Server, endpoint: FaceEndpoint, people: Path) -> str:
+    """Return a gallery with one member, bob."""
+    run(server, "create", "club", "--deployment", "faces")
+    run(server, "enrol", "club", "bob", str(people / "known" / "bob" / "0.png"))
+    return "club"
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    (tmp_path / "text.jpg").write_text("no picture")
+    return tmp_path / "text.jpg"
+
+
+def test_somebody_enrolled_is_replaced_by_the_option_that_is_named(server: Server, club: str, people: Path) -> None:
+    refused = run(server, "enrol", club, "bob", str(people / "1.png"))
+
+    assert refused.exit_code == 1
+    assert refused.stderr.rstrip().endswith("has an identity 'bob' already; add --replace to enrol it anew")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        pytest.param(("--top", "1000"), "--top", id="too many matches"),
+        pytest.param(("--threshold", "3"), "--threshold", id="no cosine similarity"),
+    ],
+)
+def test_what_is_wrong_for_every_picture_is_said_once_of_its_option(
+    server: Server, club: str, people: Path, arguments: tuple[str, str], option: str
+) -> None:
+    refused = run(server, "identify", club, str(people / "1.png"), str(people / "0.png"), *arguments)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"error: {option}: must be ")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_wrong_id_is_named_as_the_argument(server: Server, club: str, people: Path) -> None:
+    assert run(server, "enrol", club, "No Id", str(people / "1.png")).stderr.startswith("error: IDENTITY: 'No Id' is")
+    assert run(server, "verify", club, str(people / "1.png"), "--identity", "No Id").stderr.startswith(
+        "error: --identity: 'No Id' is"
+    )
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "beside a good one"])
+def test_a_broken_picture_is_named_where_somebody_is_enrolled(
+    server: Server, club: str, people: Path, broken: Path, is_alone: bool
+) -> None:
+    images = [str(broken)] if is_alone else [str(people / "0.png"), str(broken)]
+
+    refused = run(server, "enrol", club, "ada", *images).stderr
+
+    assert refused.startswith(f"error: {broken}: the image cannot be decoded")
+
+
+def test_a_broken_picture_is_named_where_two_are_compared(
+    server: Server, club: str, people: Path, broken: Path
+) -> None:
+    refused = run(server, "verify", club, str(people / "0.png"), str(broken)).stderr
+
+    assert refused.startswith(f"error: {broken}: the image cannot be decoded")
+
+
+def test_an_empty_file_is_named_before_any_call(server: Server, club: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+
+    refused = run(server, "enrol", club, "ada", str(tmp_path / "empty.jpg")).stderr
+
+    assert refused == f"error: {tmp_path / 'empty.jpg'} is an empty file; give an image\n"
+
+
+def test_the_folder_of_a_drawing_is_made(server: Server, club: str, people: Path, tmp_path: Path) -> None:
+    picture, matches, pair = str(people / "1.png"), tmp_path / "a" / "m.png", tmp_path / "b" / "p.png"
+
+    identified = run(server, "identify", club, picture, "--draw", str(matches))
+    verified = run(server, "verify", club, picture, picture, "--draw", str(pair))
+
+    assert identified.exit_code == verified.exit_code == 0, identified.output + verified.output
+    assert matches.is_file()
+    assert pair.is_file()
+
+
+def test_a_drawing_that_cannot_be_saved_comes_after_the_answer(
+    server: Server, club: str, people: Path, tmp_path: Path
+) -> None:
+    picture = str(people / "1.png")
+    (tmp_path / "file").touch()
+    target = tmp_path / "file" / "x.png"
+
+    identified = run(server, "identify", club, picture, "--draw", str(target))
+    verified = run(server, "verify", club, picture, picture, "--draw", str(target))
+
+    assert f"{picture}: bob" in identified.stdout
+    assert "the same person" in verified.stdout
+    for refused in (identified, verified):
+        assert refused.exit_code == 1
+        assert refused.stderr.startswith(f"error: --draw {target}: ")

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,22 @@ from PIL import Image
 
 from services.client.cli import main
 from tests.builders.galleries import deployed, report, trained
+from tests.builders.gan_networks import DCGAN, serve
 from tests.integration.client.conftest import Server
+from workers.families.base import Instance, InstanceInvalid
+from workers.families.instances import image_bytes
 
 LABELS = {"labels": [{"score": 0.9, "label": "seven", "label_id": 7}, {"label_id": 1, "score": 0.05, "label": "one"}]}
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Answers each instance with `answer`; tests set it."""
+    """Answers each instance with `answer`, or refuses all of them with `refusal`; tests set it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answering)
         self.answer: dict[str, Any] = {}
+        self.refusal = ""
+        self.calls_before_refusal = 0
         self.job_id = ""
         """The job whose model it serves."""
 
@@ -43,8 +48,12 @@ class _Answering(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         count = len(json.loads(body)["instances"]) if body[:1] == b"{" else 1
         model = {"name": "faces", "version": 1, "recipe": "classification/train"}
-        content = json.dumps({"predictions": [self.server.answer] * count, "model": model}).encode()
-        self.send_response(200)
+        answer = {"predictions": [self.server.answer] * count, "model": model}
+        refusal = {"code": 400, "type": "BadRequest", "message": self.server.refusal}
+        self.server.calls_before_refusal -= 1
+        refuses = bool(self.server.refusal) and self.server.calls_before_refusal < 0
+        content = json.dumps(refusal if refuses else answer).encode()
+        self.send_response(400 if refuses else 200)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -72,6 +81,14 @@ def endpoint(server: Server) -> Iterator[Endpoint]:
 def image(tmp_path: Path) -> Path:
     (tmp_path / "seven.png").write_bytes(picture(10))
     return tmp_path / "seven.png"
+
+
+@pytest.fixture
+def refusing(endpoint: Endpoint) -> Iterator[Endpoint]:
+    """Return the endpoint, which answers again after the test."""
+    yield endpoint
+    endpoint.refusal = ""
+    endpoint.calls_before_refusal = 0
 
 
 def run(server: Server, *arguments: str) -> Result:
@@ -134,7 +151,9 @@ def test_all_samples_of_an_answer_are_drawn_on_one_sheet(server: Server, endpoin
 
     assert result.exit_code == 0, result.output
     with Image.open(tmp_path / "s.png") as page:
-        assert [page.getpixel((x, y)) for y in (4, 14) for x in (4, 14, 24)] == [
+        # Eight pixels are enlarged to 96, under a caption.
+        assert page.size == (3 * 96 + 2 * 6, 2 * (18 + 96) + 6)
+        assert [page.getpixel((x, y)) for y in (60, 180) for x in (48, 150, 252)] == [
             (40 * number, 0, 0) for number in range(1, 7)
         ]
 
@@ -150,3 +169,114 @@ def test_drawings_of_many_images_go_beside_the_file_that_was_named(
     assert (tmp_path / "one-1.png").read_bytes() == (tmp_path / "one-2.png").read_bytes() == picture(7)
     assert not (tmp_path / "one.png").exists()
     assert f"drawn in {tmp_path / 'one-2.png'}" in result.stdout
+
+
+def test_a_model_that_needs_an_image_asks_for_the_argument(server: Server, refusing: Endpoint) -> None:
+    refusing.refusal = refusal_of(lambda: image_bytes(Instance(None, {}, {})))
+
+    refused = run(server, "predict", "asked").stderr
+
+    assert refused == "error: no image: name the file of one as IMAGE\n"
+
+
+def test_a_generator_given_an_image_names_it_and_the_option_to_use(
+    server: Server, refusing: Endpoint, image: Path
+) -> None:
+    _, _, generator = serve(DCGAN)
+    refusing.refusal = str(generator.predict([Instance(picture(1), {}, {})], lambda rows: rows)[0])
+
+    refused = run(server, "predict", "asked", str(image)).stderr
+
+    text = "a generator takes no image: leave it out and say what to draw with --param, such as --param n=8"
+    assert refused == f"error: {image}: {text}\n"
+
+
+def test_an_empty_file_is_named_before_any_call(server: Server, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+
+    refused = run(server, "predict", "asked", str(image), str(tmp_path / "empty.png")).stderr
+
+    assert refused == f"error: {tmp_path / 'empty.png'} is an empty file; give an image\n"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "count", "expected"),
+    [
+        pytest.param("the PNG is damaged", 1, "{0}: the PNG is damaged", id="one image"),
+        pytest.param(
+            "instance 0: is cut; instance 1: is text", 2, "{0}: is cut; {1}: is text", id="each its own fault"
+        ),
+        pytest.param("the PNG is damaged", 5, "{0}, {1}, {2} and 2 more: the PNG is damaged", id="one fault of many"),
+        pytest.param("unknown parameter 'op'; known are n", 1, "unknown --param 'op'; known are n", id="no such key"),
+        pytest.param("op must be a word, not 3", 2, "--param op must be a word, not 3", id="a wrong value"),
+    ],
+)
+def test_what_is_wrong_with_the_input_is_said_of_what_was_given(
+    server: Server, refusing: Endpoint, tmp_path: Path, refusal: str, count: int, expected: str
+) -> None:
+    images = [tmp_path / f"{number}.png" for number in range(count)]
+    for each in images:
+        each.write_bytes(picture(3))
+    refusing.refusal = refusal
+
+    refused = run(server, "predict", "asked", *map(str, images), "--param", "op=3").stderr
+
+    assert refused == f"error: {expected.format(*images)}\n"
+
+
+def test_half_a_parameter_is_answered_with_an_example_of_one(server: Server) -> None:
+    refused = run(server, "predict", "asked", "--param", "n")
+
+    assert refused.exit_code == 2
+    assert "--param 'n': write KEY=VALUE, such as --param score_threshold=0.3" in refused.stderr
+
+
+def test_the_folder_of_a_drawing_is_made(server: Server, endpoint: Endpoint, image: Path, tmp_path: Path) -> None:
+    endpoint.answer = {"overlay": encoded(7)}
+    target = tmp_path / "not" / "yet" / "x.png"
+
+    result = run(server, "predict", "asked", str(image), "--draw", str(target))
+
+    assert result.exit_code == 0, result.output
+    assert target.read_bytes() == picture(7)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        pytest.param({"overlay": encoded(7)}, "seven.png/x.png", id="a folder that is a file"),
+        pytest.param({"boxes": [[1, 1, 5, 5]], "labels": ["a"], "scores": [0.9]}, "out.odd", id="no kind of picture"),
+    ],
+)
+def test_a_drawing_that_cannot_be_saved_comes_after_the_answer(
+    server: Server, endpoint: Endpoint, image: Path, tmp_path: Path, answer: dict[str, Any], name: str
+) -> None:
+    endpoint.answer = answer
+
+    result = run(server, "predict", "asked", str(image), "--draw", str(tmp_path / name))
+
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"{image}: ")
+    assert result.stderr.startswith(f"error: --draw {tmp_path / name}: ")
+    assert "Errno" not in result.stderr
+
+
+def refusal_of(question: Callable[[], object]) -> str:
+    """Return the words in which a family refuses an instance."""
+    with pytest.raises(InstanceInvalid) as caught:
+        question()
+    return str(caught.value)
+
+
+def test_answers_that_came_before_a_refusal_are_shown(server: Server, refusing: Endpoint, tmp_path: Path) -> None:
+    refusing.answer = LABELS
+    refusing.refusal, refusing.calls_before_refusal = "instance 0: the image cannot be read", 1
+    images = [tmp_path / f"{number:02d}.png" for number in range(18)]
+    for each in images:
+        each.write_bytes(picture(10))
+
+    result = run(server, "predict", "asked", *map(str, images))
+
+    assert result.exit_code == 1
+    assert result.stdout.count("seven") == 16
+    assert f"{images[16]}: the image cannot be read" in result.stderr

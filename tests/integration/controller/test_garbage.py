@@ -15,7 +15,7 @@ from services.controller.sweep import Sweep
 from services.core.errors import CheckpointNotFound, PreconditionFailed, StoreUnavailable
 from services.core.ids import new_id
 from services.core.states import JobState
-from services.db import artifacts, checkpoints, datasets, jobs, outbox
+from services.db import archives, artifacts, checkpoints, datasets, jobs, models, outbox
 from services.db.artifacts import NewArtifact
 from services.db.database import Database
 from services.db.jobs import Job, Lease
@@ -155,6 +155,28 @@ def test_what_rows_own_survives_the_sweep(database: Database, store: ObjectStore
     Sweep(database, store, age=NOW).tick()
 
     assert keys(store) == before
+
+
+def test_objects_of_a_deleted_model_go(database: Database, store: ObjectStore) -> None:
+    _, lease = running_job(database)
+    prefix = layout.bundle_prefix("default", "digits", OLD_ID)
+    store.put(f"{prefix}weights.safetensors", b"w")
+    archive = layout.archive("default", "digits", OLD_ID, "cpu-t1", sha256=sha256("a"))
+    store.put(archive, b"mar")
+    with database.write() as session:
+        version = new_model_version(id=OLD_ID, bundle_prefix=prefix)
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=version)
+        build = archives.claim(session, archives.ensure(session, OLD_ID, "cpu-t1").id, worker_id="b", ttl_seconds=60)
+        archives.finish_ready(session, build, key=archive, sha256=sha256("a"), size_bytes=3, form="eager", parity={})
+    Sweep(database, store, age=NOW).tick()
+    assert keys(store) == {f"{prefix}weights.safetensors", archive}
+
+    with database.write() as session:
+        found = models.get_by_id(session, OLD_ID)
+        models.delete(session, found.project, found.model_id, found.version)
+    Sweep(database, store, age=NOW).tick()
+
+    assert keys(store) == set()
 
 
 def test_what_nobody_can_commit_any_more_is_swept(database: Database, store: ObjectStore) -> None:

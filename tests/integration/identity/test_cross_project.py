@@ -84,6 +84,19 @@ def _own(name: str) -> str:
     return name.replace("projects/blue/", "projects/red/")
 
 
+def _model_attempts() -> Iterable[Attempt]:
+    models = "/trainyard.v1.ModelService"
+    for of in ("blue", "red"):
+        make = f"{models}/CreateModelVersion"
+        yield Attempt(
+            make,
+            f"blue's checkpoint of {of}'s job",
+            lambda r, b, o=of: {"checkpoint": _child(r, b, "checkpoints", of=o)},
+        )
+    for method in ("GetModelVersion", "DeleteModelVersion"):
+        yield Attempt(f"{models}/{method}", "blue's model", lambda _, b: {"name": _own(b.model_version)})
+
+
 def id_attempts() -> Iterable[Attempt]:
     """Yield blue's ids under names of red, which only the stores can tell apart."""
     job = {"GetJob": "name", "WatchJob": "name", "CancelJob": "name", "PauseJob": "name", "ResumeJob": "name"}
@@ -103,15 +116,8 @@ def id_attempts() -> Iterable[Attempt]:
                 yield Attempt(path, what, lambda r, b, k=kind, o=of: {"name": _child(r, b, k, of=o)})
         yield Attempt(path, "blue's model", lambda _, b: {"name": _own(b.model_version), "file": "content.txt"})
         yield Attempt(path, "blue's newest model", lambda _, b: {"name": f"{_own(b.model)}/versions/latest"})
-    models, deployments = "/trainyard.v1.ModelService", "/trainyard.v1.DeploymentService"
-    for of in ("blue", "red"):
-        make = f"{models}/CreateModelVersion"
-        yield Attempt(
-            make,
-            f"blue's checkpoint of {of}'s job",
-            lambda r, b, o=of: {"checkpoint": _child(r, b, "checkpoints", of=o)},
-        )
-    yield Attempt(f"{models}/GetModelVersion", "blue's model", lambda _, b: {"name": _own(b.model_version)})
+    yield from _model_attempts()
+    deployments = "/trainyard.v1.DeploymentService"
     for method in ("GetDeployment", "DeleteDeployment", "UpdateDeployment", "Predict"):
         path = f"{deployments}/{method}"
         yield Attempt(

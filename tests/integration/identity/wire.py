@@ -87,6 +87,7 @@ VALID: Mapping[str, Callable[[Estate], Fields]] = {
         {
             "CreateModelVersion": lambda e: {"parent": e.model, "checkpoint": e.checkpoint},
             "GetModelVersion": lambda e: {"name": e.model_version},
+            "DeleteModelVersion": lambda e: {"name": e.model_version},
             "ListModelVersions": lambda e: {"parent": e.model},
             "DownloadArtifact": lambda e: {"name": e.artifact},
             "CreateDownloadLink": lambda e: {"name": e.artifact},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from services.storage import layout
 from services.storage.manifest import download_directory
 from tests.integration.workers.yard import Yard, open_yard, tiny_config, until
 from tests.stack.platform import seconds_until_gone
+from workers.plan import PROCESS_NAME
 
 LONG = 100_000
 """Steps of a job that a test ends itself."""
@@ -314,6 +316,31 @@ def test_an_archive_of_a_damaged_bundle_fails_with_a_sentence(yard: Yard) -> Non
 
     until(lambda: built().state is ArchiveState.FAILED, what="the build to fail", show=yard.log_text)
     assert "bundle is damaged" in built().message
+
+
+def test_an_archive_whose_build_was_killed_is_built_again(yard: Yard) -> None:
+    job = yard.submit()
+    done = yard.until_state(job.id, JobState.SUCCEEDED)
+    with yard.database.write() as session:
+        version = models.get(session, "default", job.model_id, done.model_version)
+        archive = archives.ensure(session, version.id, "cpu-t1")
+    yard.sender.send(BUILD_ARCHIVE, BUILD_QUEUE, archive.id)
+
+    def built() -> archives.Archive:
+        with yard.database.read() as session:
+            return archives.get(session, archive.id)
+
+    attempts = yard.state_dir / "workers" / "w1" / "attempts"
+
+    def noted() -> str:
+        return "".join(path.read_text() for path in attempts.glob(f"{archive.id}-*/{PROCESS_NAME}"))
+
+    until(noted, what="the build's process", show=yard.log_text)
+    os.kill(json.loads(noted())["pid"], signal.SIGKILL)
+
+    until(lambda: built().state is not ArchiveState.BUILDING, what="the build's end", show=yard.log_text)
+    assert built().state is ArchiveState.QUEUED
+    assert built().message == "The build was killed by SIGKILL; the worker's log may say why."
 
 
 def freeze(yard: Yard, worker: subprocess.Popen[bytes]) -> None:

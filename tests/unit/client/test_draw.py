@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageChops
 
-from services.client.draw import PALETTE, draw_detections, draw_file, drawing_path, sheet
+from services.client.draw import PALETTE, draw_detections, draw_file, drawing_path
 
 GREY = (128, 128, 128)
 
@@ -90,18 +89,6 @@ def test_a_drawn_file_can_be_opened(tmp_path: Path) -> None:
         assert drawn.getpixel((10, 60)) == PALETTE[0]
 
 
-def test_many_pictures_are_one_sheet_with_each_in_its_place() -> None:
-    shown = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250), (250, 0, 250)]
-
-    with Image.open(io.BytesIO(sheet([encoded(colour) for colour in shown]))) as page:
-        assert page.size == (3 * 10 - 2, 2 * 10 - 2)
-        assert [page.getpixel((x, y)) for y in (4, 14) for x in (4, 14, 24)] == shown
-
-
-def test_a_single_picture_stays_as_it_is() -> None:
-    assert sheet([b"anything"]) == b"anything"
-
-
 def test_drawings_go_where_the_target_says(tmp_path: Path) -> None:
     file, folder = tmp_path / "one.png", tmp_path / "many"
 
@@ -111,9 +98,3 @@ def test_drawings_go_where_the_target_says(tmp_path: Path) -> None:
     assert drawing_path(folder, 2, 2, stem="cat") == folder / "002-cat.png"
     assert drawing_path(folder, 1, 1, stem="cat") == folder / "001-cat.png"
     assert drawing_path(tmp_path / "of.v2", 1, 2, stem="cat") == tmp_path / "of.v2" / "001-cat.png"
-
-
-def encoded(colour: tuple[int, int, int]) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -53,6 +53,11 @@ def test_an_unreadable_assignment_shows_how_to_write_it(assignment: str) -> None
         parse_assignments([assignment])
 
 
+def test_half_a_parameter_shows_how_to_write_one() -> None:
+    with pytest.raises(OverrideInvalid, match=r"--param 'n': write KEY=VALUE, such as --param score_threshold=0\.3"):
+        parse_assignments(["n"], option="--param")
+
+
 def test_a_key_given_twice_is_refused() -> None:
     with pytest.raises(OverrideInvalid, match=r"optim\.lr is given twice"):
         parse_assignments(["optim.lr=1", "optim.lr=2"])

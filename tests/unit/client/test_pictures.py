@@ -38,9 +38,16 @@ def test_pictures_are_saved_under_names_that_stay_in_the_folder(tmp_path: Path) 
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in saved)
 
 
-def test_the_main_picture_is_the_one_of_all_and_else_all_of_them() -> None:
-    assert main_pictures(ANSWER) == [PNG + b"!"]
-    assert main_pictures({"images": ANSWER["images"]}) == [PNG, JPEG]
+def test_the_main_pictures_are_those_of_every_field_but_a_sheet_of_them() -> None:
+    images = ANSWER["images"]
+
+    assert main_pictures(ANSWER) == main_pictures({"images": images}) == {"images": [PNG, JPEG]}
+    assert main_pictures({"sheet": ANSWER["sheet"]}) == {"sheet": [PNG + b"!"]}
+    assert list(main_pictures({"after": images, "before": images})) == ["before", "after"]
+
+
+def test_a_picture_that_shows_most_is_the_only_main_one() -> None:
+    assert main_pictures({"mask": encoded(PNG), "overlay": encoded(JPEG)}) == {"overlay": [JPEG]}
     with pytest.raises(NoPicture, match="leave out --draw"):
         main_pictures({"labels": []})
 

@@ -14,7 +14,10 @@ from services.datasets.limits import ImportLimits
 from tests.builders import datasets as build
 from tests.builders import family_datasets as family
 from tests.builders.faces import write_lfw, write_people
+from tests.builders.training import Outcome, attempt
+from workers.engine.frames import FrameKind
 from workers.families.base import Placement
+from workers.families.catalog import CATALOG
 from workers.families.face.align import align
 from workers.families.face.config import SiameseConfig, TripletConfig
 from workers.families.face.network import MILLION, ServedNetwork
@@ -45,12 +48,46 @@ def triplet(dataset_dir: Path, **sections: Any) -> Triplet:
     return Triplet(TripletConfig.model_validate(config), dataset_dir)
 
 
+def tiny_sections() -> dict[str, Any]:
+    sections: dict[str, Any] = TripletConfig.preset("tiny").model_dump(mode="json")
+    sections["data"] |= {"batch_size": 4}
+    cadences = ("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps")
+    sections["limits"] |= {"max_steps": 2, **dict.fromkeys(cadences, 1)}
+    return sections
+
+
 def test_pairs_of_the_dataset_are_used_where_it_has_some(tmp_path: Path) -> None:
     recipe = triplet(imported(write_lfw(tmp_path / "lfw", train=(2, 2), val=(20, 3), pairs=2)))
 
     listed = json.loads((recipe.dataset_dir / "pairs.json").read_text())["folds"]
     members = [record.member for record in recipe._held_out.records.records]
     assert [[[members[a], members[b], int(same)] for a, b, same in fold] for fold in recipe._folds] == listed
+
+
+def test_figures_of_few_people_say_so_once(tmp_path: Path) -> None:
+    few = imported(write_people(tmp_path / "few", train=(4, 4), val=(2, 3)))
+    sections = tiny_sections()
+
+    def heard(**options: Any) -> tuple[Outcome, list[str]]:
+        outcome = attempt(tmp_path, sections, recipe="face/triplet", catalog=CATALOG, dataset_dir=few, **options)
+        assert outcome.error is None
+        warned = [frame["text"] for frame in outcome.log.of(FrameKind.LOG) if frame["level"] == "warning"]
+        return outcome, [text for text in warned if "held out" in text]
+
+    first, told = heard(stop_at=1)
+
+    text = "only 2 people are held out: the figures rest on them and on 12 pairs of their pictures, 6 of one person"
+    assert told == [f"{text}; import the data with 10 people or more in val before you trust them"]
+    assert heard(resume_dir=first.checkpoint_dir(1))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("held_out", "told"), [pytest.param(9, 1, id="nine people are few"), pytest.param(10, 0, id="ten are enough")]
+)
+def test_few_people_are_less_than_ten(tmp_path: Path, held_out: int, told: int) -> None:
+    recipe = triplet(imported(write_people(tmp_path / "people", train=(2, 2), val=(held_out, 2))))
+
+    assert len(recipe.notices()) == told
 
 
 def test_the_served_threshold_is_that_of_the_evaluation_or_made_anew(people: Path) -> None:

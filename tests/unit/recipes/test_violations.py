@@ -24,6 +24,7 @@ class Config(RecipeConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"optim": {"lr": 0.5}, "depth": 2}}
 
     optim: Optim = Optim()
+    warmup: Optim = Optim(lr=0.001)
     depth: int = Field(4, ge=1)
 
     @model_validator(mode="after")
@@ -66,6 +67,23 @@ def test_all_violations_come_at_once_with_paths_and_remedies(recipe: Recipe) -> 
     assert set(found) == {"config.optim.lr", "config.optim.betas[1]", "config.optim.momentun", "config.depht"}
     assert found["config.optim.lr"] == "Input should be greater than 0, not -1. Learning rate. Default: 0.1."
     assert "did you mean 'depth'?" in found["config.depht"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "default"),
+    [
+        pytest.param("full", "0.1", id="the preset of defaults"),
+        pytest.param("tiny", "0.5", id="a preset that sets the field"),
+    ],
+)
+def test_the_default_that_is_quoted_is_the_preset_s(recipe: Recipe, preset: str, default: str) -> None:
+    found = violations(recipe, preset, optim={"lr": -1})
+
+    assert found["config.optim.lr"].endswith(f"Learning rate. Default: {default}.")
+
+
+def test_a_default_that_the_section_gives_goes_before_that_of_its_class(recipe: Recipe) -> None:
+    assert violations(recipe, warmup={"lr": -1})["config.warmup.lr"].endswith("Learning rate. Default: 0.001.")
 
 
 def test_a_key_of_another_section_is_shown_its_place(recipe: Recipe) -> None:

@@ -20,7 +20,7 @@ from services.agent.plan import (
 )
 
 LIMITS = Limits(start_seconds=120, restarts=5, drain_seconds=2, drain_limit_seconds=60)
-NEW = Wanted(uid="u1", name="p--d", key="k", sha256="new", size_bytes=1, workers=2)
+NEW = Wanted(uid="u1", name="p--d", key="k", sha256="new", size_bytes=1, workers=2, generation=3)
 UP = Seen(version="n", sha256="new", min_workers=2, ready_workers=2, is_default=True, is_verified=True)
 OLD = Seen(version="o", sha256="old", min_workers=2, ready_workers=2, is_default=False, is_verified=True)
 STARTING = replace(UP, is_verified=False, is_default=False, ready_workers=1)
@@ -90,13 +90,19 @@ def test_next_action(versions, expected):
     ],
 )
 def test_next_action_for_an_archive_given_up_on(versions, expected):
-    assert plan([NEW], {"p--d": versions}, {("p--d", "new")}, LIMITS) == expected
+    assert plan([NEW], {"p--d": versions}, {NEW.trial}, LIMITS) == expected
 
 
 def test_an_archive_that_failed_for_one_deployment_may_work_for_another():
     other = replace(NEW, name="p--e")
 
-    assert plan([other], {}, {("p--d", "new")}, LIMITS) == [Install(other)]
+    assert plan([other], {}, {NEW.trial}, LIMITS) == [Install(other)]
+
+
+def test_an_archive_given_up_on_is_tried_again_when_the_deployment_is_asked_for_again():
+    again = replace(NEW, generation=4)
+
+    assert plan([again], {}, {NEW.trial}, LIMITS) == [Install(again)]
 
 
 def test_what_nobody_wants_goes_with_its_default_last():
@@ -133,4 +139,8 @@ def test_what_nobody_wants_goes_with_its_default_last():
     ],
 )
 def test_what_is_reported(versions, failure, expected):
-    assert tuple(observe(NEW, versions, failure)) == ("u1", *expected)
+    assert tuple(observe(NEW, versions, failure))[:-1] == ("u1", *expected)
+
+
+def test_a_failure_is_reported_with_the_generation_it_is_of():
+    assert observe(NEW, [], "boom").generation == 3

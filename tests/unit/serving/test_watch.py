@@ -73,8 +73,8 @@ def test_draining_counts_from_when_it_stopped_being_the_default(watch, clock):
 
 
 def test_an_archive_given_up_on_gets_another_chance_later(watch, clock):
-    watch.note_failed("m", "sha", "boom")
-    assert watch.failures() == {("m", "sha"): "boom"}
+    watch.note_failed(("m", "sha", 1), "boom")
+    assert watch.failures() == {("m", "sha", 1): "boom"}
 
     clock.now += 601
 

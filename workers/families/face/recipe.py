@@ -37,6 +37,8 @@ FaceConfigT = TypeVar("FaceConfigT", bound=FaceConfig)
 BatchT = TypeVar("BatchT")
 
 _NUM_MATCHES = 6
+_FEW_PEOPLE = 10
+"""With fewer held out than these, one person more or less moves every figure."""
 
 
 class FaceRecipe(SupervisedRecipe[FaceConfigT, BatchT], Generic[FaceConfigT, BatchT]):
@@ -66,6 +68,16 @@ class FaceRecipe(SupervisedRecipe[FaceConfigT, BatchT], Generic[FaceConfigT, Bat
 
     def new_network(self) -> FaceNetwork:
         return FaceNetwork(Embedder(self.config.model, self.data.image_size), self.new_head())
+
+    def notices(self) -> list[str]:
+        num_people = len(set(self._held_out.labels.tolist()))
+        if num_people >= _FEW_PEOPLE:
+            return []
+        is_same = [same for fold in self._folds for _, _, same in fold]
+        people = f"only {num_people} people are held out"
+        pairs = f"the figures rest on them and on {len(is_same)} pairs of their pictures, {sum(is_same)} of one person"
+        remedy = f"import the data with {_FEW_PEOPLE} people or more in val before you trust them"
+        return [f"{people}: {pairs}; {remedy}"]
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
         embeddings = self._embeddings(state, placement)

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trainyard.v1 import common_pb2 as trainyard_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trainyard/v1/model.proto\x12\x0ctrainyard.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19trainyard/v1/common.proto\"\xb7\x03\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.trainyard.v1.ModelVersionState\x12\x0b\n\x03job\x18\x04 \x01(\t\x12\x12\n\ncheckpoint\x18\x05 \x01(\t\x12\x0e\n\x06recipe\x18\x06 \x01(\t\x12\'\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x38\n\x07metrics\x18\x08 \x03(\x0b\x32\'.trainyard.v1.ModelVersion.MetricsEntry\x12\x15\n\rbundle_sha256\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\'\n\x05\x66iles\x18\x0b \x03(\x0b\x32\x18.trainyard.v1.StoredFile\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\r \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"S\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"O\n\x1a\x43reateModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.trainyard.v1.ModelVersion\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x17GetModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.trainyard.v1.ModelVersion\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x19ListModelVersionsResponse\x12\x32\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1a.trainyard.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x17\x44ownloadArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"f\n\x18\x44ownloadArtifactResponse\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.trainyard.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"7\n\x19\x43reateDownloadLinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"\x88\x01\n\x1a\x43reateDownloadLinkResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.trainyard.v1.DownloadHeader\x12\x0b\n\x03url\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x0e\x44ownloadHeader\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t*\x98\x01\n\x11ModelVersionState\x12#\n\x1fMODEL_VERSION_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bMODEL_VERSION_STATE_PENDING\x10\x01\x12\x1d\n\x19MODEL_VERSION_STATE_READY\x10\x02\x12\x1e\n\x1aMODEL_VERSION_STATE_FAILED\x10\x03\x32\x8b\x04\n\x0cModelService\x12g\n\x12\x43reateModelVersion\x12\'.trainyard.v1.CreateModelVersionRequest\x1a(.trainyard.v1.CreateModelVersionResponse\x12^\n\x0fGetModelVersion\x12$.trainyard.v1.GetModelVersionRequest\x1a%.trainyard.v1.GetModelVersionResponse\x12\x64\n\x11ListModelVersions\x12&.trainyard.v1.ListModelVersionsRequest\x1a\'.trainyard.v1.ListModelVersionsResponse\x12\x63\n\x10\x44ownloadArtifact\x12%.trainyard.v1.DownloadArtifactRequest\x1a&.trainyard.v1.DownloadArtifactResponse0\x01\x12g\n\x12\x43reateDownloadLink\x12\'.trainyard.v1.CreateDownloadLinkRequest\x1a(.trainyard.v1.CreateDownloadLinkResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trainyard/v1/model.proto\x12\x0ctrainyard.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19trainyard/v1/common.proto\"\xb7\x03\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.trainyard.v1.ModelVersionState\x12\x0b\n\x03job\x18\x04 \x01(\t\x12\x12\n\ncheckpoint\x18\x05 \x01(\t\x12\x0e\n\x06recipe\x18\x06 \x01(\t\x12\'\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x38\n\x07metrics\x18\x08 \x03(\x0b\x32\'.trainyard.v1.ModelVersion.MetricsEntry\x12\x15\n\rbundle_sha256\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\'\n\x05\x66iles\x18\x0b \x03(\x0b\x32\x18.trainyard.v1.StoredFile\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\r \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"S\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"O\n\x1a\x43reateModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.trainyard.v1.ModelVersion\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x17GetModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.trainyard.v1.ModelVersion\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1c\n\x1a\x44\x65leteModelVersionResponse\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x19ListModelVersionsResponse\x12\x32\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1a.trainyard.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x17\x44ownloadArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"f\n\x18\x44ownloadArtifactResponse\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.trainyard.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"7\n\x19\x43reateDownloadLinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"\x88\x01\n\x1a\x43reateDownloadLinkResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.trainyard.v1.DownloadHeader\x12\x0b\n\x03url\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x0e\x44ownloadHeader\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t*\x98\x01\n\x11ModelVersionState\x12#\n\x1fMODEL_VERSION_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bMODEL_VERSION_STATE_PENDING\x10\x01\x12\x1d\n\x19MODEL_VERSION_STATE_READY\x10\x02\x12\x1e\n\x1aMODEL_VERSION_STATE_FAILED\x10\x03\x32\xf4\x04\n\x0cModelService\x12g\n\x12\x43reateModelVersion\x12\'.trainyard.v1.CreateModelVersionRequest\x1a(.trainyard.v1.CreateModelVersionResponse\x12^\n\x0fGetModelVersion\x12$.trainyard.v1.GetModelVersionRequest\x1a%.trainyard.v1.GetModelVersionResponse\x12\x64\n\x11ListModelVersions\x12&.trainyard.v1.ListModelVersionsRequest\x1a\'.trainyard.v1.ListModelVersionsResponse\x12g\n\x12\x44\x65leteModelVersion\x12\'.trainyard.v1.DeleteModelVersionRequest\x1a(.trainyard.v1.DeleteModelVersionResponse\x12\x63\n\x10\x44ownloadArtifact\x12%.trainyard.v1.DownloadArtifactRequest\x1a&.trainyard.v1.DownloadArtifactResponse0\x01\x12g\n\x12\x43reateDownloadLink\x12\'.trainyard.v1.CreateDownloadLinkRequest\x1a(.trainyard.v1.CreateDownloadLinkResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELVERSION_METRICSENTRY']._loaded_options = None
   _globals['_MODELVERSION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELVERSIONSTATE']._serialized_start=1476
-  _globals['_MODELVERSIONSTATE']._serialized_end=1628
+  _globals['_MODELVERSIONSTATE']._serialized_start=1549
+  _globals['_MODELVERSIONSTATE']._serialized_end=1701
   _globals['_MODELVERSION']._serialized_start=133
   _globals['_MODELVERSION']._serialized_end=572
   _globals['_MODELVERSION_METRICSENTRY']._serialized_start=526
@@ -50,20 +50,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELVERSIONREQUEST']._serialized_end=778
   _globals['_GETMODELVERSIONRESPONSE']._serialized_start=780
   _globals['_GETMODELVERSIONRESPONSE']._serialized_end=856
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=858
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=939
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=941
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1045
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=1047
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1100
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=1102
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=1204
-  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_start=1206
-  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_end=1261
-  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_start=1264
-  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_end=1400
-  _globals['_DOWNLOADHEADER']._serialized_start=1402
-  _globals['_DOWNLOADHEADER']._serialized_end=1473
-  _globals['_MODELSERVICE']._serialized_start=1631
-  _globals['_MODELSERVICE']._serialized_end=2154
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=858
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=899
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=901
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=929
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=931
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=1012
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=1014
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1118
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=1120
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1173
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=1175
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=1277
+  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_start=1279
+  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_end=1334
+  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_start=1337
+  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_end=1473
+  _globals['_DOWNLOADHEADER']._serialized_start=1475
+  _globals['_DOWNLOADHEADER']._serialized_end=1546
+  _globals['_MODELSERVICE']._serialized_start=1704
+  _globals['_MODELSERVICE']._serialized_end=2332
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class ModelServiceStub:
                 request_serializer=trainyard_dot_v1_dot_model__pb2.ListModelVersionsRequest.SerializeToString,
                 response_deserializer=trainyard_dot_v1_dot_model__pb2.ListModelVersionsResponse.FromString,
                 _registered_method=True)
+        self.DeleteModelVersion = channel.unary_unary(
+                '/trainyard.v1.ModelService/DeleteModelVersion',
+                request_serializer=trainyard_dot_v1_dot_model__pb2.DeleteModelVersionRequest.SerializeToString,
+                response_deserializer=trainyard_dot_v1_dot_model__pb2.DeleteModelVersionResponse.FromString,
+                _registered_method=True)
         self.DownloadArtifact = channel.unary_stream(
                 '/trainyard.v1.ModelService/DownloadArtifact',
                 request_serializer=trainyard_dot_v1_dot_model__pb2.DownloadArtifactRequest.SerializeToString,
@@ -88,6 +93,15 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteModelVersion(self, request, context):
+        """Deletes one model version for good, its servable archives too; the controller removes the stored files once
+        they are a day old. FAILED_PRECONDITION while a deployment serves it, a gallery compares by it or a job that
+        has not ended starts from it. Its number is not given again, and its job goes on naming it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DownloadArtifact(self, request, context):
         """Sends the bytes of an artifact, of a checkpoint's file or of a model bundle's file. The first
         message says size and SHA-256, all others are chunks.
@@ -121,6 +135,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListModelVersions,
                     request_deserializer=trainyard_dot_v1_dot_model__pb2.ListModelVersionsRequest.FromString,
                     response_serializer=trainyard_dot_v1_dot_model__pb2.ListModelVersionsResponse.SerializeToString,
+            ),
+            'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelVersion,
+                    request_deserializer=trainyard_dot_v1_dot_model__pb2.DeleteModelVersionRequest.FromString,
+                    response_serializer=trainyard_dot_v1_dot_model__pb2.DeleteModelVersionResponse.SerializeToString,
             ),
             'DownloadArtifact': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadArtifact,
@@ -215,6 +234,33 @@ class ModelService:
             '/trainyard.v1.ModelService/ListModelVersions',
             trainyard_dot_v1_dot_model__pb2.ListModelVersionsRequest.SerializeToString,
             trainyard_dot_v1_dot_model__pb2.ListModelVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainyard.v1.ModelService/DeleteModelVersion',
+            trainyard_dot_v1_dot_model__pb2.DeleteModelVersionRequest.SerializeToString,
+            trainyard_dot_v1_dot_model__pb2.DeleteModelVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,11 @@ class ModelServiceStub:
     """Returns one model version with the files of its bundle."""
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelVersionsRequest, _model_pb2.ListModelVersionsResponse]
     """Lists the model versions of a project or of one model, newest first."""
+    DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteModelVersionRequest, _model_pb2.DeleteModelVersionResponse]
+    """Deletes one model version for good, its servable archives too; the controller removes the stored files once
+    they are a day old. FAILED_PRECONDITION while a deployment serves it, a gallery compares by it or a job that
+    has not ended starts from it. Its number is not given again, and its job goes on naming it.
+    """
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_model_pb2.DownloadArtifactRequest, _model_pb2.DownloadArtifactResponse]
     """Sends the bytes of an artifact, of a checkpoint's file or of a model bundle's file. The first
     message says size and SHA-256, all others are chunks.
@@ -63,6 +68,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Returns one model version with the files of its bundle."""
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelVersionsRequest, _model_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """Lists the model versions of a project or of one model, newest first."""
+    DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteModelVersionRequest, _model_pb2.DeleteModelVersionResponse]  # type: ignore[assignment]
+    """Deletes one model version for good, its servable archives too; the controller removes the stored files once
+    they are a day old. FAILED_PRECONDITION while a deployment serves it, a gallery compares by it or a job that
+    has not ended starts from it. Its number is not given again, and its job goes on naming it.
+    """
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_model_pb2.DownloadArtifactRequest, _model_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
     """Sends the bytes of an artifact, of a checkpoint's file or of a model bundle's file. The first
     message says size and SHA-256, all others are chunks.
@@ -100,6 +110,17 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ListModelVersionsResponse, _abc.Awaitable[_model_pb2.ListModelVersionsResponse]]:
         """Lists the model versions of a project or of one model, newest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteModelVersion(
+        self,
+        request: _model_pb2.DeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.DeleteModelVersionResponse, _abc.Awaitable[_model_pb2.DeleteModelVersionResponse]]:
+        """Deletes one model version for good, its servable archives too; the controller removes the stored files once
+        they are a day old. FAILED_PRECONDITION while a deployment serves it, a gallery compares by it or a job that
+        has not ended starts from it. Its number is not given again, and its job goes on naming it.
+        """
 
     @_abc_1.abstractmethod
     def DownloadArtifact(
