@@ -21,6 +21,7 @@ from services.core.errors import (
     DatabaseUnavailable,
     IntegrityError,
     LeaseLost,
+    ModelNotFound,
     ObjectNotFound,
     StoreUnavailable,
 )
@@ -74,7 +75,8 @@ class ArchiveBuild:
                 version = self._version()
                 outcome = self._export(version)
                 self._close(outcome, version)
-            except (LeaseLost, DatabaseUnavailable) as err:
+            except (LeaseLost, DatabaseUnavailable, ModelNotFound) as err:
+                # A model version may be deleted while its archive is built.
                 log.warning("archive_abandoned", archive=self._lease.archive_id, error=str(err))
                 outcome = Outcome(Verdict.ABANDON)
         seconds = time.monotonic() - start

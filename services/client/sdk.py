@@ -35,6 +35,7 @@ from trainyard.v1 import (
 from services.client.address import resolve_address
 from services.client.channel import Caller, open_channel, wait_for_contact
 from services.client.credentials import resolve_credentials, resolve_project
+from services.client.errors import ApiError
 from services.client.gallery_calls import PREDICT_SECONDS, GalleryCalls
 from services.client.names import Namer
 from services.client.transfer import (
@@ -403,6 +404,24 @@ class Trainyard(GalleryCalls):
             if deadline.is_over:
                 state = deployment_pb2.DeploymentState.Name(found.state)
                 raise TimeoutError(f"{found.name} is still {state} after {timeout_seconds:g} s; {found.message}")
+            time.sleep(_POLL_SECONDS)
+
+    def wait_until_gone(self, deployment: str, *, timeout_seconds: float) -> None:
+        """Return once a deployment that is being deleted is gone.
+
+        Raises:
+            TimeoutError: it is still there after `timeout_seconds`.
+        """
+        deadline = Deadline(timeout_seconds)
+        while True:
+            try:
+                found = self.get_deployment(deployment)
+            except ApiError as err:
+                if err.code != "NOT_FOUND":
+                    raise
+                return
+            if deadline.is_over:
+                raise TimeoutError(f"{found.name} is still being taken down after {timeout_seconds:g} s")
             time.sleep(_POLL_SECONDS)
 
     def list_deployments(self) -> Iterator[deployment_pb2.Deployment]:

@@ -205,8 +205,11 @@ def _why_used(session: Session, version: ModelVersion) -> str | None:
         deployment.archive_id.in_(archives),
         deployment.previous_archive_id.in_(archives),
     )
-    if (name := _first(session, sa.select(deployment.deployment_id).where(serving))) is not None:
-        return f"deployment {name!r} serves it; deploy another version there, or delete the deployment"
+    served = sa.select(deployment.deployment_id, deployment.delete_time).where(serving).limit(1)
+    if (row := session.execute(served).first()) is not None:
+        going = "it is being taken down, so try again in a moment"
+        remedy = "deploy another version there, or delete the deployment" if row.delete_time is None else going
+        return f"deployment {row.deployment_id!r} serves it; {remedy}"
     if (
         name := _first(session, sa.select(gallery.gallery_id).where(gallery.model_version_id == version.id))
     ) is not None:

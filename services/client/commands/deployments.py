@@ -102,13 +102,19 @@ def show(invocation: Invocation, *, deployment: str) -> None:
 
 @deployments.command()
 @click.argument("deployment")
+@click.option("--wait", "is_waiting", is_flag=True, help="Return once it is gone.")
+@click.option("--timeout", "timeout_seconds", default=60.0, show_default=True, help="Seconds to wait at most.")
 @command
-def delete(invocation: Invocation, *, deployment: str) -> None:
+def delete(invocation: Invocation, *, deployment: str, is_waiting: bool, timeout_seconds: float) -> None:
     """Take a deployment down."""
     with invocation.client() as client:
         found = client.delete_deployment(deployment)
+        if is_waiting:
+            client.wait_until_gone(found.name, timeout_seconds=timeout_seconds)
     if invocation.out.is_json:
         invocation.out.document(found)
+    elif is_waiting:
+        invocation.out.say(f"{short(found.name)} is gone")
     else:
         invocation.out.say(f"{short(found.name)} is {describe.deployment_state(found.state)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from services.client.cli import main
 from services.core.states import JobState
-from services.db import jobs, projects, workers
+from services.db import deployments, jobs, projects, workers
+from tests.builders.galleries import deployed, report, trained
 from tests.integration.client.conftest import Server
 from tests.stack.builders import new_checkpoint, new_model_version, queued_job
 from tests.stack.identity import admit
@@ -314,6 +316,32 @@ def test_a_queued_job_says_why_it_waits(run: Run, server: Server, imported: dict
     for job_id in (first, second):
         run("jobs", "cancel", job_id)
     assert document(run("jobs", "show", second, "--json"))["waiting"] is None
+
+
+def test_a_deployment_is_gone_when_its_deletion_was_waited_for(run: Run, server: Server) -> None:
+    version = trained(server.database, recipe="classification/train")
+    deployed(server.database, version, "leaving")
+    report(server.database, "http://127.0.0.1:1", "leaving")
+
+    early = run("deployments", "delete", "leaving", "--wait", "--timeout", "0")
+    needed = run("models", "delete", f"{version.model_id}/{version.version}")
+
+    def report_none() -> None:
+        endpoint = {"inference_url": "u", "grpc_address": "a", "token": "t", "token_expire_time": None}
+        with server.database.write() as session:
+            deployments.report_replica(session, "agent-leaving", **endpoint, observed=[])
+
+    agent = threading.Timer(0.5, report_none)
+    agent.start()
+    gone = run("deployments", "delete", "leaving", "--wait")
+    agent.join()
+    freed = run("models", "delete", f"{version.model_id}/{version.version}")
+
+    assert early.exit_code == needed.exit_code == 1
+    assert "still being taken down" in early.stderr
+    assert "try again in a moment" in needed.stderr
+    assert gone.stdout == "leaving is gone\n"
+    assert freed.exit_code == 0
 
 
 def test_model_versions_that_nothing_uses_are_deleted(run: Run, server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +83,27 @@ def test_a_checkpoint_that_is_gone_fails_the_build_with_a_reason(yard: Yard) -> 
     assert "checkpoint" in archive().message
     with yard.database.read() as session:
         assert jobs.get(session, "default", job.id).state is JobState.SUCCEEDED
+
+
+def test_a_build_of_a_model_version_that_is_deleted_meanwhile_leaves_nothing(yard: Yard) -> None:
+    job = yard.submit()
+    yard.until_state(job.id, JobState.SUCCEEDED)
+    version = pending_version(yard, job.id, yard.checkpoints(job.id)[0].id)
+    archive_id = start_build(yard, version)
+
+    def verdicts() -> list[str]:
+        lines = [json.loads(line) for line in yard.log_text().splitlines() if line.startswith("{")]
+        return [line["verdict"] for line in lines if line.get("archive") == archive_id and "verdict" in line]
+
+    def is_building() -> bool:
+        with yard.database.read() as session:
+            return archives.get(session, archive_id).state is ArchiveState.BUILDING
+
+    until(is_building, what="the build", show=yard.log_text)
+    with yard.database.write() as session:
+        models.delete(session, "default", version.model_id, version.version)
+
+    until(verdicts, what="the build's end", show=yard.log_text)
+    assert verdicts() == ["abandon"]
+    assert "Traceback" not in yard.log_text()
+    assert not list((yard.state_dir / "workers" / "w1" / "attempts").glob(f"{archive_id}-*"))
