@@ -15,7 +15,7 @@ def decide_build(ending: Ending) -> Outcome:
     """Return what an ending means for the archive.
 
     An export is a function of its bundle: a crash repeats itself, so a person should see it. What somebody outside
-    ended says nothing of the bundle, and is begun again.
+    ended says nothing of the bundle, and is begun again; so is what the kernel ended for memory, which others may fill.
     """
     outcome = decide(ending)
     if outcome.reason is None:
@@ -23,8 +23,10 @@ def decide_build(ending: Ending) -> Outcome:
     if ending.failure is not None:
         return replace(outcome, verdict=Verdict.FAIL) if outcome.is_charged else outcome
     reason, message = _of_exit(ending)
-    is_outside = ending.is_parent_lost or (ending.signal in _FROM_OUTSIDE and not ending.is_over_memory)
-    verdict = Verdict.REQUEUE if is_outside and not ending.is_stalled else Verdict.FAIL
+    # What the worker itself kills has that signal, too.
+    is_ours = ending.is_stalled or ending.is_stream_broken or ending.is_over_memory
+    is_outside = ending.is_parent_lost or (ending.signal in _FROM_OUTSIDE and not is_ours)
+    verdict = Verdict.REQUEUE if is_outside else Verdict.FAIL
     return replace(outcome, verdict=verdict, reason=reason, message=message, is_charged=False)
 
 

@@ -86,11 +86,18 @@ def run(out: Output, body: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (*_FAILURES, CommandFailed) as err:
-        out.error(err if out.is_json or not isinstance(err, ApiError) else as_typed(err, _running()))
+        out.error(_told(err, is_json=out.is_json))
         sys.exit(1)
     except KeyboardInterrupt:
         click.echo(err=True)
         sys.exit(130)
+
+
+def _told(error: Exception, *, is_json: bool) -> Exception:
+    """Return an error in the words of its reader: programs know the fields of the API, people what they typed."""
+    if not isinstance(error, ApiError):
+        return error
+    return error.as_sent if is_json else as_typed(error, _running())
 
 
 def _running() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from services.client.pictures import main_pictures
+from services.client.pictures import NoPicture, main_pictures
 from workers.families.pictures import LINE, captioned, lay_out, png, text_width
 
 _CELL = 96
@@ -107,6 +107,8 @@ def _count_fine(result: Mapping[str, Any], count: int) -> int:
     z = result.get("z")
     if "cut" not in result or not isinstance(z, list) or len(z) != count:
         return 0
+    if not all(isinstance(styles, list) and len(styles) == 2 for styles in z):
+        return 0
     fine = next((place for place, (coarse, _) in enumerate(z) if coarse != z[0][0]), count)
     return fine if count % fine == 0 else 0
 
@@ -121,7 +123,10 @@ def _joined(first: str, second: str) -> str:
 
 
 def _opened(content: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(content)).convert("RGB")
+    try:
+        return Image.open(io.BytesIO(content)).convert("RGB")
+    except OSError as err:
+        raise NoPicture("the answer holds a picture that cannot be read") from err
 
 
 def _sheet(rows: Sequence[Sequence[Sample]]) -> bytes:

@@ -33,6 +33,7 @@ class ApiError(Exception):
         violations: Sequence[FieldViolation] = (),
         request_id: str = "",
         retry_seconds: float = 0.0,
+        as_sent: ApiError | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -42,6 +43,8 @@ class ApiError(Exception):
         self.request_id = request_id
         self.retry_seconds = retry_seconds
         """How long the server asks to be left alone."""
+        self.as_sent = as_sent or self
+        """The error in the words of the server, where these are others."""
 
     def restated(self, message: str, violations: Sequence[FieldViolation] = ()) -> ApiError:
         """Return the same error in other words."""
@@ -52,6 +55,7 @@ class ApiError(Exception):
             violations=violations,
             request_id=self.request_id,
             retry_seconds=self.retry_seconds,
+            as_sent=self.as_sent,
         )
 
     @property

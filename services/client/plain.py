@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +25,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 def as_dict(message: Message) -> dict[str, Any]:
     """Return every field by its proto name; of a oneof only the member that is set."""
     return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields if _is_shown(message, field)}
+
+
+def as_struct(values: Mapping[str, Any] | None) -> Struct | None:
+    """Return values as the wire has them; nothing for none."""
+    if not values:
+        return None
+    struct = Struct()
+    struct.update(dict(values))
+    return struct
 
 
 def _is_shown(message: Message, field: Any) -> bool:

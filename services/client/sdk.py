@@ -9,19 +9,16 @@ with Trainyard() as trainyard:
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
-from google.protobuf.struct_pb2 import Struct
 from trainyard.v1 import (
     common_pb2,
     dataset_pb2,
     dataset_pb2_grpc,
-    deployment_pb2,
     deployment_pb2_grpc,
     gallery_pb2_grpc,
     job_pb2,
@@ -35,9 +32,10 @@ from trainyard.v1 import (
 from services.client.address import resolve_address
 from services.client.channel import Caller, open_channel, wait_for_contact
 from services.client.credentials import resolve_credentials, resolve_project
-from services.client.errors import ApiError
-from services.client.gallery_calls import PREDICT_SECONDS, GalleryCalls
+from services.client.deployment_calls import DeploymentCalls
+from services.client.gallery_calls import PAGE_SIZE, GalleryCalls
 from services.client.names import Namer
+from services.client.plain import as_struct
 from services.client.transfer import (
     Downloaded,
     Progress,
@@ -48,12 +46,7 @@ from services.client.transfer import (
     upload_messages,
 )
 from services.client.watch import EVENTS_AT_ONCE, PATIENCE_SECONDS, follow
-from services.core.clock import Deadline
 from services.core.ids import new_id
-
-PAGE_SIZE = 200
-_POLL_SECONDS = 0.25
-_SETTLED = (deployment_pb2.DEPLOYMENT_STATE_READY, deployment_pb2.DEPLOYMENT_STATE_FAILED)
 
 
 class JobFields(TypedDict, total=False):
@@ -81,7 +74,7 @@ class DatasetFields(TypedDict, total=False):
     request_id: str
 
 
-class Trainyard(GalleryCalls):
+class Trainyard(DeploymentCalls, GalleryCalls):
     """A platform and one project in it. Resources are named by id or by full name.
 
     Without a token of the caller it is that of TRAINYARD_TOKEN, of TRAINYARD_TOKEN_FILE, or the one that
@@ -211,7 +204,7 @@ class Trainyard(GalleryCalls):
             parent=self.name.parent,
             recipe=recipe,
             preset=preset,
-            config=_struct(config),
+            config=as_struct(config),
             dataset=self.name.dataset(dataset),
             **fields,
         )
@@ -349,122 +342,6 @@ class Trainyard(GalleryCalls):
             before += file.size_bytes
         return done
 
-    # Deployments
-
-    def create_deployment(
-        self, deployment_id: str, *, model_version: str, workers: int = 0, request_id: str = ""
-    ) -> deployment_pb2.Deployment:
-        """Ask for an endpoint that serves a model version, named in full, as `model/3` or as `model`."""
-        request = deployment_pb2.CreateDeploymentRequest(
-            parent=self.name.parent,
-            deployment_id=deployment_id,
-            model_version=self.name.model_version(model_version),
-            workers=workers,
-            request_id=request_id or new_id(),
-        )
-        reply = self._caller.unary(self._deployments.CreateDeployment, request)
-        return reply.deployment
-
-    def update_deployment(
-        self, deployment: str, *, model_version: str = "", workers: int = 0
-    ) -> deployment_pb2.Deployment:
-        """Serve another version or with another number of processes; empty and 0 keep what is."""
-        request = deployment_pb2.UpdateDeploymentRequest(
-            name=self.name.deployment(deployment),
-            model_version=self.name.model_version(model_version) if model_version else "",
-            workers=workers,
-        )
-        return self._caller.unary(self._deployments.UpdateDeployment, request).deployment
-
-    def get_deployment(self, deployment: str) -> deployment_pb2.Deployment:
-        request = deployment_pb2.GetDeploymentRequest(name=self.name.deployment(deployment))
-        return self._caller.unary(self._deployments.GetDeployment, request).deployment
-
-    def wait_until_served(
-        self,
-        deployment: str,
-        *,
-        timeout_seconds: float,
-        on_change: Callable[[deployment_pb2.Deployment], None] = lambda deployment: None,
-    ) -> deployment_pb2.Deployment:
-        """Return the deployment once it is READY or FAILED; `on_change` sees every state and message before.
-
-        Raises:
-            TimeoutError: it is neither after `timeout_seconds`.
-        """
-        deadline = Deadline(timeout_seconds)
-        shown: tuple[int, str] | None = None
-        while True:
-            found = self.get_deployment(deployment)
-            if found.state in _SETTLED:
-                return found
-            if shown != (found.state, found.message):
-                shown = (found.state, found.message)
-                on_change(found)
-            if deadline.is_over:
-                state = deployment_pb2.DeploymentState.Name(found.state)
-                raise TimeoutError(f"{found.name} is still {state} after {timeout_seconds:g} s; {found.message}")
-            time.sleep(_POLL_SECONDS)
-
-    def wait_until_gone(self, deployment: str, *, timeout_seconds: float) -> None:
-        """Return once a deployment that is being deleted is gone.
-
-        Raises:
-            TimeoutError: it is still there after `timeout_seconds`.
-        """
-        deadline = Deadline(timeout_seconds)
-        while True:
-            try:
-                found = self.get_deployment(deployment)
-            except ApiError as err:
-                if err.code != "NOT_FOUND":
-                    raise
-                return
-            if deadline.is_over:
-                raise TimeoutError(f"{found.name} is still being taken down after {timeout_seconds:g} s")
-            time.sleep(_POLL_SECONDS)
-
-    def list_deployments(self) -> Iterator[deployment_pb2.Deployment]:
-        """Yield the deployments of the project, newest first."""
-        request = deployment_pb2.ListDeploymentsRequest(parent=self.name.parent, page_size=PAGE_SIZE)
-        return self._caller.pages(self._deployments.ListDeployments, request, lambda reply: reply.deployments)
-
-    def delete_deployment(self, deployment: str) -> deployment_pb2.Deployment:
-        """Take an endpoint down; it is gone once no serving machine reports it."""
-        request = deployment_pb2.DeleteDeploymentRequest(name=self.name.deployment(deployment))
-        reply = self._caller.unary(self._deployments.DeleteDeployment, request, is_repeatable=False)
-        return reply.deployment
-
-    def predict(
-        self,
-        deployment: str,
-        inputs: Sequence[bytes | Path | Mapping[str, Any]],
-        *,
-        params: Mapping[str, Any] | None = None,
-    ) -> deployment_pb2.PredictResponse:
-        """Answer encoded images (bytes, or paths of files) or named inputs: one prediction each, in order."""
-        instances = [_instance(one) for one in inputs]
-        request = deployment_pb2.PredictRequest(
-            name=self.name.deployment(deployment), instances=instances, params=_struct(params)
-        )
-        return self._caller.unary(self._deployments.Predict, request, timeout_seconds=PREDICT_SECONDS)
-
-
-def _instance(value: bytes | Path | Mapping[str, Any]) -> deployment_pb2.Instance:
-    if isinstance(value, Mapping):
-        fields = Struct()
-        fields.update(dict(value))
-        return deployment_pb2.Instance(fields=fields)
-    return deployment_pb2.Instance(body=value.read_bytes() if isinstance(value, Path) else value)
-
 
 def _shifted(on_progress: Progress, before: int, total: int) -> Progress:
     return lambda size, _: on_progress(before + size, total)
-
-
-def _struct(values: Mapping[str, Any] | None) -> Struct | None:
-    if not values:
-        return None
-    struct = Struct()
-    struct.update(dict(values))
-    return struct

@@ -87,8 +87,10 @@ PHRASES: Mapping[str, Mapping[str, str]] = {
 }
 """By command, what its messages say of the wire, and the same of the command line."""
 
-# Quoted words are what somebody typed, and those with a slash are paths.
-_WORD = re.compile(r"(?<![\w'\"/.-])[a-z]\w*(?:\.\w+)*(?![\w'\"/-])")
+# What is quoted is what somebody typed, and words with a slash are paths.
+_QUOTED = r"(?<!\w)(?:'[^']*'|\"[^\"]*\")(?!\w)"
+_WORD = re.compile(_QUOTED + r"|(?<![\w'\"/.-])[a-z]\w*+(?:\.\w+)*+(?![\w'\"/-])")
+_IS_FIELD = re.compile(r"\w*[_.][\w.]*")
 _INSTANCE = re.compile(r"\binstance (\d+): ")
 _MOST_FILES = 3
 
@@ -152,7 +154,7 @@ def _text(text: str, fields: Mapping[str, str], phrases: Mapping[str, str]) -> s
     for wire, typed in phrases.items():
         text = text.replace(wire, typed)
     # A plain word, such as `priority`, may be meant as one.
-    return _WORD.sub(lambda word: _typed(word[0], fields) if {"_", "."} & set(word[0]) else word[0], text)
+    return _WORD.sub(lambda word: _typed(word[0], fields) if _IS_FIELD.fullmatch(word[0]) else word[0], text)
 
 
 def _file(field: str, files: Mapping[str, Path]) -> str:

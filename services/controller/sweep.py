@@ -92,6 +92,7 @@ class Sweep:
             abandoned = garbage.abandoned_attempts(session, set(found.checkpoints.values()), older_than_seconds=age)
             ended = garbage.ended_jobs(session, set(found.artifacts.values()), older_than_seconds=age)
             building = garbage.versions_in_building(session, set(found.archives.values()))
+            versions = garbage.known_versions(session, set(found.archives.values()))
             prefixes = garbage.known_prefixes(session, [*found.checkpoints, *found.bundles])
             manifests = {layout.manifest(prefix): prefix for prefix in found.datasets}
             keys = garbage.known_keys(session, [*found.artifacts, *found.archives, *found.images, *manifests])
@@ -102,7 +103,10 @@ class Sweep:
             "dataset": [p for k, p in manifests.items() if k not in keys and self._is_old(found.datasets[p])],
             "bundle": [p for p, made in found.bundles.items() if p not in prefixes and self._is_old(made)],
             "archive": [
-                k for k, made in found.archives.items() if k not in keys and made not in building and self._is_old(made)
+                k
+                for k, version in found.archives.items()
+                # Of a version that was deleted nobody can publish one any more, however old its id says it is.
+                if k not in keys and version not in building and (version not in versions or self._is_old(version))
             ],
         }
         return [(kind, orphan) for kind, of_kind in orphans.items() for orphan in of_kind]

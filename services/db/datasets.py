@@ -213,7 +213,7 @@ def delete(session: Session, project: str, dataset_id: str) -> None:
     if not ids:
         raise DatasetNotFound(f"project {project!r} has no dataset {dataset_id!r}")
     # What a job starts from stands in its spec only.
-    starts_from_it = sa.type_coerce(t.jobs.c.spec, sa.JSON)["init_from", "id"].as_string().in_(ids)
+    starts_from_it = t.STARTS_FROM.in_(ids)
     uses_it = sa.or_(t.jobs.c.dataset_version_id.in_(ids), starts_from_it)
     users = sa.select(sa.func.count()).where(t.jobs.c.project == project, uses_it, t.IS_LIVE)
     count = session.execute(users).scalar_one()

@@ -31,6 +31,9 @@ from services.db.session import Session
 from services.db.types import now
 from services.db.upsert import insert_into
 
+_UNSAID = 0
+"""A deployment's first generation is 1. Agents from before they were told it say this while an upgrade rolls."""
+
 ALIVE_SECONDS = 45.0
 """An agent that has not reported for this long counts as gone."""
 
@@ -56,7 +59,7 @@ class Observed(NamedTuple):
     is_ready: bool
     message: str = ""
     is_failed: bool = False
-    generation: int = 0
+    generation: int = _UNSAID
     """Of the deployment, when it failed; a report of what does not fail need not say it."""
 
 
@@ -341,7 +344,7 @@ def derive_state(
     current = [replica for replica in replicas if replica.archive_sha256 == archive.sha256]
     if any(replica.is_ready for replica in current):
         return DeploymentState.READY, ""
-    failed = [replica for replica in current if replica.is_failed and replica.generation == generation]
+    failed = [replica for replica in current if replica.is_failed and replica.generation in (_UNSAID, generation)]
     if failed:
         return DeploymentState.FAILED, failed[0].message
     words = (replica.message for replica in current if replica.message and not replica.is_failed)
@@ -351,7 +354,8 @@ def derive_state(
 def _check_model(session: Session, project: str, model_version_id: str) -> None:
     version = t.model_versions.c
     query = sa.select(version.id).where(version.id == model_version_id, version.project == project)
-    if session.execute(query).one_or_none() is None:
+    # Before its archive is touched, in the order of a deletion.
+    if session.execute(query.with_for_update(read=True, key_share=True)).one_or_none() is None:
         raise ModelNotFound(f"project {project!r} has no model version {model_version_id!r}")
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from services.core.errors import AlreadyExists, GalleryNotFound, IdempotencyConflict, VersionsDiffer
 from services.core.ids import new_id
 from services.core.states import GalleryState
-from services.db import outbox
+from services.db import models, outbox
 from services.db import tables as t
 from services.db.changes import announce
 from services.db.deployments import ALIVE_SECONDS
@@ -114,8 +114,10 @@ def insert(session: Session, new: NewGallery) -> tuple[Gallery, bool]:
     Raises:
         IdempotencyConflict: the request_id belongs to a request with another hash.
         AlreadyExists: another request took the gallery_id.
+        ModelNotFound: the model version was deleted meanwhile.
     """
     announce(session)
+    models.keep(session, new.model_version_id)
     statement = insert_into(session.dialect, t.galleries).values(
         id=new_id(), revision=1, create_time=now(), update_time=now(), **values_of(new, t.galleries)
     )

@@ -73,6 +73,11 @@ def known_keys(session: Session, keys: Collection[str]) -> set[str]:
     return {key for column in columns for key in _found(session, column, keys)}
 
 
+def known_versions(session: Session, version_ids: Collection[str]) -> set[str]:
+    """Return those model versions that were not deleted."""
+    return _found(session, t.model_versions.c.id, version_ids)
+
+
 def versions_in_building(session: Session, version_ids: Collection[str]) -> set[str]:
     """Return those model versions that have an archive not built yet."""
     is_open = t.archives.c.state.in_(("queued", "building"))

@@ -20,7 +20,7 @@ from services.core.errors import (
     LimitExceeded,
     VersionsDiffer,
 )
-from services.db import galleries, outbox, quotas
+from services.db import galleries, models, outbox, quotas
 from services.db import tables as t
 from services.db.galleries import DELETE_IMAGES, Gallery
 from services.db.paging import Key, newest_first
@@ -244,8 +244,10 @@ def add_vectors(session: Session, gallery: Gallery, model_version_id: str, found
 
     Raises:
         GalleryNotFound: the gallery was deleted meanwhile.
+        ModelNotFound: the model version was.
     """
     current = galleries.lock(session, gallery)
+    models.keep(session, model_version_id)
     known = sa.select(_identity.id).where(_identity.gallery_uid == gallery.id, _identity.id.in_(found))
     there = session.execute(known).scalars().all()
     for uid in there:
@@ -272,9 +274,11 @@ def move(
 
     Raises:
         GalleryNotFound: the gallery was deleted meanwhile.
+        ModelNotFound: the model version was deleted meanwhile.
         VersionsDiffer: it was moved elsewhere meanwhile, which stays, or pinned where nobody asked for this move.
     """
     current = galleries.lock(session, gallery)
+    models.keep(session, model_version_id)
     if is_by_itself and current.is_pinned:
         raise VersionsDiffer(f"gallery {gallery.gallery_id!r} was pinned meanwhile, and stays as it is")
     bound = (current.model_version_id, current.deployment_id)

@@ -136,8 +136,19 @@ def hold(session: Session, project: str, model_id: str, version: int | None = No
     Raises:
         ModelNotFound: the project has no such version.
     """
-    row = session.execute(_one(project, model_id, version).with_for_update(read=True)).one_or_none()
-    return _found(row, project, model_id, version)
+    query = _one(project, model_id, version).with_for_update(read=True, key_share=True)
+    return _found(session.execute(query).one_or_none(), project, model_id, version)
+
+
+def keep(session: Session, model_version_id: str) -> None:
+    """Keep a version from being deleted before the transaction ends.
+
+    Raises:
+        ModelNotFound: it was deleted.
+    """
+    query = sa.select(t.model_versions.c.id).where(t.model_versions.c.id == model_version_id)
+    if session.execute(query.with_for_update(read=True, key_share=True)).one_or_none() is None:
+        raise ModelNotFound(f"no model version {model_version_id!r}")
 
 
 def delete(session: Session, project: str, model_id: str, version: int) -> None:
@@ -151,8 +162,10 @@ def delete(session: Session, project: str, model_id: str, version: int) -> None:
     row = session.execute(_one(project, model_id, version).with_for_update()).one_or_none()
     found = _found(row, project, model_id, version)
     if (reason := _why_used(session, found)) is not None:
-        raise PreconditionFailed(reason)
-    # Embeddings are left where a gallery moved on to another version.
+        raise PreconditionFailed(f"model {model_id}/{version}: {reason}")
+    # What a deployment served before, and embeddings that a gallery moved on from, are of no use any more.
+    replaced = t.deployments.c.previous_archive_id.in_(_archives_of(found))
+    session.execute(sa.update(t.deployments).where(replaced).values(previous_archive_id=None))
     for table in (t.archives, t.embeddings):
         session.execute(sa.delete(table).where(table.c.model_version_id == found.id))
     session.execute(sa.delete(t.model_versions).where(t.model_versions.c.id == found.id))
@@ -197,14 +210,16 @@ def _found(row: sa.Row[Any] | None, project: str, model_id: str, version: int | 
     return _to_version(row)
 
 
+def _archives_of(version: ModelVersion) -> sa.Select[Any]:
+    return sa.select(t.archives.c.id).where(t.archives.c.model_version_id == version.id)
+
+
 def _why_used(session: Session, version: ModelVersion) -> str | None:
-    deployment, gallery = t.deployments.c, t.galleries.c
-    archives = sa.select(t.archives.c.id).where(t.archives.c.model_version_id == version.id)
-    serving = sa.or_(
-        deployment.model_version_id == version.id,
-        deployment.archive_id.in_(archives),
-        deployment.previous_archive_id.in_(archives),
-    )
+    deployment, gallery, job = t.deployments.c, t.galleries.c, t.jobs.c
+    ready = sa.select(t.archives.c.id).where(t.archives.c.id == deployment.archive_id, t.archives.c.state == "ready")
+    # What was served before answers until its successor can be served.
+    answers = deployment.previous_archive_id.in_(_archives_of(version)) & ~ready.exists()
+    serving = sa.or_(deployment.model_version_id == version.id, answers)
     served = sa.select(deployment.deployment_id, deployment.delete_time).where(serving).limit(1)
     if (row := session.execute(served).first()) is not None:
         going = "it is being taken down, so try again in a moment"
@@ -214,9 +229,9 @@ def _why_used(session: Session, version: ModelVersion) -> str | None:
         name := _first(session, sa.select(gallery.gallery_id).where(gallery.model_version_id == version.id))
     ) is not None:
         return f"gallery {name!r} compares by it; delete the gallery, or move it to another version"
-    started = sa.select(t.jobs.c.id).where(t.IS_LIVE, t.jobs.c.spec["init_from"]["id"].as_string() == version.id)
-    if (job := _first(session, started)) is not None:
-        return f"job {job} starts from it; wait until it has ended, or cancel it"
+    started = sa.select(job.id).where(job.project == version.project, t.IS_LIVE, version.id == t.STARTS_FROM)
+    if (job_id := _first(session, started)) is not None:
+        return f"job {job_id} starts from it; wait until it has ended, or cancel it"
     return None
 
 

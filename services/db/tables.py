@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     literal_column,
+    type_coerce,
 )
 
 from services.db import append_only
@@ -161,6 +163,9 @@ IS_QUEUED = jobs.c.state == literal_column("'queued'")
 IS_RUNNING = jobs.c.state == literal_column("'running'")
 IS_LIVE = jobs.c.state.in_([literal_column("'queued'"), literal_column("'running'"), literal_column("'paused'")])
 """Not ended: what it needs must stay."""
+
+STARTS_FROM = type_coerce(jobs.c.spec, JSON)["init_from", "id"].as_string()
+"""Id of the dataset version, checkpoint or model version whose weights a job starts from."""
 
 
 def _partial(name: str, condition: Any, *columns: Any, unique: bool = False) -> Index:

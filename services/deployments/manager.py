@@ -76,7 +76,8 @@ class DeploymentManager:
             version_id = now.model_version_id
             if wanted is not None:
                 version_id = models.get(session, project, wanted.model_id, wanted.version).id
-            is_same = (version_id, workers or now.workers) == (now.model_version_id, now.workers)
+            asked = (version_id, workers or now.workers, self._target)
+            is_same = asked == (now.model_version_id, now.workers, now.archive.target)
             if is_same and now.state not in (DeploymentState.FAILED, DeploymentState.DELETING):
                 return now
             return deployments.update(

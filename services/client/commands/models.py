@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from trainyard.v1 import model_pb2
 
 from services.client import describe
 from services.client.command import CommandFailed, Invocation, command
+from services.client.errors import ApiError
 from services.client.names import model_label, short
 from services.client.output import Output, human_bytes, human_time
 from services.client.plain import as_dict
@@ -100,23 +102,38 @@ def delete(invocation: Invocation, *, versions: tuple[str, ...]) -> None:
         if unnumbered := [each for each in versions if client.name.model_version(each).endswith("/latest")]:
             raise click.UsageError(f"name the version of {unnumbered[0]} too, such as {unnumbered[0]}/3")
         # All are looked up first: a wrong name shall not leave half of them deleted.
-        found = [_find(client, each) for each in versions]
-        for each in found:
-            client.delete_model_version(each.name)
+        found = _find(client, versions)
+        deleted, refusal = _delete(client, found)
     if invocation.out.is_json:
-        invocation.out.document({"deleted": [each.name for each in found]})
-    else:
-        size = human_bytes(sum(each.size_bytes for each in found))
-        invocation.out.say(f"deleted {', '.join(model_label(each.name) for each in found)}, {size}")
+        if deleted or refusal is None:
+            invocation.out.document({"deleted": [each.name for each in deleted]})
+    elif deleted:
+        size = human_bytes(sum(each.size_bytes for each in deleted))
+        invocation.out.say(f"deleted {', '.join(model_label(each.name) for each in deleted)}, {size}")
+    if refusal is not None:
+        raise refusal
 
 
-def _find(client: Trainyard, wanted: str) -> model_pb2.ModelVersion:
-    """Return a version without asking for its files: they may be what is damaged."""
-    name = client.name.model_version(wanted)
-    for version in client.list_model_versions(model=name.partition("/versions/")[0]):
-        if version.name == name:
-            return version
-    raise CommandFailed(f"no model version {wanted}; see `trainyard models list`")
+def _find(client: Trainyard, wanted: Sequence[str]) -> list[model_pb2.ModelVersion]:
+    """Return versions, each once, without asking for their files: they may be what is damaged."""
+    names = dict.fromkeys(client.name.model_version(each) for each in wanted)
+    models_ = dict.fromkeys(name.partition("/versions/")[0] for name in names)
+    known = {each.name: each for model in models_ for each in client.list_model_versions(model=model)}
+    if missing := [model_label(name) for name in names if name not in known]:
+        raise CommandFailed(f"no model version {', '.join(missing)}; see `trainyard models list`")
+    return [known[name] for name in names]
+
+
+def _delete(
+    client: Trainyard, versions: Sequence[model_pb2.ModelVersion]
+) -> tuple[list[model_pb2.ModelVersion], ApiError | None]:
+    """Delete one after another; returns what went, and what the first that did not was refused for."""
+    for count, each in enumerate(versions):
+        try:
+            client.delete_model_version(each.name)
+        except ApiError as err:
+            return list(versions[:count]), err
+    return list(versions), None
 
 
 def _show(out: Output, found: model_pb2.ModelVersion) -> None:

@@ -62,8 +62,8 @@ def predict(
         predictions, broken = _ask_all(client, deployment, images, params)
     asked: Sequence[Path | None] = images[: len(predictions)] or (None,)
     cases = [_Case(number, *pair) for number, pair in enumerate(zip(asked, predictions, strict=True), start=1)]
-    drawn, undrawn = _draw(cases, drawing) if drawing is not None else ({}, None)
-    saved = _save(cases, folder) if folder is not None else {}
+    drawn, undrawn = _draw(cases, drawing, max(1, len(images))) if drawing is not None else ({}, None)
+    saved, unsaved = _save(cases, folder) if folder is not None else ({}, None)
     if invocation.out.is_json:
         rows = [case.to_json(drawn.get(case.number), saved.get(case.number)) for case in cases]
         invocation.out.document({"predictions": rows})
@@ -71,10 +71,12 @@ def predict(
         for case in cases:
             _show(invocation.out, case, drawn.get(case.number), saved.get(case.number, ()))
     if broken is not None:
+        invocation.out.say(f"{len(images) - len(cases)} of {len(images)} images were not answered")
         raise broken
     _fail_for([case for case in cases if case.result is None], len(cases))
-    if undrawn is not None:
-        raise undrawn
+    for failure in (undrawn, unsaved):
+        if failure is not None:
+            raise failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def _batches(images: Sequence[Path]) -> Iterator[list[Path]]:
     yield batch
 
 
-def _draw(cases: Sequence[_Case], target: Path) -> tuple[dict[int, Path], NotDrawn | None]:
+def _draw(cases: Sequence[_Case], target: Path, count: int) -> tuple[dict[int, Path], NotDrawn | None]:
     """Draw every answer; returns where each drawing went, by the number of its case, and why one could not be made.
 
     What cannot be drawn is an answer all the same, and is shown before the command fails.
@@ -175,7 +177,7 @@ def _draw(cases: Sequence[_Case], target: Path) -> tuple[dict[int, Path], NotDra
         if (result := case.result) is None:
             continue
         try:
-            with canvas(target, case.number, len(cases), stem=case.stem) as path:
+            with canvas(target, case.number, count, stem=case.stem) as path:
                 if "boxes" in result and case.image is not None:
                     draw_file(case.image, result, path)
                 else:
@@ -187,13 +189,17 @@ def _draw(cases: Sequence[_Case], target: Path) -> tuple[dict[int, Path], NotDra
     return drawn, undrawn
 
 
-def _save(cases: Sequence[_Case], folder: Path) -> dict[int, list[Path]]:
-    """Save the pictures of every answer; returns where they went, by the number of the case."""
-    return {
-        case.number: save_pictures(result, folder, prefix=case.prefix)
-        for case in cases
-        if (result := case.result) is not None
-    }
+def _save(cases: Sequence[_Case], folder: Path) -> tuple[dict[int, list[Path]], CommandFailed | None]:
+    """Save the pictures of every answer; returns where they went, by the number of the case, and why one could not be."""
+    saved: dict[int, list[Path]] = {}
+    for case in cases:
+        if (result := case.result) is None:
+            continue
+        try:
+            saved[case.number] = save_pictures(result, folder, prefix=case.prefix)
+        except OSError as err:
+            return saved, CommandFailed(f"--out {folder}: {err.filename or folder}: {err.strerror}")
+    return saved, None
 
 
 def _show(out: Output, case: _Case, drawn: Path | None, saved: Sequence[Path]) -> None:

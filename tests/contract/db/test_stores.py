@@ -171,8 +171,6 @@ def test_a_model_version_that_is_served_or_that_a_job_starts_from_is_not_deleted
         with pytest.raises(PreconditionFailed, match="'reader' serves it"):
             delete_model(database, version)
     built(database, wanted.archive.id, name="new")
-    with database.write() as session:
-        deployments.delete(session, "default", "reader")
     job = queued_job(database, spec={"init_from": {"kind": "model", "id": old.id}})
     with pytest.raises(PreconditionFailed, match=f"job {job.id} starts from it"):
         delete_model(database, old)
@@ -180,6 +178,14 @@ def test_a_model_version_that_is_served_or_that_a_job_starts_from_is_not_deleted
     with database.write() as session:
         jobs.cancel(session, "default", job.id, "")
     delete_model(database, old)
+    assert current(database).model_version_id == new.id
+    with database.read() as session:
+        assert [one.archive_key for one in deployments.desired(session)] == ["new"]
+
+    with pytest.raises(PreconditionFailed, match="'reader' serves it"):
+        delete_model(database, new)
+    with database.write() as session:
+        deployments.delete(session, "default", "reader")
     delete_model(database, new)
 
 
@@ -350,6 +356,15 @@ def test_a_failed_replica_has_not_failed_yet_once_the_deployment_was_asked_for_a
         DeploymentState.FAILED,
     ]
     assert current(database).message == "no memory"
+
+
+def test_a_failure_of_an_agent_that_does_not_know_generations_counts(database: Database) -> None:
+    deployment = deployed(database, trained(database).id)
+    built(database, deployment.archive.id)
+
+    report(database, "agent", Observed(deployment.id, sha256("archive"), False, "no memory", is_failed=True))
+
+    assert (current(database).state, current(database).message) == (DeploymentState.FAILED, "no memory")
 
 
 def test_replica_of_a_silent_agent_does_not_count(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+from trainyard.v1 import deployment_pb2
 from trainyard.v1 import model_pb2 as pb
 
 from services.core.ids import new_id
@@ -89,3 +90,25 @@ def test_a_checkpoint_that_is_none_is_not_found(api: Running) -> None:
     refusal = refused(lambda: create(api, checkpoint=f"{job.name}/checkpoints/none"))
 
     assert refusal.code == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_version_is_deleted_by_its_number_and_only_while_nothing_uses_it(api: Running) -> None:
+    source, request_id = checkpoint(api), new_id()
+    version = create(api, checkpoint=source, request_id=request_id)
+    newest = version.name.rpartition("/")[0] + "/latest"
+    deployment = deployment_pb2.CreateDeploymentRequest(deployment_id="mine", model_version=version.name)
+    api.deployments.CreateDeployment(deployment)
+
+    def delete(name: str) -> pb.DeleteModelVersionResponse:
+        return api.models.DeleteModelVersion(pb.DeleteModelVersionRequest(name=name))
+
+    unnumbered, used = refused(lambda: delete(newest)), refused(lambda: delete(version.name))
+    api.deployments.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name="projects/default/deployments/mine"))
+    delete(version.name)
+    gone = refused(lambda: get(api, version.name))
+    again = create(api, checkpoint=source, request_id=request_id)
+
+    assert list(unnumbered.violations) == ["name"]
+    assert (used.code, gone.code) == (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
+    assert "deployment 'mine' serves it" in used.message
+    assert again.version == version.version + 1

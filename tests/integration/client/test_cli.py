@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from services.client.cli import main
 from services.core.states import JobState
-from services.db import deployments, jobs, projects, workers
+from services.db import deployments, jobs, models, projects, workers
 from tests.builders.galleries import deployed, report, trained
 from tests.integration.client.conftest import Server
 from tests.stack.builders import new_checkpoint, new_model_version, queued_job
@@ -346,20 +346,28 @@ def test_a_deployment_is_gone_when_its_deletion_was_waited_for(run: Run, server:
 
 def test_model_versions_that_nothing_uses_are_deleted(run: Run, server: Server) -> None:
     names = []
-    for _ in range(2):
+    for _ in range(3):
         job = queued_job(server.database, model_id="waste")
         with server.database.write() as session:
             lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
             jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
         names.append(document(run("jobs", "show", job.id, "--json"))["model_version"])
 
+    with server.database.read() as session:
+        deployed(server.database, models.get(session, "default", "waste", 2), "used")
+
     unnumbered = run("models", "delete", "waste")
     unknown = run("models", "delete", "waste/1", "waste/7")
-    deleted = run("models", "delete", "waste/1", "waste/2", "--json")
+    some = run("models", "delete", "waste/1", "waste/2", "waste/3")
+    run("deployments", "delete", "used")
+    deleted = run("models", "delete", "waste/2", "waste/3", "waste/2", "--json")
 
-    assert (unnumbered.exit_code, unknown.exit_code) == (2, 1)
+    assert (unnumbered.exit_code, unknown.exit_code, some.exit_code) == (2, 1, 1)
     assert "such as waste/3" in unnumbered.stderr
-    assert document(deleted) == {"deleted": names}
+    assert "no model version waste/7" in unknown.stderr
+    assert some.stdout.startswith("deleted waste/1, ")
+    assert "model waste/2: deployment 'used' serves it" in some.stderr
+    assert document(deleted) == {"deleted": names[1:]}
     assert "waste" not in run("models", "list").stdout
 
 

@@ -276,7 +276,41 @@ def test_answers_that_came_before_a_refusal_are_shown(server: Server, refusing: 
         each.write_bytes(picture(10))
 
     result = run(server, "predict", "asked", *map(str, images))
+    refusing.calls_before_refusal = 1
+    machine = run(server, "predict", "asked", *map(str, images), "--json")
+
+    assert result.exit_code == machine.exit_code == 1
+    assert result.stdout.count("seven") == 16
+    assert "2 of 18 images were not answered" in result.stdout
+    assert f"{images[16]}: the image cannot be read" in result.stderr
+    assert len(json.loads(machine.stdout)["predictions"]) == 16
+    # Programs are told in the words of the API.
+    assert json.loads(machine.stderr)["error"]["message"] == refusing.refusal
+
+
+def test_the_one_answer_of_several_is_drawn_and_saved_as_one_of_several(
+    server: Server, refusing: Endpoint, tmp_path: Path
+) -> None:
+    refusing.answer = {"images": [encoded(90)]}
+    refusing.refusal, refusing.calls_before_refusal = "instance 0: the image cannot be read", 1
+    images = [tmp_path / f"{number}.png" for number in range(17)]
+    for each in images:
+        each.write_bytes(picture(10))
+
+    result = run(server, "predict", "asked", *map(str, images), "--draw", str(tmp_path / "drawn.png"))
 
     assert result.exit_code == 1
-    assert result.stdout.count("seven") == 16
-    assert f"{images[16]}: the image cannot be read" in result.stderr
+    assert sorted(path.name for path in tmp_path.glob("drawn*")) == sorted(f"drawn-{n}.png" for n in range(1, 17))
+
+
+def test_answers_are_shown_though_their_pictures_cannot_be_saved(
+    server: Server, endpoint: Endpoint, image: Path, tmp_path: Path
+) -> None:
+    endpoint.answer = {**LABELS, "picture": encoded(90)}
+    (tmp_path / "file").write_text("no folder")
+
+    result = run(server, "predict", "asked", str(image), "--out", str(tmp_path / "file" / "below"))
+
+    assert result.exit_code == 1
+    assert "seven" in result.stdout
+    assert result.stderr.startswith(f"error: --out {tmp_path / 'file' / 'below'}: ")

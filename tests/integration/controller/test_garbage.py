@@ -157,22 +157,32 @@ def test_what_rows_own_survives_the_sweep(database: Database, store: ObjectStore
     assert keys(store) == before
 
 
-def test_objects_of_a_deleted_model_go(database: Database, store: ObjectStore) -> None:
+@pytest.mark.parametrize(
+    "version_id",
+    [
+        pytest.param(OLD_ID, id="of a job"),
+        # Ids of requests are hashes, which seem to be of any time.
+        pytest.param("7" + "z" * 25, id="of a request"),
+    ],
+)
+def test_objects_of_a_deleted_model_go(database: Database, store: ObjectStore, version_id: str) -> None:
     _, lease = running_job(database)
     prefix = layout.bundle_prefix("default", "digits", OLD_ID)
     store.put(f"{prefix}weights.safetensors", b"w")
-    archive = layout.archive("default", "digits", OLD_ID, "cpu-t1", sha256=sha256("a"))
+    archive = layout.archive("default", "digits", version_id, "cpu-t1", sha256=sha256("a"))
     store.put(archive, b"mar")
     with database.write() as session:
-        version = new_model_version(id=OLD_ID, bundle_prefix=prefix)
+        version = new_model_version(id=version_id, bundle_prefix=prefix)
         jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=version)
-        build = archives.claim(session, archives.ensure(session, OLD_ID, "cpu-t1").id, worker_id="b", ttl_seconds=60)
+        build = archives.claim(
+            session, archives.ensure(session, version_id, "cpu-t1").id, worker_id="b", ttl_seconds=60
+        )
         archives.finish_ready(session, build, key=archive, sha256=sha256("a"), size_bytes=3, form="eager", parity={})
     Sweep(database, store, age=NOW).tick()
     assert keys(store) == {f"{prefix}weights.safetensors", archive}
 
     with database.write() as session:
-        found = models.get_by_id(session, OLD_ID)
+        found = models.get_by_id(session, version_id)
         models.delete(session, found.project, found.model_id, found.version)
     Sweep(database, store, age=NOW).tick()
 

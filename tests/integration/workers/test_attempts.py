@@ -332,11 +332,13 @@ def test_an_archive_whose_build_was_killed_is_built_again(yard: Yard) -> None:
 
     attempts = yard.state_dir / "workers" / "w1" / "attempts"
 
-    def noted() -> str:
-        return "".join(path.read_text() for path in attempts.glob(f"{archive.id}-*/{PROCESS_NAME}"))
+    def noted() -> list[int]:
+        texts = [path.read_text() for path in attempts.glob(f"{archive.id}-*/{PROCESS_NAME}")]
+        # It may be half written.
+        return [json.loads(text)["pid"] for text in texts if text.endswith("}")]
 
     until(noted, what="the build's process", show=yard.log_text)
-    os.kill(json.loads(noted())["pid"], signal.SIGKILL)
+    os.kill(noted()[0], signal.SIGKILL)
 
     until(lambda: built().state is not ArchiveState.BUILDING, what="the build's end", show=yard.log_text)
     assert built().state is ArchiveState.QUEUED

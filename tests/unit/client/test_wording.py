@@ -61,6 +61,8 @@ def words(command: click.Command) -> set[str]:
         pytest.param("recipe", "needs init_from.", "RECIPE: needs --init-from.", id="a field in a sentence"),
         pytest.param("config.a", "no 'init_from' here", "--set a: no 'init_from' here", id="what was typed stays"),
         pytest.param("recipe", "raise data.batch_size", "RECIPE: raise data.batch_size", id="a key of a config stays"),
+        pytest.param("recipe", "no 'an init_from b'", "RECIPE: no 'an init_from b'", id="all that was typed stays"),
+        pytest.param("recipe", "model_id.json/x", "RECIPE: model_id.json/x", id="the beginning of a path stays"),
         pytest.param("dataset", "see /init_from/model_id", "--dataset: see /init_from/model_id", id="a path stays"),
     ],
 )
@@ -108,3 +110,10 @@ def test_an_error_that_is_not_about_the_input_names_no_file() -> None:
     error = ApiError("UNAVAILABLE", "UNAVAILABLE", "nobody answers")
 
     assert of_files(error, by_field("images", [A])) is error
+
+
+def test_what_the_server_said_is_kept_through_every_rewording() -> None:
+    error = refusal(field="images[1]", text="is cut")
+
+    assert as_typed(of_files(error, by_field("images", [A, B])), "galleries enrol").as_sent is error
+    assert error.as_sent is error

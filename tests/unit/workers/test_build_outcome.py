@@ -39,7 +39,9 @@ COMPLETED = {"reason": "completed", "sha256": "a"}
             Ending(signal=signal.SIGKILL, is_stalled=True), Verdict.FAIL, "stood still", id="and so does a stall"
         ),
         pytest.param(Ending(code=3), Verdict.FAIL, "exited with code 3", id="no result"),
-        pytest.param(Ending(code=1, is_stream_broken=True), Verdict.FAIL, "unreadable", id="nonsense on the pipe"),
+        pytest.param(
+            Ending(signal=signal.SIGKILL, is_stream_broken=True), Verdict.FAIL, "unreadable", id="nonsense on the pipe"
+        ),
         pytest.param(
             Ending(code=1, failure={"reason": "CRASH", "message": "The build crashed with KeyError"}),
             Verdict.FAIL,

@@ -74,10 +74,10 @@ class FaceRecipe(SupervisedRecipe[FaceConfigT, BatchT], Generic[FaceConfigT, Bat
         if num_people >= _FEW_PEOPLE:
             return []
         is_same = [same for fold in self._folds for _, _, same in fold]
-        people = f"only {num_people} people are held out"
+        people = "only one person is" if num_people == 1 else f"only {num_people} people are"
         pairs = f"the figures rest on them and on {len(is_same)} pairs of their pictures, {sum(is_same)} of one person"
         remedy = f"import the data with {_FEW_PEOPLE} people or more in val before you trust them"
-        return [f"{people}: {pairs}; {remedy}"]
+        return [f"{people} held out: {pairs}; {remedy}"]
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
         embeddings = self._embeddings(state, placement)

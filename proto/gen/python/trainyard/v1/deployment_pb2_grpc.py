@@ -96,7 +96,7 @@ class DeploymentServiceServicer:
 
     def UpdateDeployment(self, request, context):
         """Asks for another model version or number of workers. What is served now stays until the new
-        version is ready.
+        version is ready. Asking for what is changes nothing, unless that failed: then it is tried again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class DeploymentServiceStub:
     """Lists the deployments of a project, newest first."""
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.UpdateDeploymentRequest, _deployment_pb2.UpdateDeploymentResponse]
     """Asks for another model version or number of workers. What is served now stays until the new
-    version is ready.
+    version is ready. Asking for what is changes nothing, unless that failed: then it is tried again.
     """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.DeleteDeploymentRequest, _deployment_pb2.DeleteDeploymentResponse]
     """Takes an endpoint down. It is gone once no serving machine reports it."""
@@ -67,7 +67,7 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     """Lists the deployments of a project, newest first."""
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.UpdateDeploymentRequest, _deployment_pb2.UpdateDeploymentResponse]  # type: ignore[assignment]
     """Asks for another model version or number of workers. What is served now stays until the new
-    version is ready.
+    version is ready. Asking for what is changes nothing, unless that failed: then it is tried again.
     """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.DeleteDeploymentRequest, _deployment_pb2.DeleteDeploymentResponse]  # type: ignore[assignment]
     """Takes an endpoint down. It is gone once no serving machine reports it."""
@@ -111,7 +111,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.UpdateDeploymentResponse, _abc.Awaitable[_deployment_pb2.UpdateDeploymentResponse]]:
         """Asks for another model version or number of workers. What is served now stays until the new
-        version is ready.
+        version is ready. Asking for what is changes nothing, unless that failed: then it is tried again.
         """
 
     @_abc_1.abstractmethod

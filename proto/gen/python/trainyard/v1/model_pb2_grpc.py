@@ -73,7 +73,8 @@ class ModelServiceServicer:
 
     def CreateModelVersion(self, request, context):
         """Makes a checkpoint the next version of a model. A job that succeeds does this by itself with its
-        last state. Repeating a call with the same request_id returns the same version.
+        last state. Repeating a call with the same request_id returns the same version, or makes it anew where it was
+        deleted since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,8 @@ class ModelServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     CreateModelVersion: _grpc.UnaryUnaryMultiCallable[_model_pb2.CreateModelVersionRequest, _model_pb2.CreateModelVersionResponse]
     """Makes a checkpoint the next version of a model. A job that succeeds does this by itself with its
-    last state. Repeating a call with the same request_id returns the same version.
+    last state. Repeating a call with the same request_id returns the same version, or makes it anew where it was
+    deleted since.
     """
     GetModelVersion: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelVersionRequest, _model_pb2.GetModelVersionResponse]
     """Returns one model version with the files of its bundle."""
@@ -62,7 +63,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateModelVersion: _aio.UnaryUnaryMultiCallable[_model_pb2.CreateModelVersionRequest, _model_pb2.CreateModelVersionResponse]  # type: ignore[assignment]
     """Makes a checkpoint the next version of a model. A job that succeeds does this by itself with its
-    last state. Repeating a call with the same request_id returns the same version.
+    last state. Repeating a call with the same request_id returns the same version, or makes it anew where it was
+    deleted since.
     """
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelVersionRequest, _model_pb2.GetModelVersionResponse]  # type: ignore[assignment]
     """Returns one model version with the files of its bundle."""
@@ -92,7 +94,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.CreateModelVersionResponse, _abc.Awaitable[_model_pb2.CreateModelVersionResponse]]:
         """Makes a checkpoint the next version of a model. A job that succeeds does this by itself with its
-        last state. Repeating a call with the same request_id returns the same version.
+        last state. Repeating a call with the same request_id returns the same version, or makes it anew where it was
+        deleted since.
         """
 
     @_abc_1.abstractmethod
