@@ -106,7 +106,7 @@ class TorchServeClient:
     def __init__(self, *, management_url: str, inference_url: str, key_file: Path, batch_size: int) -> None:
         self.batch_size = batch_size
         self._key_file = key_file
-        self._keys: Keys | None = None
+        self._keys: tuple[int, Keys] | None = None
         timeout = httpx.Timeout(_MANAGE_SECONDS, connect=_CONNECT_SECONDS)
         self._management = httpx.Client(base_url=management_url, timeout=timeout, trust_env=False)
         self._inference = httpx.Client(base_url=inference_url, timeout=timeout, trust_env=False)
@@ -235,10 +235,11 @@ class TorchServeClient:
 
     def _known_keys(self) -> Keys:
         # Held in a name of its own: a prober's thread may ask while the agent's rotates.
-        keys = self._keys
-        if keys is None:
-            keys = self._keys = Keys.read(self._key_file)
-        return keys
+        known, written = self._keys, _when_written(self._key_file)
+        # Somebody else may rotate one token, and no call of ours be refused for it that would tell.
+        if known is None or known[0] != written:
+            known = self._keys = written, Keys.read(self._key_file)
+        return known[1]
 
     @staticmethod
     def _check(response: httpx.Response) -> Any:
@@ -248,6 +249,14 @@ class TorchServeClient:
             )
         # A rotated token is acknowledged by an empty line.
         return response.json() if response.content.strip() else None
+
+
+def _when_written(path: Path) -> int:
+    """Return when a file was last written, in nanoseconds; -1 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return -1
 
 
 def _token(document: Mapping[str, str]) -> Token:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
 
-from services.agent.client import Keys, TorchServeUnavailable
+from services.agent.client import Keys, TorchServeClient, TorchServeUnavailable
 
 DOCUMENT = json.dumps(
     {
@@ -43,3 +44,14 @@ def test_keys_that_stay_half_written_are_told(tmp_path, monkeypatch):
 def test_a_key_file_that_is_not_there_is_not_waited_for(tmp_path):
     with pytest.raises(TorchServeUnavailable, match="not written its keys yet"):
         Keys.read(tmp_path / "key_file.json")
+
+
+def test_a_token_that_somebody_else_rotated_is_known_without_a_refusal(tmp_path):
+    path = tmp_path / "key_file.json"
+    path.write_text(DOCUMENT)
+    with TorchServeClient(management_url="http://m", inference_url="http://i", key_file=path, batch_size=1) as client:
+        before = client.inference_token.value
+        path.write_text(DOCUMENT.replace('"i"', '"new"'))
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+        assert (before, client.inference_token.value) == ("i", "new")
