@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from services.core.errors import (
     StoreUnavailable,
 )
 from services.core.states import FailureReason
+from services.core.target import ServingTarget
 from services.db import archives, models
 from services.db.archives import ArchiveLease
 from services.db.models import ModelVersion
@@ -64,7 +65,7 @@ class ArchiveBuild:
         self._stop = StopRequest(runtime.drain)
         self._keeper = LeaseKeeper(self._renew, look=lambda: None, stop=self._stop, timings=runtime.settings.timings)
         self._packager = Packager(
-            runtime, run_child=self._run_child, insist=self._insist, threads=parse_target(lease.target)[1]
+            runtime, run_child=self._run_child, insist=self._insist, threads=ServingTarget.parse(lease.target).threads
         )
 
     def run(self) -> None:
@@ -160,13 +161,13 @@ class ArchiveBuild:
         return directory
 
     def _plan(self, version: ModelVersion, bundle_dir: Path) -> dict[str, Any]:
-        device, threads = parse_target(self._lease.target)
+        target = ServingTarget.parse(self._lease.target)
         return {
             "mode": "export",
             "bundle_dir": str(bundle_dir),
             "out_path": str(self._directory / "archive.mar"),
-            "target": {"device": device, "threads": threads},
-            "threads": threads,
+            "target": asdict(target),
+            "threads": target.threads,
             "model": {
                 "name": version.model_id,
                 "project": version.project,
@@ -234,9 +235,3 @@ class ArchiveBuild:
     def _renew(self) -> None:
         with self._runtime.database.write() as session:
             archives.renew(session, self._lease, ttl_seconds=self._runtime.settings.timings.lease_ttl)
-
-
-def parse_target(target: str) -> tuple[str, int]:
-    """Return device and threads of a serving target such as `cpu-t1`."""
-    device, _, threads = target.rpartition("-t")
-    return device, int(threads)

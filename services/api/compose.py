@@ -18,6 +18,7 @@ from trainyard.v1 import (
 
 from services.core.errors import DatabaseUnavailable
 from services.core.settings import Settings
+from services.core.target import ServingTarget
 from services.datasets.manager import DatasetManager
 from services.datasets.servicer import DatasetServicer
 from services.datasets.upload import Uploads
@@ -76,7 +77,7 @@ class Api:
     """One API server over a database and an object store. Built and used on one event loop."""
 
     def __init__(self, settings: Settings, database: Database, store: ObjectStore) -> None:
-        target = f"{settings.serving_device}-t{settings.serving_threads}"
+        target = str(ServingTarget.of(settings))
         self._settings = settings
         self._database = database
         self._work = Work(database)

@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         8 * 2**30, ge=0, description="Memory of one TorchServe worker process, over which it is replaced; 0: no limit."
     )
     serving_device: Literal["cpu", "cuda"] = "cpu"
+    serving_precision: Literal["auto", "fp32", "int8"] = Field(
+        "auto",
+        description="What archives may compute in, if it is faster and within the parity gate: auto: bf16; int8: also "
+        "that; fp32: neither.",
+    )
     torchserve_inference_port: int = 7080
     torchserve_management_port: int = 7081
     torchserve_metrics_port: int = 7082

@@ -33,6 +33,8 @@ from tests.bench.serving_models import Case, cases, jpegs, write_ours, write_sto
 from tests.stack.platform import free_port, wait_until
 from workers.families.base import ServingSpec
 from workers.families.catalog import CATALOG
+from workers.serving.bundle import Target
+from workers.serving.form import has_fast_int8
 
 WORKERS, CALLERS = 2, 8
 STOCK_BATCH_SIZE = 8
@@ -61,51 +63,88 @@ class Load:
 def run(directory: Path) -> dict[str, Any]:
     images = jpegs()
     with torchserve(directory) as (client, settings):
-        figures = {case.name: _compare(case, client, settings, directory, images) for case in cases()}
-    return {"serving": figures}
+        figures = [_compare(case, client, settings, directory, images) for case in cases()]
+    return {"serving": {name: row for rows in figures for name, row in rows.items()}}
 
 
 def _compare(
     case: Case, client: TorchServeClient, settings: Settings, directory: Path, images: Sequence[bytes]
 ) -> dict[str, Any]:
-    ours, form, answers = write_ours(case, directory, list(images))
-    stock = write_stock(case, directory)
-    callers = {}
-    for name, path, size in (
-        (f"ours-{case.name}", ours, batch_size(settings.serving_device)),
-        (f"stock-{case.name}", stock, STOCK_BATCH_SIZE),
-    ):
-        client.batch_size = size
-        shutil.copy(path, Layout(settings.resolved_torchserve_dir).model_store)
-        client.register(path.name, name=name)
-        client.scale(name, _version(client, name), workers=WORKERS)
-        wait_until(lambda name=name: _is_ready(client, name), what=f"workers of {name}", limit_seconds=120)  # type: ignore[misc]
-        callers[name] = Callers(settings.torchserve_inference_port, name, client.inference_token.value, images)
-    differences, is_equal = _differences(case, callers[f"ours-{case.name}"], answers)
-    loads = {name: Load() for name in callers}
-    for one in callers.values():
-        one.call(Load(), WARM_UP_SECONDS)
+    """Return the figures of each of our archives over the stock one's: what is served if nothing is set, and int8."""
+    archives = {"": write_ours(case, directory, list(images), Target())}
+    if has_fast_int8():
+        archives["int8"] = write_ours(case, directory, list(images), Target(precision="int8"))
+    size = batch_size(settings.serving_device)
+    ours = {
+        precision: Server(archive.path, f"{case.name}{precision}", client, settings, images, size)
+        for precision, archive in archives.items()
+    }
+    stock = Server(write_stock(case, directory), f"stock-{case.name}", client, settings, images, STOCK_BATCH_SIZE)
+    differences = {precision: _differences(case, ours[precision], archives[precision].answers) for precision in ours}
+    servers = [*ours.values(), stock]
+    for server in servers:
+        server.callers.call(Load(), WARM_UP_SECONDS)
     for _ in range(ROUNDS):
-        for name, one in callers.items():
-            one.call(loads[name], ROUND_SECONDS)
-    beside = Load()
+        for server in servers:
+            server.callers.call(server.load, ROUND_SECONDS)
     with _neighbour():
-        callers[f"ours-{case.name}"].call(beside, ROUND_SECONDS)
-    for name in callers:
-        client.unregister(name, _version(client, name))
-    mine, theirs = loads.values()
+        for server in ours.values():
+            server.callers.call(server.beside, ROUND_SECONDS)
+    for server in servers:
+        server.close()
+    return {
+        " ".join(filter(None, (case.name, precision))): _figures(
+            server, stock, archives[precision].form, *differences[precision]
+        )
+        for precision, server in ours.items()
+    }
+
+
+def _figures(
+    ours: Server, stock: Server, form: str, differences: Mapping[str, float | None], is_equal: bool
+) -> dict[str, Any]:
     figures = {
-        "ours": round(mine.per_second, 2),
-        "stock": round(theirs.per_second, 2),
-        "ratio": round(mine.per_second / theirs.per_second, 2),
-        "p50_ours": round(1000 * statistics.median(mine.latencies), 1),
-        "p99_ours": round(mine.p99_ms, 1),
-        "p99_stock": round(theirs.p99_ms, 1),
-        "loss_beside_busy_process": round(1 - beside.per_second / mine.per_second, 3),
+        "ours": round(ours.load.per_second, 2),
+        "stock": round(stock.load.per_second, 2),
+        "ratio": round(ours.load.per_second / stock.load.per_second, 2),
+        "p50_ours": round(1000 * statistics.median(ours.load.latencies), 1),
+        "p99_ours": round(ours.load.p99_ms, 1),
+        "p99_stock": round(stock.load.p99_ms, 1),
+        "loss_beside_busy_process": round(1 - ours.beside.per_second / ours.load.per_second, 3),
         "form": form,
         "largest_differences": differences,
     }
     return {**figures, "passed": serving_verdict(figures, has_equal_answers=is_equal)}
+
+
+class Server:
+    """One archive with its workers up, who calls it, and what they saw quietly and beside a busy process."""
+
+    def __init__(
+        self,
+        archive: Path,
+        name: str,
+        client: TorchServeClient,
+        settings: Settings,
+        images: Sequence[bytes],
+        batch_size: int,
+    ) -> None:
+        self._name, self._client = name, client
+        self.load, self.beside = Load(), Load()
+        client.batch_size = batch_size
+        shutil.copy(archive, Layout(settings.resolved_torchserve_dir).model_store)
+        client.register(archive.name, name=name)
+        self._version = client.models()[name][0].version
+        client.scale(name, self._version, workers=WORKERS)
+        wait_until(self._is_ready, what=f"workers of {name}", limit_seconds=120)
+        self.callers = Callers(settings.torchserve_inference_port, name, client.inference_token.value, images)
+
+    def close(self) -> None:
+        self._client.unregister(self._name, self._version)
+
+    def _is_ready(self) -> bool:
+        workers = self._client.models()[self._name][0].workers
+        return len(workers) == WORKERS and all(worker.is_ready for worker in workers)
 
 
 class Callers:
@@ -165,7 +204,7 @@ class Callers:
 
 
 def _differences(
-    case: Case, callers: Callers, answers: Sequence[Mapping[str, Any]]
+    case: Case, server: Server, answers: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, float | None], bool]:
     """Return the largest differences between served answers and the eager fp32 network's, None where there is no measure.
 
@@ -174,7 +213,7 @@ def _differences(
     handler = CATALOG[case.recipe].load_handler()(ServingSpec(case.input_shape, case.constants))
     largest: dict[str, float] = {}
     is_equal = True
-    for document, expected in zip(callers.answers(), answers, strict=True):
+    for document, expected in zip(server.callers.answers(), answers, strict=True):
         (actual,) = document["predictions"]
         report = handler.compare(json.loads(json.dumps(expected)), actual)
         is_equal = is_equal and report.passed
@@ -225,12 +264,3 @@ def _answers(client: TorchServeClient) -> bool:
         return client.answers()
     except TorchServeUnavailable:
         return False
-
-
-def _version(client: TorchServeClient, name: str) -> str:
-    return client.models()[name][0].version
-
-
-def _is_ready(client: TorchServeClient, name: str) -> bool:
-    workers = client.models()[name][0].workers
-    return len(workers) == WORKERS and all(worker.is_ready for worker in workers)

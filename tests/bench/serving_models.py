@@ -168,18 +168,28 @@ def build_detector() -> tuple[nn.Module, int]:
     return network_of(case), case.input_shape[-1]
 
 
-def write_ours(case: Case, directory: Path, images: list[bytes]) -> tuple[Path, str, list[Mapping[str, Any]]]:
-    """Build the archive as a worker does; return it, the form it chose, and what eager fp32 answers to the images."""
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """One of ours: its file, the form that was chosen, and what the eager fp32 network answers to the images."""
+
+    path: Path
+    form: str
+    answers: list[Mapping[str, Any]]
+
+
+def write_ours(case: Case, directory: Path, images: list[bytes], target: Target) -> Archive:
+    """Build the archive as a worker does. It is judged by half of the images at most; the others it never saw."""
     spec = ServingSpec(case.input_shape, case.constants)
     module = network_of(case)
     handler = CATALOG[case.recipe].load_handler()(spec)
     with torch.inference_mode():
         answers = [dict(one) for one in handler.predict([Instance(body, {}, {}) for body in images], module)]  # type: ignore[call-overload]
-    bundle = directory / f"bundle-{case.name}"
+    bundle = directory / f"bundle-{case.name}-{target.precision}"
+    golden = len(images) // 2
     (bundle / "golden").mkdir(parents=True)
-    for number, body in enumerate(images[:4]):
+    for number, body in enumerate(images[:golden]):
         (bundle / "golden" / f"{number:03d}.jpg").write_bytes(body)
-    (bundle / "golden" / "answers.json").write_text(json.dumps(answers[:4]))
+    (bundle / "golden" / "answers.json").write_text(json.dumps(answers[:golden]))
     save_file({name: value.contiguous() for name, value in module.state_dict().items()}, bundle / "weights.safetensors")
     document = {
         "recipe": case.recipe,
@@ -191,10 +201,10 @@ def write_ours(case: Case, directory: Path, images: list[bytes]) -> tuple[Path, 
         "versions": {},
     }
     (bundle / "bundle.json").write_text(json.dumps(document))
-    path = directory / f"{case.name}.mar"
+    path = directory / f"{case.name}-{target.precision}.mar"
     with open(os.devnull, "wb") as sink:
-        built = build(BuildPlan(bundle, path, Target(), {"name": case.name}), FrameWriter(sink.fileno()))
-    return path, built.choice.candidate.form, answers
+        built = build(BuildPlan(bundle, path, target, {"name": case.name}), FrameWriter(sink.fileno()))
+    return Archive(path, built.choice.candidate.form, answers)
 
 
 def write_stock(case: Case, directory: Path) -> Path:

@@ -19,6 +19,9 @@ from tests.stack.builders import new_model_version, queued_job, sha256
 
 LIMIT = 1000
 
+PARITY = {"scores": 0.0014, "lost": 0.0}
+"""What the gate found of the archives."""
+
 
 def trained(database: Database, **changes: Any) -> ModelVersion:
     """Store a model version as a succeeded job leaves it."""
@@ -52,7 +55,7 @@ def report(database: Database, url: str, deployment_id: str = "faces") -> None:
         if digest is None:
             lease = archives.claim(session, made.archive.id, worker_id="w", ttl_seconds=60)
             digest = sha256(made.archive.id)
-            archives.finish_ready(session, lease, key="k", sha256=digest, size_bytes=9, form="eager", parity={})
+            archives.finish_ready(session, lease, key="k", sha256=digest, size_bytes=9, form="eager", parity=PARITY)
         deployments.report_replica(
             session,
             f"agent-{deployment_id}",

@@ -21,7 +21,8 @@ from workers.engine.tensorfile import sync_directory, write_bytes, write_tensors
 from workers.families.base import Golden, Placement, Recipe, TrainState
 from workers.families.catalog import family_of
 
-GOLDEN_COUNT = 8
+GOLDEN_COUNT = 16
+"""Half of them calibrate an int8 form of the network, and all judge it."""
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 
 

@@ -55,10 +55,14 @@ class ThreadsMismatch(PlatformError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an archive is to be served: the device and the threads one serving process may use."""
+    """Where an archive is to be served: the device, the threads one serving process may use, and how exactly.
+
+    Precision is `auto` (also in bf16), `int8` (in that, too) or `fp32` (none that rounds).
+    """
 
     device: str = "cpu"
     threads: int = 1
+    precision: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

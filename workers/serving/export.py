@@ -16,16 +16,27 @@ from pathlib import Path
 
 import structlog
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workers.families.base import Network
 from workers.serving.alignment import aligning_environment
-from workers.serving.bundle import Parts, Target
-from workers.serving.form import Form, LowPrecision, has_fast_bf16, load_eager, load_stored, memory_format_of, prepare
+from workers.serving.bundle import Parts, Target, golden_instances
+from workers.serving.form import (
+    Form,
+    LowPrecision,
+    has_fast_bf16,
+    has_fast_int8,
+    load_eager,
+    load_stored,
+    memory_format_of,
+    prepare,
+)
+from workers.serving.quantisation import LEAST_FLOPS, flops_of, quantise
 
 log = structlog.get_logger()
 
 _REASON_CHARACTERS = 300
+_LEAST_GOLDEN = 4
 _COMPILER = {
     # Their directory is fixed before ours can be named, below the machine's own for temporary files.
     "aot_inductor.precompile_headers": False,
@@ -87,10 +98,7 @@ class Exporter:
             return Candidate(form, network, None)
         path = self.directory / f"{form}.pt2"
         self._require(form)
-        module = copy.deepcopy(self.parts.module)
-        if form is Form.AOTI_BF16:
-            module = LowPrecision(module)
-        program = self._program(module)
+        program = self._program(self._computing(form))
         if form is Form.EXPORT:
             torch.export.save(program, path)
         else:
@@ -112,16 +120,54 @@ class Exporter:
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
     def _require(self, form: Form) -> None:
+        if form.is_rounded and self.target.precision == "fp32":
+            raise FormUnavailable("the platform is set to serve in fp32 alone")
         if form.is_native and shutil.which("g++") is None:
             raise FormUnavailable("no C++ compiler (g++) on this host")
         if form is Form.AOTI_BF16 and self._device.type == "cpu" and not has_fast_bf16():
             raise FormUnavailable("this processor has no bf16 instructions")
+        if form is Form.AOTI_INT8:
+            self._require_int8()
+
+    def _require_int8(self) -> None:
+        if self.target.precision != "int8":
+            raise FormUnavailable("the platform is not set to serve in int8")
+        if self._device.type != "cpu" or not has_fast_int8():
+            raise FormUnavailable("int8 is for processors with VNNI or AMX")
+        if len(self.parts.golden.inputs) < _LEAST_GOLDEN:
+            raise FormUnavailable(f"fewer than {_LEAST_GOLDEN} golden inputs to calibrate int8 with, and to judge it")
+        if flops_of(self.parts.module, self._example) < LEAST_FLOPS:
+            raise FormUnavailable("the network is too small for int8 to pay")
+
+    def _computing(self, form: Form) -> nn.Module:
+        """Return a copy of the network that computes as the form does."""
+        module = copy.deepcopy(self.parts.module)
+        if form is Form.AOTI_BF16:
+            module = LowPrecision(module)
+        prepared = prepare(module, memory_format=self._memory_format, device=self._device)
+        return quantise(prepared, self._calibration(prepared)) if form is Form.AOTI_INT8 else prepared
+
+    def _calibration(self, module: nn.Module) -> list[Tensor]:
+        """Return what the network gets for every other golden input; the gate asks the rest, too."""
+        seen: list[Tensor] = []
+
+        def recording(x: Tensor) -> Tensor | tuple[Tensor, ...]:
+            x = x.contiguous(memory_format=self._memory_format)
+            seen.extend(torch.split(x, 1))
+            outputs: Tensor | tuple[Tensor, ...] = module(x)
+            return outputs
+
+        self.parts.handler.predict(golden_instances(self.parts.golden)[::2], recording)
+        return seen
 
     def _program(self, module: nn.Module) -> torch.export.ExportedProgram:
-        prepared = prepare(module, memory_format=self._memory_format, device=self._device)
-        example = torch.zeros(1, *self.parts.spec.input_shape, device=self._device)
         with torch.no_grad():
-            return torch.export.export(prepared, (example.contiguous(memory_format=self._memory_format),))
+            return torch.export.export(module, (self._example,))
+
+    @property
+    def _example(self) -> Tensor:
+        example = torch.zeros(1, *self.parts.spec.input_shape, device=self._device)
+        return example.contiguous(memory_format=self._memory_format)
 
     @property
     def _device(self) -> torch.device:

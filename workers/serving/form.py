@@ -26,6 +26,7 @@ _ISA_PREFIXES = ("avx", "amx", "fma", "sve", "asimd")
 class Form(enum.StrEnum):
     """How the network of an archive is stored, in the usual order of speed."""
 
+    AOTI_INT8 = "aoti_int8"
     AOTI_BF16 = "aoti_bf16"
     AOTI_FP32 = "aoti_fp32"
     EXPORT = "export"
@@ -34,7 +35,12 @@ class Form(enum.StrEnum):
     @property
     def is_native(self) -> bool:
         """True for machine code, which runs only where the instructions it was built for exist."""
-        return self in (Form.AOTI_BF16, Form.AOTI_FP32)
+        return self in (Form.AOTI_INT8, Form.AOTI_BF16, Form.AOTI_FP32)
+
+    @property
+    def is_rounded(self) -> bool:
+        """True for a form that computes in less than the fp32 its weights were stored in."""
+        return self in (Form.AOTI_INT8, Form.AOTI_BF16)
 
 
 class LowPrecision(nn.Module):
@@ -58,6 +64,11 @@ def instruction_sets() -> tuple[str, ...]:
 def has_fast_bf16() -> bool:
     """Return whether this processor computes bf16 in hardware; elsewhere it is emulated and slower than fp32."""
     return bool({"avx512_bf16", "amx_bf16"} & set(instruction_sets()))
+
+
+def has_fast_int8() -> bool:
+    """Return whether this processor multiplies int8 into int32 sums; without it products of int8 can overflow."""
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(instruction_sets()))
 
 
 def memory_format_of(module: nn.Module, input_shape: tuple[int, ...]) -> torch.memory_format:

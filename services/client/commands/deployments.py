@@ -171,6 +171,9 @@ def _show(out: Output, found: deployment_pb2.Deployment) -> None:
         state = deployment_pb2.ArchiveState.Name(archive.state).removeprefix("ARCHIVE_STATE_").lower()
         size = human_bytes(archive.size_bytes) if archive.size_bytes else ""
         out.say(f"archive {archive.target}: {' '.join(filter(None, (state, archive.form, size, archive.message)))}")
+        if archive.parity.fields:
+            found_by_gate = ", ".join(f"{name} {value:g}" for name, value in sorted(archive.parity.items()))
+            out.say(f"  farthest from the trainer's answers: {found_by_gate}")
     for replica in found.replicas:
         ready = "ready" if replica.is_ready else "not ready"
         out.say(f"replica {replica.agent_id}: {' '.join(filter(None, (ready, replica.message)))}")

@@ -121,6 +121,15 @@ def test_a_deployment_is_shown_with_what_a_direct_call_needs(server: Server, end
     assert f"  curl -H 'Authorization: Bearer let-me-in' -T IMAGE {url}" in lines
 
 
+def test_a_deployment_is_shown_with_its_form_and_how_far_its_answers_are_off(
+    server: Server, endpoint: Endpoint
+) -> None:
+    lines = run(server, "deployments", "show", "asked").stdout.splitlines()
+
+    place = lines.index("archive cpu-t1: ready eager 9 B")
+    assert lines[place + 1] == "  farthest from the trainer's answers: lost 0, scores 0.0014"
+
+
 def test_labels_are_printed_one_a_line(server: Server, endpoint: Endpoint, image: Path) -> None:
     endpoint.answer = LABELS
 

@@ -12,11 +12,14 @@ import torch
 
 from services.agent.archive_check import check_archive
 from tests.builders.detection_bundle import write_detection_bundle
+from tests.builders.toy_serving import CATALOG as TOYS
+from tests.builders.toy_serving import write_toy_bundle
 from tests.stack.install import find_program, required_parts
 from workers.engine.frames import Frame, FrameKind, FrameReader, FrameWriter
 from workers.families.catalog import CATALOG
-from workers.serving.build import build_archive
-from workers.serving.bundle import golden_instances, open_bundle
+from workers.serving.build import BuildPlan, build, build_archive
+from workers.serving.bundle import Target, golden_instances, open_bundle
+from workers.serving.form import Form, has_fast_int8
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -103,3 +106,18 @@ def test_the_package_puts_its_weights_at_the_start_of_a_cache_line(built):
 
     assert b"\0aligned_alloc\0" in library
     assert b"\0malloc\0" not in library
+
+
+def test_an_int8_package_answers_like_the_trainer_where_the_processor_has_the_instructions(compiler, tmp_path):
+    bundle = write_toy_bundle(tmp_path / "bundle", width=256)
+    plan = BuildPlan(bundle, tmp_path / "archive.mar", Target(precision="int8"), {}, (Form.AOTI_INT8, Form.EAGER))
+
+    with open(os.devnull, "wb") as sink:
+        choice = build(plan, FrameWriter(sink.fileno()), catalog=TOYS).choice
+
+    (line,) = [line for line in choice.record if line["form"] == "aoti_int8"]
+    if has_fast_int8():
+        assert line["differences"]["scores"] <= 0.01
+        assert line["milliseconds"] > 0
+    else:
+        assert line["reason"] == "int8 is for processors with VNNI or AMX"

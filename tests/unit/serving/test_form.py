@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.builders.toy_serving import CATALOG, ToyNetwork, write_toy_bundle
+from workers.families.base import Golden
 from workers.serving import export
-from workers.serving.bundle import Target, read_parts
+from workers.serving.bundle import Parts, Target, golden_instances, read_parts
 from workers.serving.export import Exporter
 from workers.serving.form import Form, LowPrecision, load_eager, memory_format_of
 
@@ -65,3 +67,89 @@ def test_a_form_that_cannot_be_built_here_is_rejected_with_its_reason(tmp_path: 
 
     assert [candidate.form for candidate in candidates] == [Form.EAGER]
     assert [(one.form, one.reason) for one in rejections] == [(Form.AOTI_FP32, "no C++ compiler (g++) on this host")]
+
+
+def wide_parts(directory: Path) -> Parts:
+    """Return a network that is large enough for int8 to pay, with four golden inputs."""
+    return read_parts(write_toy_bundle(directory / "bundle", width=256), catalog=CATALOG)
+
+
+def rejections_of(
+    parts: Parts, directory: Path, forms: tuple[Form, ...], precision: str = "int8"
+) -> list[tuple[Form, str]]:
+    candidates, rejections = Exporter(parts, Target(precision=precision), directory).build(forms)
+    assert candidates == []
+    return [(one.form, one.reason) for one in rejections]
+
+
+@pytest.fixture
+def any_processor(monkeypatch):
+    """One that has all instructions, and a compiler beside it."""
+    monkeypatch.setattr(export, "has_fast_int8", lambda: True)
+    monkeypatch.setattr(export.shutil, "which", lambda name: name)
+
+
+def test_int8_needs_instructions_that_do_not_overflow(tmp_path, monkeypatch, any_processor):
+    monkeypatch.setattr(export, "has_fast_int8", lambda: False)
+
+    rejections = rejections_of(wide_parts(tmp_path), tmp_path, (Form.AOTI_INT8,))
+
+    assert rejections == [(Form.AOTI_INT8, "int8 is for processors with VNNI or AMX")]
+
+
+@pytest.mark.usefixtures("any_processor")
+def test_int8_is_not_for_networks_that_are_quick_anyway(tmp_path):
+    parts = read_parts(write_toy_bundle(tmp_path / "bundle"), catalog=CATALOG)
+
+    rejections = rejections_of(parts, tmp_path, (Form.AOTI_INT8,))
+
+    assert rejections == [(Form.AOTI_INT8, "the network is too small for int8 to pay")]
+
+
+@pytest.mark.usefixtures("any_processor")
+def test_int8_needs_inputs_to_calibrate_with_and_others_to_be_judged_by(tmp_path):
+    parts = wide_parts(tmp_path)
+    golden = Golden(parts.golden.inputs[:3], parts.golden.answers[:3])
+
+    ((form, reason),) = rejections_of(replace(parts, golden=golden), tmp_path, (Form.AOTI_INT8,))
+
+    assert form is Form.AOTI_INT8
+    assert "fewer than 4 golden inputs" in reason
+
+
+@pytest.mark.usefixtures("any_processor")
+def test_int8_is_calibrated_with_every_other_golden_input(tmp_path, monkeypatch):
+    parts = wide_parts(tmp_path)
+    calibrations: list[list[Tensor]] = []
+    every: list[Tensor] = []
+
+    def calibrated(module: nn.Module, calibration: list[Tensor]) -> nn.Module:
+        calibrations.append(calibration)
+        raise RuntimeError("enough is known")
+
+    def recorded(x: Tensor) -> Tensor:
+        every.append(x)
+        return torch.zeros(len(x), 3)
+
+    monkeypatch.setattr(export, "quantise", calibrated)
+    rejections_of(parts, tmp_path, (Form.AOTI_INT8,))
+    parts.handler.predict(golden_instances(parts.golden), recorded)
+
+    ((first, third),) = calibrations
+    assert torch.equal(torch.cat([first, third]), every[0][[0, 2]])
+
+
+@pytest.mark.usefixtures("any_processor")
+def test_a_platform_that_serves_in_fp32_has_no_rounded_form(tmp_path):
+    forms = (Form.AOTI_INT8, Form.AOTI_BF16)
+
+    rejections = rejections_of(wide_parts(tmp_path), tmp_path, forms, precision="fp32")
+
+    assert rejections == [(form, "the platform is set to serve in fp32 alone") for form in forms]
+
+
+@pytest.mark.usefixtures("any_processor")
+def test_int8_is_for_those_who_ask_for_it(tmp_path):
+    rejections = rejections_of(wide_parts(tmp_path), tmp_path, (Form.AOTI_INT8,), precision="auto")
+
+    assert rejections == [(Form.AOTI_INT8, "the platform is not set to serve in int8")]

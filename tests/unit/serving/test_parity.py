@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.builders.toy_serving import CATALOG, write_toy_bundle
 from workers.families.base import Golden
+from workers.serving import parity
 from workers.serving.bundle import BundleInvalid, Parts, open_bundle, read_parts
 from workers.serving.export import Candidate, Rejection
 from workers.serving.form import Form, load_eager
@@ -83,6 +84,18 @@ def test_of_two_that_pass_the_faster_wins(tmp_path):
     choice = choose(parts.handler, parts.golden, [Candidate(Form.AOTI_FP32, slow, None), quick], [])
 
     assert choice.candidate is quick
+
+
+@pytest.mark.parametrize(("milliseconds", "chosen"), [(8.0, Form.AOTI_INT8), (9.0, Form.EAGER)])
+def test_int8_must_be_worth_what_it_moves(tmp_path, monkeypatch, milliseconds, chosen):
+    parts = parts_of(tmp_path)
+    exact = eager(parts)
+    monkeypatch.setattr(parity, "_probe", lambda *_: {Form.AOTI_INT8: milliseconds, Form.EAGER: 10.0})
+
+    choice = choose(parts.handler, parts.golden, [Candidate(Form.AOTI_INT8, exact.network, None), exact], [])
+
+    assert choice.candidate.form is chosen
+    assert choice.milliseconds == (milliseconds if chosen is Form.AOTI_INT8 else 10.0)
 
 
 def test_a_bundle_without_golden_inputs_proves_nothing(tmp_path):
