@@ -72,11 +72,12 @@ def predict(
             _show(invocation.out, case, drawn.get(case.number), saved.get(case.number, ()))
     if broken is not None:
         invocation.out.say(f"{len(images) - len(cases)} of {len(images)} images were not answered")
-        raise broken
-    _fail_for([case for case in cases if case.result is None], len(cases))
-    for failure in (undrawn, unsaved):
-        if failure is not None:
-            raise failure
+    failures = [err for err in (broken, _unanswered(cases), undrawn, unsaved) if err is not None]
+    # The first is what the command fails with; the others are not to be lost for it.
+    for failure in failures[1:]:
+        invocation.out.say(str(failure))
+    if failures:
+        raise failures[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +221,10 @@ def _show(out: Output, case: _Case, drawn: Path | None, saved: Sequence[Path]) -
         out.say(f"  saved {path}")
 
 
-def _fail_for(failed: Sequence[_Case], total: int) -> None:
+def _unanswered(cases: Sequence[_Case]) -> CommandFailed | None:
+    failed = [case for case in cases if case.result is None]
+    if not failed:
+        return None
     if len(failed) == 1:
-        raise CommandFailed(f"{failed[0].name} could not be answered")
-    if failed:
-        raise CommandFailed(f"{len(failed)} of {total} images could not be answered: {failed[0].name} and so on")
+        return CommandFailed(f"{failed[0].name} could not be answered")
+    return CommandFailed(f"{len(failed)} of {len(cases)} images could not be answered: {failed[0].name} and so on")

@@ -18,23 +18,15 @@ from services.core.errors import (
     ModelNotFound,
     PreconditionFailed,
 )
-from services.core.ids import new_id
-from services.core.states import ArchiveState, DeploymentState, JobState
+from services.core.states import ArchiveState, DeploymentState
 from services.db import archives, artifacts, checkpoints, deployments, jobs, models, outbox, workers
 from services.db.database import Database
-from services.db.deployments import NewDeployment, Observed
+from services.db.deployments import Observed
+from tests.builders.serving_rows import built, current, deployed, new_deployment, running, trained
 from tests.stack.builders import (
     new_checkpoint,
-    new_model_version,
-    queued_job,
     sha256,
 )
-
-
-def running(database: Database) -> jobs.Lease:
-    job = queued_job(database)
-    with database.write() as session:
-        return jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
 
 
 def test_retention_keeps_the_last_the_best_and_every_tenth(database: Database) -> None:
@@ -100,15 +92,6 @@ def test_artifact_of_one_key_is_recorded_once_with_an_event_each_time(database: 
         artifacts.get(session, lease.job_id, "none")
 
 
-def trained(database: Database) -> models.ModelVersion:
-    lease = running(database)
-    new = new_model_version()
-    with database.write() as session:
-        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new)
-    with database.read() as session:
-        return models.get_by_id(session, new.id)
-
-
 def test_model_versions_page_newest_first(database: Database) -> None:
     made = [trained(database) for _ in range(3)]
 
@@ -119,82 +102,6 @@ def test_model_versions_page_newest_first(database: Database) -> None:
     assert first + rest == made[::-1]
     with pytest.raises(ModelNotFound), database.read() as session:
         models.get(session, "default", "digits-yolo", 9)
-
-
-def delete_model(database: Database, version: models.ModelVersion) -> None:
-    with database.write() as session:
-        models.delete(session, "default", version.model_id, version.version)
-
-
-def test_a_deleted_model_version_is_gone_with_its_archives_and_its_number(database: Database) -> None:
-    first, second = trained(database), trained(database)
-    with database.write() as session:
-        archive = archives.ensure(session, second.id, "cpu-t1")
-    built(database, archive.id)
-
-    delete_model(database, second)
-    with pytest.raises(ModelNotFound):
-        delete_model(database, second)
-
-    with database.read() as session:
-        assert models.get(session, "default", first.model_id) == first
-        assert archives.find(session, second.id, "cpu-t1") is None
-    delete_model(database, first)
-    with database.read() as session:
-        assert models.list_ids(session, "default", limit=5) == []
-    assert trained(database).version == 3
-
-
-def test_a_build_whose_model_version_was_deleted_writes_nothing(database: Database) -> None:
-    version = trained(database)
-    with database.write() as session:
-        archive = archives.ensure(session, version.id, "cpu-t1")
-        lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
-
-    delete_model(database, version)
-
-    with pytest.raises(LeaseLost), database.write() as session:
-        archives.finish_ready(session, lease, key="k", sha256=sha256("k"), size_bytes=1, form="aoti", parity={})
-
-
-def test_a_model_version_that_is_served_or_that_a_job_starts_from_is_not_deleted(database: Database) -> None:
-    old, new = trained(database), trained(database)
-    built(database, deployed(database, old.id).archive.id)
-    with pytest.raises(PreconditionFailed, match="'reader' serves it"):
-        delete_model(database, old)
-
-    with database.write() as session:
-        update = {"target": "cpu-t1", "workers": 1, "model_version_id": new.id}
-        wanted = deployments.update(session, "default", "reader", **update)
-    # The old one answers until the new one is built.
-    for version in (old, new):
-        with pytest.raises(PreconditionFailed, match="'reader' serves it"):
-            delete_model(database, version)
-    built(database, wanted.archive.id, name="new")
-    job = queued_job(database, spec={"init_from": {"kind": "model", "id": old.id}})
-    with pytest.raises(PreconditionFailed, match=f"job {job.id} starts from it"):
-        delete_model(database, old)
-
-    with database.write() as session:
-        jobs.cancel(session, "default", job.id, "")
-    delete_model(database, old)
-    assert current(database).model_version_id == new.id
-    with database.read() as session:
-        assert [one.archive_key for one in deployments.desired(session)] == ["new"]
-
-    with pytest.raises(PreconditionFailed, match="'reader' serves it"):
-        delete_model(database, new)
-    with database.write() as session:
-        deployments.delete(session, "default", "reader")
-    delete_model(database, new)
-
-
-def built(database: Database, archive_id: str, *, name: str = "archive") -> None:
-    with database.write() as session:
-        lease = archives.claim(session, archive_id, worker_id="b", ttl_seconds=60)
-        archives.finish_ready(
-            session, lease, key=name, sha256=sha256(name), size_bytes=7, form="aoti", parity={"boxes": 0.0}
-        )
 
 
 def test_archive_is_one_per_version_and_target(database: Database) -> None:
@@ -268,18 +175,6 @@ def test_archive_build_given_back_too_often_fails(database: Database) -> None:
     assert "drained" in found.message
 
 
-def new_deployment(model_version_id: str, **changes: Any) -> NewDeployment:
-    values: dict[str, Any] = {
-        "project": "default",
-        "deployment_id": "reader",
-        "request_id": new_id(),
-        "request_sha256": sha256("deployment"),
-        "model_version_id": model_version_id,
-        "target": "cpu-t1",
-    }
-    return NewDeployment(**{**values, **changes})
-
-
 def report(database: Database, agent_id: str, *observed: Observed) -> None:
     with database.write() as session:
         deployments.report_replica(
@@ -291,16 +186,6 @@ def report(database: Database, agent_id: str, *observed: Observed) -> None:
             token_expire_time=None,
             observed=observed,
         )
-
-
-def deployed(database: Database, model_version_id: str, **changes: Any) -> deployments.Deployment:
-    with database.write() as session:
-        return deployments.insert(session, new_deployment(model_version_id, **changes))[0]
-
-
-def current(database: Database, deployment_id: str = "reader", **options: Any) -> deployments.Deployment:
-    with database.read() as session:
-        return deployments.get(session, "default", deployment_id, **options)
 
 
 def test_deployment_state_follows_its_archive_and_its_replicas(database: Database) -> None:

@@ -323,3 +323,17 @@ def test_answers_are_shown_though_their_pictures_cannot_be_saved(
     assert result.exit_code == 1
     assert "seven" in result.stdout
     assert result.stderr.startswith(f"error: --out {tmp_path / 'file' / 'below'}: ")
+
+
+def test_what_failed_beside_the_error_is_said_too(
+    server: Server, endpoint: Endpoint, image: Path, tmp_path: Path
+) -> None:
+    endpoint.answer = {**LABELS, "nested": {"picture": encoded(90)}}
+    (tmp_path / "file").write_text("no folder")
+    below = tmp_path / "file" / "below"
+
+    result = run(server, "predict", "asked", str(image), "--draw", str(below / "one.png"), "--out", str(below))
+
+    assert result.exit_code == 1
+    assert f"--out {below}: " in result.stdout.splitlines()[-1]
+    assert result.stderr.startswith("error: --draw ")
