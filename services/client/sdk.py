@@ -166,12 +166,13 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         messages = iter([dataset_pb2.CreateDatasetRequest(header=header)])
         return self._caller.send(self._datasets.CreateDataset, messages).dataset
 
-    def get_dataset(self, dataset: str) -> dataset_pb2.Dataset:
-        request = dataset_pb2.GetDatasetRequest(name=self.name.dataset(dataset))
+    def get_dataset(self, dataset: str, *, version: int = 0) -> dataset_pb2.Dataset:
+        """Return one version of a dataset; 0 is the newest."""
+        request = dataset_pb2.GetDatasetRequest(name=self.name.dataset(dataset), version=version)
         return self._caller.unary(self._datasets.GetDataset, request).dataset
 
     def list_datasets(self) -> Iterator[dataset_pb2.Dataset]:
-        """Yield every dataset version, newest first."""
+        """Yield the newest version of every dataset, newest first."""
         request = dataset_pb2.ListDatasetsRequest(parent=self.name.parent, page_size=PAGE_SIZE)
         return self._caller.pages(self._datasets.ListDatasets, request, lambda reply: reply.datasets)
 

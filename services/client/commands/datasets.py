@@ -81,7 +81,7 @@ def _upload(client: Trainyard, path: Path, dataset_id: str, **fields: Unpack[Dat
 @datasets.command("list")
 @command
 def list_(invocation: Invocation) -> None:
-    """List every dataset version, newest first."""
+    """List datasets by their newest versions, newest first."""
     with invocation.client() as client:
         found = list(client.list_datasets())
     if invocation.out.is_json:
@@ -105,11 +105,12 @@ def list_(invocation: Invocation) -> None:
 
 @datasets.command()
 @click.argument("dataset")
+@click.option("--version", default=0, help="Show this one; default: the newest.")
 @command
-def show(invocation: Invocation, *, dataset: str) -> None:
-    """Show the newest version of a dataset, with what the import found."""
+def show(invocation: Invocation, *, dataset: str, version: int) -> None:
+    """Show a version of a dataset, with what the import found."""
     with invocation.client() as client:
-        _show(invocation.out, client.get_dataset(dataset))
+        _show(invocation.out, client.get_dataset(dataset, version=version))
 
 
 @datasets.command()

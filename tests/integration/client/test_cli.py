@@ -65,6 +65,15 @@ def test_datasets_are_listed_for_people_and_for_machines(run: Run, imported: dic
     assert document(run("datasets", "list", "--json"))["datasets"][0]["version_id"] == imported["version_id"]
 
 
+def test_one_version_of_a_dataset_is_shown_and_one_it_has_not_is_refused(run: Run, imported: dict[str, Any]) -> None:
+    shown = document(run("datasets", "show", "squares", "--version", "1", "--json"))
+    result = run("datasets", "show", "squares", "--version", "7")
+
+    assert shown["version_id"] == imported["version_id"]
+    assert result.exit_code == 1
+    assert "7" in result.stderr
+
+
 def test_an_unknown_dataset_is_named(run: Run) -> None:
     result = run("datasets", "show", "nothing")
 
