@@ -53,6 +53,7 @@ T = TypeVar("T")
 BUILD_STALL_SECONDS = 1800.0
 """An export may compile for minutes without a word."""
 RETRY_SECONDS = 30.0
+ARCHIVE = "archive.mar"
 
 
 class ArchiveBuild:
@@ -113,7 +114,8 @@ class ArchiveBuild:
             if not version.bundle_sha256:
                 version = self._packager.package(version, self._directory / "package")
             bundle_dir = self._fetch(version)
-            return self._run_child(self._directory, self._plan(version, bundle_dir))
+            plan = plan_of(self._lease.target, version, bundle_dir=bundle_dir, out_path=self._directory / ARCHIVE)
+            return self._run_child(self._directory, plan)
         except PackagingEnded as ended:
             return ended.outcome
         except Stopped as stopped:
@@ -160,23 +162,6 @@ class ArchiveBuild:
         self._insist("bundle", download)
         return directory
 
-    def _plan(self, version: ModelVersion, bundle_dir: Path) -> dict[str, Any]:
-        target = ServingTarget.parse(self._lease.target)
-        return {
-            "mode": "export",
-            "bundle_dir": str(bundle_dir),
-            "out_path": str(self._directory / "archive.mar"),
-            "target": asdict(target),
-            "threads": target.threads,
-            "model": {
-                "name": version.model_id,
-                "project": version.project,
-                "version": version.version,
-                "recipe": version.recipe,
-                "id": version.id,
-            },
-        }
-
     def _close(self, outcome: Outcome, version: ModelVersion) -> None:
         if outcome.verdict is Verdict.SUCCEED:
             self._publish(outcome, version)
@@ -191,7 +176,7 @@ class ArchiveBuild:
         key = layout.archive(
             version.project, version.model_id, version.id, self._lease.target, sha256=str(final["sha256"])
         )
-        path = self._directory / "archive.mar"
+        path = self._directory / ARCHIVE
         stored = self._insist("archive", lambda: self._runtime.store.put_file(key, path))
         if stored.sha256 != final["sha256"]:
             self._requeue("The archive changed on its way into the store.", delay_seconds=RETRY_SECONDS)
@@ -235,3 +220,22 @@ class ArchiveBuild:
     def _renew(self) -> None:
         with self._runtime.database.write() as session:
             archives.renew(session, self._lease, ttl_seconds=self._runtime.settings.timings.lease_ttl)
+
+
+def plan_of(target: str, version: ModelVersion, *, bundle_dir: Path, out_path: Path) -> dict[str, Any]:
+    """Return what the child is to build: an archive of a model version for the target of this name."""
+    parsed = ServingTarget.parse(target)
+    return {
+        "mode": "export",
+        "bundle_dir": str(bundle_dir),
+        "out_path": str(out_path),
+        "target": asdict(parsed),
+        "threads": parsed.threads,
+        "model": {
+            "name": version.model_id,
+            "project": version.project,
+            "version": version.version,
+            "recipe": version.recipe,
+            "id": version.id,
+        },
+    }

@@ -77,24 +77,3 @@ def _has_digest(path: Path, sha256: str) -> bool:
         return False
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
-
-
-def same_answer(expected: Any, actual: Any, *, absolute: float = 0.05, relative: float = 0.02) -> bool:
-    """Return whether two answers agree: same shape and words, numbers within a tolerance.
-
-    Looser than the family's own comparison, which every worker makes as it starts; here the point is
-    that the whole way over the wire gives this archive's answers. Encoded pictures need only be there: a
-    processor of another kind may round a pixel the other way, and then every byte after it differs.
-    """
-    if isinstance(expected, bool) or isinstance(actual, bool):
-        return expected is actual
-    if isinstance(expected, int | float) and isinstance(actual, int | float):
-        allowed = max(absolute, 2.0 if abs(expected) > 1 else 0.0) + relative * abs(expected)
-        return abs(expected - actual) <= allowed
-    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
-        if expected.keys() == actual.keys() == {"b64"}:
-            return bool(expected["b64"]) == bool(actual["b64"])
-        return expected.keys() == actual.keys() and all(same_answer(expected[key], actual[key]) for key in expected)
-    if isinstance(expected, list) and isinstance(actual, list):
-        return len(expected) == len(actual) and all(map(same_answer, expected, actual))
-    return bool(expected == actual)

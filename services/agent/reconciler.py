@@ -11,7 +11,7 @@ import structlog
 from services.agent import backend
 from services.agent.archive_check import ArchiveRejected
 from services.agent.client import TorchServeClient, TorchServeRefused
-from services.agent.model_store import ModelStore, same_answer
+from services.agent.model_store import ModelStore
 from services.agent.plan import (
     Action,
     GiveUp,
@@ -29,6 +29,7 @@ from services.agent.plan import (
 )
 from services.agent.watch import Watch
 from services.agent.worker_log import failure_reason
+from services.core.answers import same_answer
 from services.core.errors import IntegrityError, NotFound, StoreUnavailable
 from services.db.deployments import Observed
 

@@ -77,7 +77,7 @@ class Api:
     """One API server over a database and an object store. Built and used on one event loop."""
 
     def __init__(self, settings: Settings, database: Database, store: ObjectStore) -> None:
-        target = str(ServingTarget.of(settings))
+        target = str(ServingTarget(settings.serving_device, settings.serving_threads, settings.serving_precision))
         self._settings = settings
         self._database = database
         self._work = Work(database)

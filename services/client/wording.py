@@ -26,7 +26,6 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "header.val_fraction": "--val-fraction",
         "header.source_url": "PATH|URL",
     },
-    "datasets show": {"version": "--version"},
     "deploy": {"name": "MODEL", "deployment_id": "--name", "model_version": "MODEL", "workers": "--workers"},
     "deployments": {"name": "DEPLOYMENT"},
     "galleries": {"name": "GALLERY"},

@@ -129,8 +129,8 @@ class Settings(BaseSettings):
     serving_device: Literal["cpu", "cuda"] = "cpu"
     serving_precision: Literal["auto", "fp32", "int8"] = Field(
         "auto",
-        description="What archives may compute in, if it is faster and within the parity gate: auto: bf16; int8: also "
-        "that; fp32: neither.",
+        description="Read by API servers, for what is deployed from then on: fp32: nothing else; auto: or bf16, if faster "
+        "and within the parity gate; int8: or bf16 or int8.",
     )
     torchserve_inference_port: int = 7080
     torchserve_management_port: int = 7081

@@ -1,4 +1,4 @@
-"""What archives are built for: named by those who deploy, read by those who build."""
+"""What archives are built for: named by those who deploy, read by those who build and serve."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from services.core.settings import Settings
-
-AUTO = "auto"
-_NAME = re.compile(r"(cpu|cuda)-t([1-9][0-9]*)(?:-(fp32|int8))?")
+AUTO, FP32, INT8 = "auto", "fp32", "int8"
+_NAME = re.compile(rf"(cpu|cuda)-t([1-9][0-9]*)(?:-({FP32}|{INT8}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class ServingTarget:
-    """Device and threads of one serving process, and the precision it may compute in: `auto`, `fp32` or `int8`.
+    """Device and threads of one serving process, and what it may compute in besides fp32.
 
-    Its name, such as `cpu-t1` or `cpu-t1-int8`, is the key of an archive beside its model version.
+    Precision is `auto` (bf16), `int8` (bf16 and int8) or `fp32` (nothing). The target's name, such as `cpu-t1` or
+    `cpu-t1-int8`, is the key of an archive beside its model version.
     """
 
-    device: str
-    threads: int
+    device: str = "cpu"
+    threads: int = 1
     precision: str = AUTO
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        return cls(settings.serving_device, settings.serving_threads, settings.serving_precision)
 
     @classmethod
     def parse(cls, name: str) -> Self:

@@ -63,6 +63,9 @@ class DeploymentManager:
     async def update(self, project: str, deployment_id: str, *, wanted: Wanted | None, workers: int) -> Deployment:
         """Ask for another version or number of workers; None and 0 keep what is.
 
+        Who names a version, even the one that is served, gets an archive for what agents serve now; other numbers of
+        workers alone leave the archive as it is.
+
         Asking for what is changes nothing, unless that failed: then it is tried again.
 
         Raises:
@@ -76,7 +79,8 @@ class DeploymentManager:
             version_id = now.model_version_id
             if wanted is not None:
                 version_id = models.get(session, project, wanted.model_id, wanted.version).id
-            asked = (version_id, workers or now.workers, self._target)
+            target = now.archive.target if wanted is None else self._target
+            asked = (version_id, workers or now.workers, target)
             is_same = asked == (now.model_version_id, now.workers, now.archive.target)
             if is_same and now.state not in (DeploymentState.FAILED, DeploymentState.DELETING):
                 return now
@@ -85,7 +89,7 @@ class DeploymentManager:
                 project,
                 deployment_id,
                 model_version_id=version_id,
-                target=self._target,
+                target=target,
                 workers=workers or now.workers,
             )
 

@@ -26,7 +26,7 @@ def serving_verdict(figures: Mapping[str, Any], *, has_equal_answers: bool) -> d
 
 def serving_lines(serving: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line a model for people: that it passed, or every bar it misses with the figures."""
-    return [f"serving {name}: {_missed(figures) or 'passed'}" for name, figures in serving.items()]
+    return [f"serving {name} as {figures['form']}: {_missed(figures) or 'passed'}" for name, figures in serving.items()]
 
 
 def _missed(figures: Mapping[str, Any]) -> str:

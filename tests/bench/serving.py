@@ -27,13 +27,13 @@ from services.agent.client import TorchServeClient, TorchServeUnavailable
 from services.agent.config import LOOPBACK, Layout, batch_size
 from services.agent.torchserve import TorchServeProcess
 from services.core.settings import Settings
+from services.core.target import ServingTarget
 from tests.bench.bars import serving_verdict
 from tests.bench.figures import percentile
 from tests.bench.serving_models import Case, cases, jpegs, write_ours, write_stock
 from tests.stack.platform import free_port, wait_until
 from workers.families.base import ServingSpec
 from workers.families.catalog import CATALOG
-from workers.serving.bundle import Target
 from workers.serving.form import has_fast_int8
 
 WORKERS, CALLERS = 2, 8
@@ -71,9 +71,9 @@ def _compare(
     case: Case, client: TorchServeClient, settings: Settings, directory: Path, images: Sequence[bytes]
 ) -> dict[str, Any]:
     """Return the figures of each of our archives over the stock one's: what is served if nothing is set, and int8."""
-    archives = {"": write_ours(case, directory, list(images), Target())}
+    archives = {"": write_ours(case, directory, list(images), ServingTarget())}
     if has_fast_int8():
-        archives["int8"] = write_ours(case, directory, list(images), Target(precision="int8"))
+        archives["int8"] = write_ours(case, directory, list(images), ServingTarget(precision="int8"))
     size = batch_size(settings.serving_device)
     ours = {
         precision: Server(archive.path, f"{case.name}{precision}", client, settings, images, size)

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from services.core.target import ServingTarget
 from services.datasets.digit_scenes import PHOTOS, photo
 from tests.builders.detection_bundle import with_loud_outputs
 from workers.engine.frames import FrameWriter
@@ -26,9 +27,10 @@ from workers.families.catalog import CATALOG, family_of
 from workers.families.images import MEAN, STD
 from workers.families.letterbox import FILL
 from workers.serving.build import BuildPlan, build
-from workers.serving.bundle import Target
 
 NUM_CLASSES = 1000
+GOLDEN_COUNT = 8
+"""Of the twelve photos."""
 _NORMALISATION = {"mean": list(MEAN), "std": list(STD)}
 _DETECTION = {"score_threshold": 0.5, "nms_iou": 0.5, "max_detections": 100}
 # The stock handlers import captum and make one object of it, for explanations that nobody asks for here.
@@ -177,19 +179,18 @@ class Archive:
     answers: list[Mapping[str, Any]]
 
 
-def write_ours(case: Case, directory: Path, images: list[bytes], target: Target) -> Archive:
-    """Build the archive as a worker does. It is judged by half of the images at most; the others it never saw."""
+def write_ours(case: Case, directory: Path, images: list[bytes], target: ServingTarget) -> Archive:
+    """Build the archive as a worker does, with the first images as golden inputs; the others it never sees."""
     spec = ServingSpec(case.input_shape, case.constants)
     module = network_of(case)
     handler = CATALOG[case.recipe].load_handler()(spec)
     with torch.inference_mode():
         answers = [dict(one) for one in handler.predict([Instance(body, {}, {}) for body in images], module)]  # type: ignore[call-overload]
     bundle = directory / f"bundle-{case.name}-{target.precision}"
-    golden = len(images) // 2
     (bundle / "golden").mkdir(parents=True)
-    for number, body in enumerate(images[:golden]):
+    for number, body in enumerate(images[:GOLDEN_COUNT]):
         (bundle / "golden" / f"{number:03d}.jpg").write_bytes(body)
-    (bundle / "golden" / "answers.json").write_text(json.dumps(answers[:golden]))
+    (bundle / "golden" / "answers.json").write_text(json.dumps(answers[:GOLDEN_COUNT]))
     save_file({name: value.contiguous() for name, value in module.state_dict().items()}, bundle / "weights.safetensors")
     document = {
         "recipe": case.recipe,

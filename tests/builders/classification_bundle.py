@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tests.builders.pictures import encoded
+from tests.builders.pictures import PICTURE, encoded
 from workers.families.base import Instance, ServingSpec
 from workers.families.catalog import CATALOG
 from workers.families.classification.handler import ClassificationHandler
@@ -16,8 +16,8 @@ from workers.families.classification.handler import ClassificationHandler
 CLASSES = ["red", "green", "blue"]
 
 
-def write_classification_bundle(directory: Path, *, recipe: str, seed: int = 0) -> Path:
-    """Write a bundle of a recipe's tiny preset that nobody trained."""
+def write_classification_bundle(directory: Path, *, recipe: str, seed: int = 0, count: int = 1) -> Path:
+    """Write a bundle of a recipe's tiny preset that nobody trained, with `count` golden inputs."""
     entry = CATALOG[recipe]
     config = entry.load_config().preset("tiny")
     data = config.data  # type: ignore[attr-defined]
@@ -25,10 +25,13 @@ def write_classification_bundle(directory: Path, *, recipe: str, seed: int = 0) 
     spec = ServingSpec((data.channels, data.image_size, data.image_size), constants)
     torch.manual_seed(seed)
     module = entry.load_recipe().load_serving_module(config, spec).eval()
-    answers = ClassificationHandler(spec).predict([Instance(encoded(), {}, {})], module)
+    inputs = [encoded(PICTURE.rotate(23 * number)) for number in range(count)]
+    with torch.inference_mode():
+        answers = ClassificationHandler(spec).predict([Instance(body, {}, {}) for body in inputs], module)
     golden = directory / "golden"
     golden.mkdir(parents=True)
-    (golden / "000.png").write_bytes(encoded())
+    for number, body in enumerate(inputs):
+        (golden / f"{number:03d}.png").write_bytes(body)
     (golden / "answers.json").write_text(json.dumps(answers))
     save_file(module.state_dict(), directory / "weights.safetensors")
     document = {

@@ -22,7 +22,7 @@ from workers.families.base import Golden, Placement, Recipe, TrainState
 from workers.families.catalog import family_of
 
 GOLDEN_COUNT = 16
-"""Half of them calibrate an int8 form of the network, and all judge it."""
+"""All judge every served form of the network; where one in int8 is built, half of them calibrate it."""
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from services.core.answers import same_answer
+from services.core.target import ServingTarget
 from workers.engine.frames import FrameKind, FrameWriter
 from workers.families.catalog import CATALOG, Entry
 from workers.serving.archive import ArchiveFile, bundle_members, write_archive
@@ -18,7 +20,6 @@ from workers.serving.bundle import (
     SERVING_FILE,
     Parts,
     ServingRecord,
-    Target,
     golden_files,
     golden_instances,
     read_parts,
@@ -34,7 +35,7 @@ class BuildPlan:
 
     bundle_dir: Path
     out_path: Path
-    target: Target
+    target: ServingTarget
     model: Mapping[str, Any]
     forms: tuple[Form, ...] = tuple(Form)
 
@@ -43,7 +44,7 @@ class BuildPlan:
         return cls(
             bundle_dir=Path(plan["bundle_dir"]),
             out_path=Path(plan["out_path"]),
-            target=Target(**plan["target"]),
+            target=ServingTarget(**plan["target"]),
             model=plan.get("model", {}),
             forms=tuple(Form(form) for form in plan.get("forms", Form)),
         )
@@ -102,9 +103,7 @@ def _choose(plan: BuildPlan, parts: Parts, scratch: Path, frames: FrameWriter) -
 
 
 def _record(plan: BuildPlan, parts: Parts, choice: Choice) -> ServingRecord:
-    first = golden_files(plan.bundle_dir)[0]
     wanted = memory_format_of(parts.module, parts.spec.input_shape)
-    answer = parts.handler.predict(golden_instances(parts.golden)[:1], choice.candidate.network)[0]
     return ServingRecord(
         form=choice.candidate.form,
         target=plan.target,
@@ -114,5 +113,16 @@ def _record(plan: BuildPlan, parts: Parts, choice: Choice) -> ServingRecord:
         parity=choice.differences,
         candidates=choice.record,
         memory_format=next(name for name, one in MEMORY_FORMATS.items() if one is wanted),
-        smoke={"input": first.relative_to(plan.bundle_dir).as_posix(), "answer": answer},
+        smoke=_smoke(plan, parts, choice),
     )
+
+
+def _smoke(plan: BuildPlan, parts: Parts, choice: Choice) -> dict[str, Any]:
+    """Return a golden input with the answer of the chosen form, for whoever tries the archive over the wire.
+
+    One that the trainer answered alike: a host that cannot run this form serves the archive eagerly, and has to pass, too.
+    """
+    answers = parts.handler.predict(golden_instances(parts.golden), choice.candidate.network)
+    cases = list(zip(golden_files(plan.bundle_dir), parts.golden.answers, answers, strict=True))
+    path, _, answer = next((case for case in cases if same_answer(*case[1:])), cases[0])
+    return {"input": path.relative_to(plan.bundle_dir).as_posix(), "answer": answer}

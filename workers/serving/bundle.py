@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from services.core.errors import PlatformError
+from services.core.target import AUTO, ServingTarget
 from workers.families.base import Golden, Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
 from workers.families.catalog import CATALOG, Entry
 from workers.serving.envelope import parse_request
@@ -54,23 +55,11 @@ class ThreadsMismatch(PlatformError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where an archive is to be served: the device, the threads one serving process may use, and how exactly.
-
-    Precision is `auto` (also in bf16), `int8` (in that, too) or `fp32` (none that rounds).
-    """
-
-    device: str = "cpu"
-    threads: int = 1
-    precision: str = "auto"
-
-
-@dataclass(frozen=True, slots=True)
 class ServingRecord:
     """What `serving.json` says of the stored network and of the host it was built on."""
 
     form: Form = Form.EAGER
-    target: Target = Target()
+    target: ServingTarget = field(default_factory=ServingTarget)
     instruction_sets: tuple[str, ...] = ()
     torch: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +72,9 @@ class ServingRecord:
 
     def to_json(self) -> bytes:
         document = {"format_version": FORMAT_VERSION, **asdict(self)}
+        # Servers of before it was known refuse archives that name it, and it says nothing to others.
+        if self.target.precision == AUTO:
+            del document["target"]["precision"]
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
     @classmethod
@@ -92,7 +84,7 @@ class ServingRecord:
             raise BundleInvalid("the archive has a format this server does not know: build it again")
         document |= {
             "form": Form(document["form"]),
-            "target": Target(**document["target"]),
+            "target": ServingTarget(**document["target"]),
             "instruction_sets": tuple(document["instruction_sets"]),
             "candidates": tuple(document["candidates"]),
         }

@@ -18,9 +18,10 @@ import structlog
 import torch
 from torch import Tensor, nn
 
+from services.core.target import FP32, INT8, ServingTarget
 from workers.families.base import Network
 from workers.serving.alignment import aligning_environment
-from workers.serving.bundle import Parts, Target, golden_instances
+from workers.serving.bundle import Parts, golden_instances
 from workers.serving.form import (
     Form,
     LowPrecision,
@@ -71,7 +72,7 @@ class Exporter:
     """Builds forms of one network for one target, into `directory`."""
 
     parts: Parts
-    target: Target
+    target: ServingTarget
     directory: Path
 
     def build(
@@ -120,7 +121,7 @@ class Exporter:
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
     def _require(self, form: Form) -> None:
-        if form.is_rounded and self.target.precision == "fp32":
+        if form.is_rounded and self.target.precision == FP32:
             raise FormUnavailable("the platform is set to serve in fp32 alone")
         if form.is_native and shutil.which("g++") is None:
             raise FormUnavailable("no C++ compiler (g++) on this host")
@@ -130,9 +131,11 @@ class Exporter:
             self._require_int8()
 
     def _require_int8(self) -> None:
-        if self.target.precision != "int8":
+        if self.target.precision != INT8:
             raise FormUnavailable("the platform is not set to serve in int8")
-        if self._device.type != "cpu" or not has_fast_int8():
+        if self._device.type != "cpu":
+            raise FormUnavailable("int8 is for processors, not for GPUs")
+        if not has_fast_int8():
             raise FormUnavailable("int8 is for processors with VNNI or AMX")
         if len(self.parts.golden.inputs) < _LEAST_GOLDEN:
             raise FormUnavailable(f"fewer than {_LEAST_GOLDEN} golden inputs to calibrate int8 with, and to judge it")

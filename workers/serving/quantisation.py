@@ -1,10 +1,10 @@
-"""Post-training static quantisation: a network whose convolutions and products, but the first, compute in int8.
+"""Post-training static quantisation: a network whose 2-d convolutions and linear layers, but the first, compute in int8.
 
-Weights get a scale a channel, activations one a tensor, from the range of values that calibration sees (Jacob et al.,
-"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 2;
-torchao's flow over exported programs). The first product rounds what all others build on, and is a small part of the
-work: without it a MobileNet's scores move by .006 at most instead of .025. What calibration saw decides how good the rest is,
-so nothing is served without the parity gate, which also asks inputs that calibration has not seen.
+Weights get a scale a channel, activations one a tensor, fitted to a histogram of what calibration sees (scales as in
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018,
+section 2; torchao's flow over exported programs). The first product is a small part of the work, and what it rounds all
+others build on: with it in fp32 a MobileNet's scores moved by .006 at most instead of .025. What calibration saw decides
+how good the rest is, so nothing is served without the parity gate, which also asks inputs that calibration has not seen.
 """
 
 from __future__ import annotations
@@ -76,5 +76,7 @@ def _name_sources(graph: fx.GraphModule) -> None:
     """
     sources = {node: _SOURCES[node.target] for node in graph.graph.nodes if node.target in _SOURCES}
     first = next((node for node, source in sources.items() if source in _PRODUCTS), None)
-    for node, source in sources.items():
-        node.meta["source_fn_stack"] = [(node.name, None if node is first else source)]
+    # Those of no known source, too: a convolution that pads by itself is more than the quantiser expects of one.
+    for node in graph.graph.nodes:
+        source = None if node is first else sources.get(node)
+        node.meta["source_fn_stack"] = [(node.name, source)]

@@ -105,12 +105,12 @@ def list_(invocation: Invocation) -> None:
 
 @datasets.command()
 @click.argument("dataset")
-@click.option("--version", default=0, help="Show this one; default: the newest.")
+@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="Show this one; default: the newest.")
 @command
-def show(invocation: Invocation, *, dataset: str, version: int) -> None:
+def show(invocation: Invocation, *, dataset: str, version: int | None) -> None:
     """Show a version of a dataset, with what the import found."""
     with invocation.client() as client:
-        _show(invocation.out, client.get_dataset(dataset, version=version))
+        _show(invocation.out, client.get_dataset(dataset, version=version or 0))
 
 
 @datasets.command()

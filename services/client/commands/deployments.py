@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import click
 from trainyard.v1 import deployment_pb2, job_pb2
@@ -172,13 +173,19 @@ def _show(out: Output, found: deployment_pb2.Deployment) -> None:
         size = human_bytes(archive.size_bytes) if archive.size_bytes else ""
         out.say(f"archive {archive.target}: {' '.join(filter(None, (state, archive.form, size, archive.message)))}")
         if archive.parity.fields:
-            found_by_gate = ", ".join(f"{name} {value:g}" for name, value in sorted(archive.parity.items()))
-            out.say(f"  farthest from the trainer's answers: {found_by_gate}")
+            _say_parity(out, as_dict(archive)["parity"])
     for replica in found.replicas:
         ready = "ready" if replica.is_ready else "not ready"
         out.say(f"replica {replica.agent_id}: {' '.join(filter(None, (ready, replica.message)))}")
         if replica.is_ready:
             _say_replica(out, replica, served_name(found.name))
+
+
+def _say_parity(out: Output, parity: Mapping[str, float]) -> None:
+    differences = [f"{name} {value:g}" for name, value in sorted(parity.items()) if name != "milliseconds"]
+    out.say(f"  farthest from the trainer's answers: {', '.join(differences)}")
+    if "milliseconds" in parity:
+        out.say(f"  one forward when it was built: {parity['milliseconds']:g} ms")
 
 
 def _say_replica(out: Output, replica: deployment_pb2.Replica, model: str) -> None:

@@ -75,7 +75,7 @@ def predict(
     failures = [err for err in (broken, _unanswered(cases), undrawn, unsaved) if err is not None]
     # The first is what the command fails with; the others are not to be lost for it.
     for failure in failures[1:]:
-        invocation.out.say(str(failure))
+        invocation.out.error(failure)
     if failures:
         raise failures[0]
 

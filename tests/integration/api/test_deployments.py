@@ -19,7 +19,7 @@ from services.core.ids import new_id
 from services.core.states import JobState
 from services.db import archives, deployments, jobs
 from services.db.deployments import Observed
-from tests.integration.api.conftest import Running
+from tests.integration.api.conftest import Running, serving
 from tests.integration.api.failures import refused
 from tests.stack.builders import new_model_version, sha256
 
@@ -153,6 +153,19 @@ def test_a_deployment_can_be_scaled_and_deleted(api: Running, endpoint: Endpoint
 
     assert (scaled.workers, scaled.generation) == (4, 2)
     assert deleted.state == pb.DEPLOYMENT_STATE_DELETING
+
+
+def test_the_precision_of_the_platform_is_for_what_is_deployed_from_then_on(api: Running) -> None:
+    model = trained_model(api)
+    name = deploy(api, model_version=model).name
+    with serving(api.settings.model_copy(update={"serving_precision": "int8"})) as (changed, _):
+        update = changed.deployments.UpdateDeployment
+        scaled = update(pb.UpdateDeploymentRequest(name=name, workers=4)).deployment
+        again = update(pb.UpdateDeploymentRequest(name=name, model_version=model)).deployment
+        other = deploy(changed, "other", model_version=model)
+
+    assert (scaled.workers, scaled.archive.target) == (4, "cpu-t1")
+    assert again.archive.target == other.archive.target == "cpu-t1-int8"
 
 
 def test_asking_again_for_what_is_changes_nothing_and_for_what_failed_tries_again(

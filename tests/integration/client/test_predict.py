@@ -127,7 +127,10 @@ def test_a_deployment_is_shown_with_its_form_and_how_far_its_answers_are_off(
     lines = run(server, "deployments", "show", "asked").stdout.splitlines()
 
     place = lines.index("archive cpu-t1: ready eager 9 B")
-    assert lines[place + 1] == "  farthest from the trainer's answers: lost 0, scores 0.0014"
+    assert lines[place + 1 : place + 3] == [
+        "  farthest from the trainer's answers: lost 0, scores 0.0014",
+        "  one forward when it was built: 12.4 ms",
+    ]
 
 
 def test_labels_are_printed_one_a_line(server: Server, endpoint: Endpoint, image: Path) -> None:
@@ -335,5 +338,10 @@ def test_what_failed_beside_the_error_is_said_too(
     result = run(server, "predict", "asked", str(image), "--draw", str(below / "one.png"), "--out", str(below))
 
     assert result.exit_code == 1
-    assert f"--out {below}: " in result.stdout.splitlines()[-1]
-    assert result.stderr.startswith("error: --draw ")
+    saving, drawing = result.stderr.splitlines()
+    assert drawing.startswith("error: --draw ")
+    assert saving.startswith(f"error: --out {below}: ")
+    of_machine = run(
+        server, "predict", "asked", str(image), "--draw", str(below / "one.png"), "--out", str(below), "--json"
+    )
+    assert [next(iter(json.loads(line))) for line in of_machine.stderr.splitlines()] == ["error", "error"]

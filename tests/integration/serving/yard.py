@@ -22,6 +22,7 @@ from services.agent.client import TorchServeClient
 from services.agent.config import Layout, batch_size
 from services.core.settings import Settings
 from services.core.states import DeploymentState, JobState
+from services.core.target import ServingTarget
 from services.db import archives, deployments, jobs
 from services.db.database import Database
 from services.db.deployments import Deployment, Replica
@@ -33,7 +34,7 @@ from tests.stack.platform import free_port
 from workers.engine.frames import FrameWriter
 from workers.serving.archive import write_archive
 from workers.serving.build import BuildPlan, build
-from workers.serving.bundle import Target, read_golden
+from workers.serving.bundle import read_golden
 from workers.serving.form import Form
 
 PATIENCE_SECONDS = 90.0
@@ -100,7 +101,7 @@ class ServingYard:
         version = self._succeed(model_id, recipe)
         model = {"name": version.model_id, "version": version.version}
         with open(os.devnull, "wb") as sink:
-            built = build(BuildPlan(bundle_dir, path, Target(), model, forms), FrameWriter(sink.fileno()))
+            built = build(BuildPlan(bundle_dir, path, ServingTarget(), model, forms), FrameWriter(sink.fileno()))
         archive = built.archive if spoil is None else _spoiled(path, spoil)
         key = keys.archive("default", version.model_id, version.id, TARGET, sha256=archive.sha256)
         self.store.put_file(key, path)

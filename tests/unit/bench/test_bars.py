@@ -13,6 +13,7 @@ GOOD: dict[str, Any] = {
     "p99_ours": 80.0,
     "p99_stock": 80.0,
     "loss_beside_busy_process": 0.29,
+    "form": "aoti_int8",
     "largest_differences": {"score": 0.5},
 }
 
@@ -37,5 +38,6 @@ def test_a_model_is_judged_by_every_bar(changes: dict[str, Any], is_equal: bool,
     (line,) = serving_lines({"resnet18": {**figures, "passed": passed}})
 
     assert {bar for bar, is_cleared in passed.items() if not is_cleared} == missed
+    assert line.startswith("serving resnet18 as aoti_int8: ")
     assert said in line
     assert ("MISSED" in line) == bool(missed)

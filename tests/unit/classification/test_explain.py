@@ -20,6 +20,7 @@ from torch.nn import functional
 from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import EncoderBlock
 
+from services.core.target import ServingTarget
 from tests.builders.classification_bundle import write_classification_bundle
 from tests.builders.pictures import encoded
 from workers.engine.frames import FrameWriter
@@ -32,7 +33,7 @@ from workers.families.classification.network import Classifier, PooledBody, Serv
 from workers.families.classification.squares import to_input
 from workers.families.images import to_pixels
 from workers.serving.build import BuildPlan, build
-from workers.serving.bundle import Target, open_bundle
+from workers.serving.bundle import open_bundle
 from workers.serving.form import Form
 
 SIDE, PATCH = 32, 8
@@ -166,7 +167,7 @@ def test_an_archive_whose_stored_form_has_no_gradients_asks_the_weights_beside_i
     bundle = write_classification_bundle(tmp_path / "bundle", recipe="classification/vit")
     threads = torch.get_num_threads()
     with open(os.devnull, "wb") as sink:
-        plan = BuildPlan(bundle, tmp_path / "a.mar", Target(threads=threads), {}, (Form.EXPORT,))
+        plan = BuildPlan(bundle, tmp_path / "a.mar", ServingTarget(threads=threads), {}, (Form.EXPORT,))
         build(plan, FrameWriter(sink.fileno()))
     with zipfile.ZipFile(tmp_path / "a.mar") as archive:
         archive.extractall(tmp_path / "archive")

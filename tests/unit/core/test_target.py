@@ -2,21 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from services.core.settings import Settings
 from services.core.target import ServingTarget
 
 
 @pytest.mark.parametrize("name", ["cpu-t1", "cpu-t16", "cuda-t2", "cpu-t1-fp32", "cpu-t1-int8"])
 def test_a_name_is_read_as_what_it_was_made_of(name):
     assert str(ServingTarget.parse(name)) == name
-
-
-def test_precision_is_named_only_where_it_is_not_left_to_the_gate():
-    target = ServingTarget.of(Settings(serving_threads=2, serving_precision="fp32"))
-
-    assert target == ServingTarget("cpu", 2, "fp32")
-    assert str(target) == "cpu-t2-fp32"
-    assert str(ServingTarget.of(Settings())) == "cpu-t1"
 
 
 @pytest.mark.parametrize("name", ["", "cpu", "cpu-t0", "cpu-t1-", "cpu-1", "cpu-t1-fp32-exact", "cpu-tx"])

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from services.core.target import ServingTarget
 from tests.builders.toy_serving import CATALOG, write_toy_bundle
 from workers.serving.bundle import (
     SERVING_FILE,
     BundleInvalid,
     ServingRecord,
-    Target,
     ThreadsMismatch,
     open_bundle,
     read_record,
@@ -33,7 +33,7 @@ def test_a_plain_bundle_is_served_eagerly(bundle):
 
 
 def test_a_network_for_other_threads_is_not_opened(bundle):
-    record = ServingRecord(form=Form.AOTI_FP32, target=Target(threads=torch.get_num_threads() + 1))
+    record = ServingRecord(form=Form.AOTI_FP32, target=ServingTarget(threads=torch.get_num_threads() + 1))
     (bundle / SERVING_FILE).write_bytes(record.to_json())
 
     with pytest.raises(ThreadsMismatch):
@@ -49,7 +49,7 @@ def test_a_network_for_other_threads_is_not_opened(bundle):
 )
 def test_machine_code_from_elsewhere_is_not_even_loaded(bundle, elsewhere):
     here = ServingRecord(
-        form=Form.AOTI_FP32, target=Target(threads=torch.get_num_threads()), torch=str(torch.__version__)
+        form=Form.AOTI_FP32, target=ServingTarget(threads=torch.get_num_threads()), torch=str(torch.__version__)
     )
     (bundle / SERVING_FILE).write_bytes(dataclasses.replace(here, **elsewhere).to_json())
 
@@ -59,7 +59,7 @@ def test_machine_code_from_elsewhere_is_not_even_loaded(bundle, elsewhere):
 def test_the_record_survives_its_file(tmp_path):
     record = ServingRecord(
         form=Form.EXPORT,
-        target=Target("cpu", 2),
+        target=ServingTarget("cpu", 2),
         instruction_sets=("avx2",),
         torch="2.15.0",
         model={"name": "m", "version": 3},
@@ -70,6 +70,15 @@ def test_the_record_survives_its_file(tmp_path):
     (tmp_path / SERVING_FILE).write_bytes(record.to_json())
 
     assert read_record(tmp_path) == record
+
+
+def test_a_record_names_a_precision_only_where_one_was_asked_for(tmp_path):
+    plain, rounded = (ServingRecord(target=ServingTarget(precision=name)) for name in ("auto", "int8"))
+    written = [json.loads(record.to_json())["target"] for record in (plain, rounded)]
+
+    assert written == [{"device": "cpu", "threads": 1}, {"device": "cpu", "threads": 1, "precision": "int8"}]
+    for record in (plain, rounded):
+        assert ServingRecord.from_json(record.to_json()) == record
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from services.core.target import ServingTarget
 from tests.builders.toy_serving import CATALOG, ToyNetwork, write_toy_bundle
 from workers.families.base import Golden
 from workers.serving import export
-from workers.serving.bundle import Parts, Target, golden_instances, read_parts
+from workers.serving.bundle import Parts, golden_instances, read_parts
 from workers.serving.export import Exporter
 from workers.serving.form import Form, LowPrecision, load_eager, memory_format_of
 
@@ -54,7 +55,7 @@ def test_an_exported_program_answers_batches_like_the_eager_network(tmp_path):
     parts = read_parts(write_toy_bundle(tmp_path / "bundle"), catalog=CATALOG)
     x = torch.randn(3, *parts.spec.input_shape)
 
-    (exported, eager), _ = Exporter(parts, Target(), tmp_path).build((Form.EXPORT, Form.EAGER))
+    (exported, eager), _ = Exporter(parts, ServingTarget(), tmp_path).build((Form.EXPORT, Form.EAGER))
 
     torch.testing.assert_close(exported.network(x), eager.network(x))
 
@@ -63,7 +64,7 @@ def test_a_form_that_cannot_be_built_here_is_rejected_with_its_reason(tmp_path: 
     parts = read_parts(write_toy_bundle(tmp_path / "bundle"), catalog=CATALOG)
     monkeypatch.setattr(export.shutil, "which", lambda name: None)
 
-    candidates, rejections = Exporter(parts, Target(), tmp_path).build((Form.AOTI_FP32, Form.EAGER))
+    candidates, rejections = Exporter(parts, ServingTarget(), tmp_path).build((Form.AOTI_FP32, Form.EAGER))
 
     assert [candidate.form for candidate in candidates] == [Form.EAGER]
     assert [(one.form, one.reason) for one in rejections] == [(Form.AOTI_FP32, "no C++ compiler (g++) on this host")]
@@ -77,7 +78,7 @@ def wide_parts(directory: Path) -> Parts:
 def rejections_of(
     parts: Parts, directory: Path, forms: tuple[Form, ...], precision: str = "int8"
 ) -> list[tuple[Form, str]]:
-    candidates, rejections = Exporter(parts, Target(precision=precision), directory).build(forms)
+    candidates, rejections = Exporter(parts, ServingTarget(precision=precision), directory).build(forms)
     assert candidates == []
     return [(one.form, one.reason) for one in rejections]
 

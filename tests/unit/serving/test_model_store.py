@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.agent.archive_check import ArchiveRejected, ZipLimits, check_archive
-from services.agent.model_store import ModelStore, same_answer
+from services.agent.model_store import ModelStore
+from services.core.answers import same_answer
 from services.core.errors import IntegrityError, ObjectNotFound
 from services.storage.local import LocalStore
 

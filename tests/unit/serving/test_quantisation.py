@@ -93,6 +93,16 @@ def test_the_network_itself_is_left_as_it_was(trained):
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
 
+@pytest.mark.parametrize("padding", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}])
+def test_convolutions_that_pad_by_themselves_stay_as_they_are(padding):
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, **padding), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)
+    ).eval()
+    x = torch.rand(1, 1, 8, 8)
+
+    torch.testing.assert_close(quantise(network, [x])(x), network(x), atol=0.05, rtol=0.05)
+
+
 def test_there_must_be_something_to_calibrate_with(trained):
     with pytest.raises(ValueError, match="no inputs to calibrate with"):
         quantise(trained, [])
