@@ -23,7 +23,6 @@ from tests.bench import (
     steps,
     watch,
 )
-from tests.bench.bars import serving_lines
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "latency": latency.run,
@@ -58,8 +57,6 @@ def main() -> None:
         print(json.dumps(figures), flush=True)
         report.update(figures)
     path.write_text(json.dumps(report, indent=2) + "\n")
-    if "serving" in measured:
-        print("\n".join(serving_lines(report["serving"])))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from services.agent.config import LOOPBACK, Layout, batch_size
 from services.agent.torchserve import TorchServeProcess
 from services.core.settings import Settings
 from services.core.target import ServingTarget
-from tests.bench.bars import serving_verdict
+from tests.bench.bars import serving_lines, serving_verdict
 from tests.bench.figures import percentile
 from tests.bench.serving_models import Case, cases, jpegs, write_ours, write_stock
 from tests.stack.platform import free_port, wait_until
@@ -63,8 +63,13 @@ class Load:
 def run(directory: Path) -> dict[str, Any]:
     images = jpegs()
     with torchserve(directory) as (client, settings):
-        figures = [_compare(case, client, settings, directory, images) for case in cases()]
-    return {"serving": {name: row for rows in figures for name, row in rows.items()}}
+        figures: dict[str, Any] = {}
+        for case in cases():
+            rows = _compare(case, client, settings, directory, images)
+            # A case takes minutes.
+            print("\n".join(serving_lines(rows)), flush=True)
+            figures |= rows
+    return {"serving": figures}
 
 
 def _compare(
