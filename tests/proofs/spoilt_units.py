@@ -9,8 +9,8 @@ from workers.families.gan.find_units import FindUnits
 
 
 class _SignsSwapped(Dissection):
-    def order(self, weights: Tensor, effects: Tensor) -> list[int]:
-        return super().order(-weights, -effects)
+    def chosen(self, weights: Tensor) -> tuple[int, ...]:
+        return super().chosen(-weights)
 
 
 class UnitsWithSignsSwapped(FindUnits):

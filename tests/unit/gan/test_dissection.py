@@ -41,9 +41,9 @@ def judge(images: Tensor) -> Tensor:
     return torch.stack([spot, stripe, -torch.ones(len(images))], 1)
 
 
-def dissection(generator: Generator | None = None, **search: object) -> Dissection:
+def dissection(**search: object) -> Dissection:
     config = FindUnitsConfig.model_validate({"search": search, "eval": {"num_images": 200, "num_samples": 4}})
-    return Dissection((generator or Painter()).eval(), judge, config, device=torch.device("cpu"))
+    return Dissection(Painter().eval(), judge, config, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("boxes", [{}, {"spot": (0.0, 0.0, 0.375, 0.375)}], ids=["differences", "a box"])
@@ -53,31 +53,12 @@ def test_the_unit_that_draws_a_thing_is_found_and_takes_it_along(boxes):
     assert (spot.attribute, stripe.attribute) == ("spot", "stripe")
     assert spot.weights.argmax() == 0
     assert stripe.weights.argmax() == 1
-    assert (spot.units, stripe.units) == ((0,), (1,))
-    assert spot.effects.tolist() == [1, 0, 0, 0]
+    assert 0 in spot.units
+    assert 1 not in spot.units
     assert (spot.kept, stripe.kept) == (0.0, 0.0)
     assert 0.3 < spot.share < 0.7
     # All latents shown are of samples that have it.
     assert bool((spot.z[:, 0] > 0).all())
-
-
-class Twice(Painter):
-    """Draws the spot by map 2 as well, so that neither is missed where the other is there."""
-
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        maps = torch.zeros(len(z), 4, SIZE, SIZE)
-        maps[:, 0, :3, :3] = maps[:, 2, :3, :3] = z[:, 0, None, None].relu().sign()
-        maps[:, 1, :, 6] = z[:, 1, None].relu().sign()
-        drawn: Tensor = self.maps(maps)
-        return (drawn[:, :3].sum(1, keepdim=True) * self.scale).clamp(-1, 1)
-
-
-def test_units_that_draw_the_same_are_found_though_neither_is_missed():
-    (spot,) = (one for one in dissection(Twice()).find(["spot", "stripe"]) if one.attribute == "spot")
-
-    assert spot.effects.tolist() == [0, 0, 0, 0]
-    assert sorted(spot.units) == [0, 2]
-    assert spot.kept == 0.0
 
 
 def test_directions_lead_to_the_attribute():
@@ -88,7 +69,7 @@ def test_directions_lead_to_the_attribute():
 
 
 def test_random_units_are_a_fair_control():
-    (spot,) = dissection(min_effect=0.01).find(["spot"])
+    (spot,) = dissection(min_weight=0.01).find(["spot"])
 
     assert len(spot.random_units) == len(spot.units)
     assert spot.kept_random > spot.kept

@@ -1,10 +1,4 @@
-"""Finds the hidden units that draw an attribute, and what is left of it without them.
-
-Where an attribute shows, a logistic regression tells its units from the others (Radford et al. 2016, section 6.3.2); all
-of positive weight are most of a layer, and in one generator of three they left the attribute in four samples of ten.
-What drawing without a unit does to the attribute is asked, too (Bau et al., "GAN Dissection", ICLR 2019, section 3.2),
-and orders the units: a third of a layer is enough then, and random units in the same number change nothing.
-"""
+"""Finds the hidden units that draw an attribute, and what is left of it without them."""
 
 from __future__ import annotations
 
@@ -33,10 +27,6 @@ _DIFFERS = 0.25
 _MAX_CELLS = 32
 """A side of the maps that are compared; larger ones are averaged."""
 _ROWS = 50_000
-_TRIED = 64
-"""Samples that are drawn without each unit."""
-_LEFT = 0.01
-"""Share of samples that may keep an attribute when the units that draw it are silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +36,7 @@ class Finding:
     attribute: str
     layer: str
     weights: Tensor
-    effects: Tensor
-    """By how much the attribute's logit falls without each unit, in the mean."""
     units: tuple[int, ...]
-    """Fewest first ones by effect that leave hardly any sample its attribute."""
     direction: Tensor
     share: float
     """Of all samples, how many have the attribute."""
@@ -74,7 +61,6 @@ class Dissection:
         self._labels = torch.arange(len(self._z)) % count if count else None
         # The second highest, as in the paper: the highest draws strokes and colours that all things share.
         self.layer = config.search.layer or generator.hidden_layers()[-2:][0]
-        self._least_effect = config.search.min_effect
 
     def find(self, attributes: Sequence[str]) -> list[Finding]:
         """Return what was found of each attribute that is neither in nearly all nor in hardly any sample."""
@@ -87,21 +73,9 @@ class Dissection:
                 found.append(self._find_one(name, column, present, absent))
         return found
 
-    def effects(self, present: Tensor, column: int) -> Tensor:
-        """Return by how much the attribute's logit falls without each unit (U,), in the mean of samples that have it."""
-        whole = self._logits(present)[:, column].mean()
-        return torch.stack(
-            [whole - self._logits(present, (unit,))[:, column].mean() for unit in range(self._unit_count())]
-        )
-
-    def order(self, weights: Tensor, effects: Tensor) -> list[int]:
-        """Return the units that may draw an attribute, surest first.
-
-        Behind those whose absence shows come those of positive weight alone: of two that draw the same, none is missed.
-        """
-        by_effect = [unit for unit in effects.argsort(descending=True).tolist() if effects[unit] > self._least_effect]
-        by_weight = [unit for unit in weights.argsort(descending=True).tolist() if weights[unit] > 0]
-        return list(dict.fromkeys(by_effect + by_weight))
+    def chosen(self, weights: Tensor) -> tuple[int, ...]:
+        """Return the units that draw an attribute, of the weights of all."""
+        return tuple(torch.nonzero(weights > self._config.search.min_weight).flatten().tolist())
 
     def draw(self, z: Tensor, labels: Tensor | None, units: Sequence[int] = ()) -> Tensor:
         """Return images (N, C, H, W) on the host, drawn without some units."""
@@ -123,8 +97,7 @@ class Dissection:
         limits = self._config.eval
         some, others = present[: limits.num_examples], absent[: limits.num_examples]
         weights = self._weights(some, others, box=self._config.search.boxes.get(name))
-        effects = self.effects(some[:_TRIED], column)
-        units = self._fewest(self.order(weights, effects), some, column)
+        units = self.chosen(weights)
         draws = torch.Generator().manual_seed(_RANDOM_SEED)
         random = [
             tuple(torch.randperm(len(weights), generator=draws)[: len(units)].tolist())
@@ -136,7 +109,6 @@ class Dissection:
             attribute=name,
             layer=self.layer,
             weights=weights,
-            effects=effects,
             units=units,
             direction=direction(self._z[present], self._z[absent]),
             share=len(present) / len(self._z),
@@ -146,17 +118,6 @@ class Dissection:
             labels=None if self._labels is None else self._labels[shown],
             random_units=random[0],
         )
-
-    def _fewest(self, order: Sequence[int], present: Tensor, column: int) -> tuple[int, ...]:
-        """Return the shortest beginning of an order without which hardly any sample has the attribute, else all of it."""
-        low, high = min(1, len(order)), len(order)
-        while low < high:
-            middle = (low + high) // 2
-            if float(self._seen(present, order[:middle])[:, column].double().mean()) <= _LEFT:
-                high = middle
-            else:
-                low = middle + 1
-        return tuple(order[:low])
 
     def _weights(self, present: Tensor, absent: Tensor, *, box: Box | None) -> Tensor:
         """Return the weight of each unit: places of the attribute against all else (section 6.3.2).
@@ -179,12 +140,10 @@ class Dissection:
 
     def _seen(self, which: Tensor, units: Sequence[int] = ()) -> Tensor:
         """Return which attributes the judge sees in samples, drawn without some units; bool (N, A)."""
-        return self._logits(which, units) > 0
-
-    def _logits(self, which: Tensor, units: Sequence[int] = ()) -> Tensor:
-        """Return what the judge says of samples, drawn without some units, (N, A) on the host."""
-        batches = self._batches(which)
-        return torch.cat([self._judge(self.draw(z, labels, units).to(self._device)).cpu() for z, labels in batches])
+        parts = [
+            self._judge(self.draw(z, labels, units).to(self._device)).cpu() > 0 for z, labels in self._batches(which)
+        ]
+        return torch.cat(parts)
 
     def _batches(self, which: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         for part in torch.split(which, self._config.eval.batch_size):

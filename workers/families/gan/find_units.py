@@ -167,14 +167,14 @@ class FindUnits(Recipe[FindUnitsConfig, Batch]):
         return pictures
 
     def tables(self, state: TrainState, placement: Placement) -> list[Table]:
-        """Return every unit's effect and weight for every attribute, by effect."""
+        """Return every unit's weight for every attribute."""
         rows: list[tuple[str | float, ...]] = []
         for finding in self._findings(state):
             chosen = set(finding.units)
-            for unit in finding.effects.argsort(descending=True).tolist():
-                effect, weight = (round(float(of[unit]), 6) for of in (finding.effects, finding.weights))
-                rows.append((finding.attribute, finding.layer, unit, effect, weight, int(unit in chosen)))
-        return [Table("units", ("attribute", "layer", "unit", "effect", "weight", "is_chosen"), tuple(rows))]
+            for unit in finding.weights.argsort(descending=True).tolist():
+                weight = round(float(finding.weights[unit]), 6)
+                rows.append((finding.attribute, finding.layer, unit, weight, int(unit in chosen)))
+        return [Table("units", ("attribute", "layer", "unit", "weight", "is_chosen"), tuple(rows))]
 
     def serving_module(self, state: TrainState) -> nn.Module:
         self._findings(state)

@@ -74,12 +74,7 @@ class Search(Section):
         description="By attribute, where it shows: left, top, right, bottom as fractions of the picture. Without a box"
         " it is where generated pictures with it differ most from those without.",
     )
-    min_effect: float = Field(
-        0.0,
-        ge=0,
-        le=100,
-        description="Units without which the attribute's logit falls by more than this are tried first.",
-    )
+    min_weight: float = Field(0.0, ge=0, le=100, description="Units whose weight is above this draw the attribute.")
 
     @model_validator(mode="after")
     def _boxes_hold_something(self) -> Self:
