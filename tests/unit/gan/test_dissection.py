@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from workers.families.config import Origin
 from workers.families.gan.config import DcganConfig
-from workers.families.gan.dissection import Dissection, differing, inside
+from workers.families.gan.dissection import Dissection, differing, in_deviations, inside
 from workers.families.gan.generators import Generator
 from workers.families.gan.units_config import FindUnitsConfig
 
@@ -41,9 +41,9 @@ def judge(images: Tensor) -> Tensor:
     return torch.stack([spot, stripe, -torch.ones(len(images))], 1)
 
 
-def dissection(**search: object) -> Dissection:
+def dissection(generator: Generator | None = None, **search: object) -> Dissection:
     config = FindUnitsConfig.model_validate({"search": search, "eval": {"num_images": 200, "num_samples": 4}})
-    return Dissection(Painter().eval(), judge, config, device=torch.device("cpu"))
+    return Dissection((generator or Painter()).eval(), judge, config, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("boxes", [{}, {"spot": (0.0, 0.0, 0.375, 0.375)}], ids=["differences", "a box"])
@@ -59,6 +59,43 @@ def test_the_unit_that_draws_a_thing_is_found_and_takes_it_along(boxes):
     assert 0.3 < spot.share < 0.7
     # All latents shown are of samples that have it.
     assert bool((spot.z[:, 0] > 0).all())
+
+
+class Gated(Painter):
+    """Draws the spot only where map 3, which is the same in all places of all samples, is there, too."""
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        maps = torch.zeros(len(z), 4, SIZE, SIZE)
+        maps[:, 0, :3, :3] = z[:, 0, None, None].relu().sign()
+        maps[:, 1, :, 6] = z[:, 1, None].relu().sign()
+        maps[:, 3] = 1
+        drawn: Tensor = self.maps(maps)
+        return (drawn[:, :1] * drawn[:, 3:] + drawn[:, 1:2]).clamp(-1, 1) * self.scale
+
+
+class Twice(Painter):
+    """Draws the spot by map 2 as well, so that neither is missed where the other is there."""
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        maps = torch.zeros(len(z), 4, SIZE, SIZE)
+        maps[:, 0, :3, :3] = maps[:, 2, :3, :3] = z[:, 0, None, None].relu().sign()
+        maps[:, 1, :, 6] = z[:, 1, None].relu().sign()
+        drawn: Tensor = self.maps(maps)
+        return (drawn[:, :3].sum(1, keepdim=True) * self.scale).clamp(-1, 1)
+
+
+@pytest.mark.parametrize(("generator", "units"), [(Gated(), {0, 3}), (Twice(), {0, 2})], ids=["missed", "told apart"])
+def test_a_unit_counts_for_what_is_missed_without_it_and_for_where_it_is_active(generator, units):
+    spot = next(one for one in dissection(generator).find(["spot", "stripe"]) if one.attribute == "spot")
+
+    assert units <= set(spot.units)
+    assert 1 not in spot.units
+    assert spot.kept == 0.0
+
+
+def test_figures_are_compared_in_their_deviations():
+    assert in_deviations(torch.tensor([3.0, -1.0, 1.0])).tolist() == pytest.approx([1.837, -0.612, 0.612], abs=1e-3)
+    assert in_deviations(torch.ones(3)).tolist() == [0, 0, 0]
 
 
 def test_directions_lead_to_the_attribute():
