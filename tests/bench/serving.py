@@ -31,7 +31,8 @@ from services.core.target import ServingTarget
 from tests.bench.bars import serving_lines, serving_verdict
 from tests.bench.figures import percentile
 from tests.bench.serving_models import Case, cases, jpegs, write_ours, write_stock
-from tests.stack.platform import free_port, wait_until
+from tests.stack.platform import wait_until
+from tests.stack.ports import free_port
 from workers.families.base import ServingSpec
 from workers.families.catalog import CATALOG
 from workers.serving.form import has_fast_int8

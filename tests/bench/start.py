@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.stack.platform import free_port
+from tests.stack.ports import free_port
 
 STARTS = 7
 LIMIT_SECONDS = 60.0

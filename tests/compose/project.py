@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.compose.engine import has_plugin
-from tests.stack.platform import free_port
+from tests.stack.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 # Names of variables of compose.yaml that publish a port, by the port inside.

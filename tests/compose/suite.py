@@ -27,7 +27,8 @@ from tests.builders.detection_bundle import scene_png
 from tests.compose.project import ROOT, Project, docker
 from tests.integration.serving.torchserve_grpc import compile_stubs, grpc_client
 from tests.stack.data import import_folder
-from tests.stack.platform import free_port, wait_until
+from tests.stack.platform import wait_until
+from tests.stack.ports import free_port
 
 STEPS = 120
 CHECKPOINT_STEPS = 30

@@ -37,7 +37,8 @@ from botocore.config import Config
 from services.up import endpoints as embedded_endpoints
 from services.up.endpoints import Endpoints
 from tests.stack.identity import local_token
-from tests.stack.platform import free_port, test_timings, wait_until
+from tests.stack.platform import test_timings, wait_until
+from tests.stack.ports import free_port
 from tests.stack.process_stack import BUCKET, process_stack
 from tests.stack.prometheus import Prometheus, Target, prometheus_server
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.stack.install import PartMissing
+from tests.stack.ports import free_port
 
 CACHE = Path(__file__).parents[2] / ".cache" / "bin"
 # The last commit of the archived project: its release tags are no versions that Go's module proxies must keep.
@@ -89,7 +89,7 @@ class MinioServer:
 @contextmanager
 def minio_server(directory: Path) -> Iterator[MinioServer]:
     """Run a MinIO whose data lies under `directory` for as long as the context lasts."""
-    server = MinioServer(minio_binary(), directory, f"127.0.0.1:{_free_port()}")
+    server = MinioServer(minio_binary(), directory, f"127.0.0.1:{free_port()}")
     server.start()
     try:
         yield server
@@ -122,10 +122,3 @@ def _build() -> Path:
                 raise MinioUnavailable(f"`go install {MODULE}` failed:\n{built.stderr[-2000:]}")
             (fresh / "minio").replace(CACHE / "minio")
     return CACHE / "minio"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

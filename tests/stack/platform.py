@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from services.up import embedded
 from services.up.endpoints import Endpoints
 from services.up.probe import grpc_serves
 from tests.stack.identity import local_token
+from tests.stack.ports import free_port
 
 TEST_TIMINGS = {
     "LEASE_TTL": "1.5",
@@ -37,13 +37,6 @@ TEST_TIMINGS = {
 def test_timings() -> dict[str, str]:
     """Return the environment that makes every interval of the protocol as short as tests want it."""
     return {f"TRAINYARD_TIMINGS__{name}": value for name, value in TEST_TIMINGS.items()}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def settings_of(environ: Mapping[str, str], state_dir: Path) -> Settings:

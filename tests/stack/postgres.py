@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,7 @@ import psycopg
 
 from tests.stack.bound import bound
 from tests.stack.install import PartMissing, install
+from tests.stack.ports import free_port
 
 START_SECONDS = 60.0
 PLACES = (Path("/usr/local/bin"), Path("/usr/local/pgsql/bin"), Path("/opt/homebrew/bin"))
@@ -168,12 +168,6 @@ def find_binaries() -> Path:
         if found is None:
             raise PostgresMissing(f"{PostgresMissing.__doc__}{reason}")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _find() -> Path | None:

@@ -18,10 +18,11 @@ from services.identity.bootstrap import LOCAL_FILE
 from services.up.probe import grpc_serves
 from tests.stack.minio import MinioServer, minio_server
 from tests.stack.platform import Stack, test_timings, wait_until
+from tests.stack.ports import free_port
 from tests.stack.postgres import PostgresServer, postgres_process
 from tests.stack.prometheus import Prometheus, Target, prometheus_server
 from tests.stack.redis import RedisServer, redis_server
-from tests.stack.server import answers, free_port
+from tests.stack.server import answers
 
 BUCKET = "trainyard"
 MODULES = {

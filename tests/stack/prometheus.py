@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from tests.stack.install import find_program
-from tests.stack.server import ServerProcess, answers, free_port
+from tests.stack.ports import free_port
+from tests.stack.server import ServerProcess, answers
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 SCRAPE_SECONDS = 1

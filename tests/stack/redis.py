@@ -10,7 +10,8 @@ from pathlib import Path
 import redis
 
 from tests.stack.install import find_program
-from tests.stack.server import ServerProcess, free_port
+from tests.stack.ports import free_port
+from tests.stack.server import ServerProcess
 
 
 @dataclass(frozen=True)

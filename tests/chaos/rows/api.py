@@ -17,7 +17,7 @@ from services.up.probe import grpc_serves
 from tests.chaos.ground import Ground, ground, until
 from tests.chaos.measure import call_seconds, percentile, resident_bytes
 from tests.chaos.row import Registry, Result, Stage
-from tests.stack.platform import free_port
+from tests.stack.ports import free_port
 
 REGISTRY = Registry()
 LONG = 10**5

@@ -18,7 +18,7 @@ from trainyard.v1 import job_pb2, job_pb2_grpc
 
 from services.db.database import Database
 from tests.stack.identity import admit, showing
-from tests.stack.platform import free_port
+from tests.stack.ports import free_port
 
 START_SECONDS = 60.0
 

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.client.channel import open_channel, wait_for_contact
-from tests.stack.platform import free_port
+from tests.stack.ports import free_port
 
 DELAY_SECONDS = 0.5
 """Each way: as by satellite, and more than a restarted server is given between two tries."""

@@ -26,7 +26,8 @@ from services.storage.local import LocalStore
 from services.up.plan import make_plan
 from tests.integration.identity.conftest import api_server
 from tests.stack.identity import admit
-from tests.stack.platform import free_port, wait_until
+from tests.stack.platform import wait_until
+from tests.stack.ports import free_port
 
 
 @dataclass

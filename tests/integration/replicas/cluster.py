@@ -17,7 +17,7 @@ from services.db.database import Database
 from services.up.probe import grpc_serves
 from tests.stack.builders import make_dataset
 from tests.stack.platform import Stack, control_plane, wait_until
-from tests.stack.server import free_port
+from tests.stack.ports import free_port
 
 READY_SECONDS = 90.0
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.integration.serving.yard import ServingYard, wait_for
-from tests.stack.platform import free_port
+from tests.stack.ports import free_port
 
 # A service on 127.0.0.1 alone does not answer here, one on every address does: the network, as far as it matters.
 OUTSIDE = "127.0.0.2"

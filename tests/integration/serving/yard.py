@@ -30,7 +30,7 @@ from services.storage import layout as keys
 from services.storage.open import open_store
 from tests.builders.detection_bundle import write_detection_bundle
 from tests.stack.builders import new_model_version, queued_job
-from tests.stack.platform import free_port
+from tests.stack.ports import free_port
 from workers.engine.frames import FrameWriter
 from workers.serving.archive import write_archive
 from workers.serving.build import BuildPlan, build
