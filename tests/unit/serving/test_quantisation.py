@@ -95,6 +95,7 @@ def test_the_network_itself_is_left_as_it_was(trained):
 
 @pytest.mark.parametrize("padding", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}])
 def test_convolutions_that_pad_by_themselves_stay_as_they_are(padding):
+    torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, **padding), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)
     ).eval()
