@@ -135,7 +135,7 @@ class Dissection:
         return whole - torch.stack(alone)
 
     def _weights(self, present: Tensor, absent: Tensor, *, box: Box | None) -> Tensor:
-        """Return the weight of each unit: places of the attribute against all else (section 6.3.2).
+        """Return how well each unit tells places of the attribute from all else (section 6.3.2).
 
         Else are the other places of the same samples, and the same places of samples without it.
         """

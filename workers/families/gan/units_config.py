@@ -74,7 +74,9 @@ class Search(Section):
         description="By attribute, where it shows: left, top, right, bottom as fractions of the picture. Without a box"
         " it is where generated pictures with it differ most from those without.",
     )
-    min_weight: float = Field(0.0, ge=0, le=100, description="Units whose weight is above this draw the attribute.")
+    min_weight: float = Field(
+        0.0, ge=0, le=100, description="Units whose weight, in deviations, is above this draw the attribute."
+    )
 
     @model_validator(mode="after")
     def _boxes_hold_something(self) -> Self:
