@@ -189,7 +189,7 @@ class ArchiveBuild:
                 sha256=str(final["sha256"]),
                 size_bytes=stored.size_bytes,
                 form=str(final["form"]),
-                parity=dict(final["parity"]),
+                parity={**final["parity"], "forms": final["candidates"]},
             )
         )
 

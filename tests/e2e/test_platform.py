@@ -23,6 +23,7 @@ from tests.integration.serving.torchserve_grpc import grpc_client
 from tests.stack.dashboards import BOARDS
 from tests.stack.platform import wait_until
 from tests.stack.prometheus import Prometheus
+from workers.serving.form import Form
 
 WEIGHTS = "model.safetensors"
 
@@ -129,6 +130,17 @@ def test_a_killed_worker_costs_neither_the_job_nor_a_bit_of_its_weights(
     assert [step % 20 for step in resumed] in ([], [1])
     assert steps[-1] == STEPS
     assert sha256_of_weights(client, job.name) == expected
+
+
+def test_an_archive_says_of_every_form_how_fast_it_is_or_why_it_is_not_served(
+    client: Trainyard, deployment: deployment_pb2.Deployment
+) -> None:
+    archive = client.get_deployment(deployment.name).archive
+    forms = {one["form"]: one for one in MessageToDict(archive.parity)["forms"]}
+
+    assert {*forms} == {*Form}
+    assert forms[archive.form]["milliseconds"] > 0
+    assert all(one.get("reason") or one["milliseconds"] > 0 for one in forms.values())
 
 
 def test_a_model_is_deployed_and_answers_by_the_api_by_rest_and_by_grpc(

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from services.core.target import FP32, INT8, ServingTarget
 from workers.families.base import Network
+from workers.serving import quantisation, winograd
 from workers.serving.alignment import aligning_environment
 from workers.serving.bundle import Parts, golden_instances
+from workers.serving.flops import flops_of
 from workers.serving.form import (
     Form,
     LowPrecision,
@@ -32,7 +34,8 @@ from workers.serving.form import (
     memory_format_of,
     prepare,
 )
-from workers.serving.quantisation import LEAST_FLOPS, flops_of, quantise
+from workers.serving.quantisation import quantise
+from workers.serving.winograd import with_winograd
 
 log = structlog.get_logger()
 
@@ -129,6 +132,8 @@ class Exporter:
             raise FormUnavailable("this processor has no bf16 instructions")
         if form is Form.AOTI_INT8:
             self._require_int8()
+        if form is Form.AOTI_WINOGRAD:
+            self._require_winograd()
 
     def _require_int8(self) -> None:
         if self.target.precision != INT8:
@@ -139,8 +144,16 @@ class Exporter:
             raise FormUnavailable("int8 is for processors with VNNI or AMX")
         if len(self.parts.golden.inputs) < _LEAST_GOLDEN:
             raise FormUnavailable(f"fewer than {_LEAST_GOLDEN} golden inputs to calibrate int8 with, and to judge it")
-        if flops_of(self.parts.module, self._example) < LEAST_FLOPS:
+        if flops_of(self.parts.module, self._example) < quantisation.LEAST_FLOPS:
             raise FormUnavailable("the network is too small for int8 to pay")
+
+    def _require_winograd(self) -> None:
+        if self._device.type != "cpu":
+            raise FormUnavailable("minimal filtering is for processors, not for GPUs")
+        if has_fast_bf16() and self.target.precision != FP32:
+            raise FormUnavailable("this processor has bf16 instructions, which are faster than minimal filtering")
+        if flops_of(self.parts.module, self._example) < winograd.LEAST_FLOPS:
+            raise FormUnavailable("the network is too small for minimal filtering to pay")
 
     def _computing(self, form: Form) -> nn.Module:
         """Return a copy of the network that computes as the form does."""
@@ -148,7 +161,15 @@ class Exporter:
         if form is Form.AOTI_BF16:
             module = LowPrecision(module)
         prepared = prepare(module, memory_format=self._memory_format, device=self._device)
-        return quantise(prepared, self._calibration(prepared)) if form is Form.AOTI_INT8 else prepared
+        if form is Form.AOTI_INT8:
+            return quantise(prepared, self._calibration(prepared))
+        return self._with_winograd(prepared) if form is Form.AOTI_WINOGRAD else prepared
+
+    def _with_winograd(self, module: nn.Module) -> nn.Module:
+        filtered, gain = with_winograd(module, self._example)
+        if gain < winograd.LEAST_GAIN:
+            raise FormUnavailable(f"minimal filtering would gain {gain - 1:.0%} at most")
+        return filtered
 
     def _calibration(self, module: nn.Module) -> list[Tensor]:
         """Return what the network gets for every other golden input; the gate asks the rest, too."""

@@ -28,6 +28,8 @@ class Form(enum.StrEnum):
 
     AOTI_INT8 = "aoti_int8"
     AOTI_BF16 = "aoti_bf16"
+    AOTI_WINOGRAD = "aoti_winograd"
+    """In fp32, convolutions of 3 x 3 by minimal filtering."""
     AOTI_FP32 = "aoti_fp32"
     EXPORT = "export"
     EAGER = "eager"
@@ -35,7 +37,7 @@ class Form(enum.StrEnum):
     @property
     def is_native(self) -> bool:
         """True for machine code, which runs only where the instructions it was built for exist."""
-        return self in (Form.AOTI_INT8, Form.AOTI_BF16, Form.AOTI_FP32)
+        return self not in (Form.EXPORT, Form.EAGER)
 
     @property
     def is_rounded(self) -> bool:

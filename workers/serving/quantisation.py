@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 LEAST_FLOPS = 50_000_000
 """Of one forward. Smaller networks take less than two milliseconds a core in fp32: decoding is the larger part then."""
@@ -36,13 +35,6 @@ _SOURCES: dict[Any, Any] = {
     _aten.add_.Tensor: operator.add,
 }
 _PRODUCTS = (nn.Conv2d, nn.Linear)
-
-
-def flops_of(module: nn.Module, example: Tensor) -> int:
-    """Return the floating point operations of one forward over `example`."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        module(example)
-    return int(counter.get_total_flops())
 
 
 def quantise(module: nn.Module, calibration: Sequence[Tensor]) -> nn.Module:

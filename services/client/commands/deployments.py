@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import click
 from trainyard.v1 import deployment_pb2, job_pb2
@@ -16,6 +17,7 @@ from services.client.output import Output, human_bytes, human_time
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
 
+_NO_DIFFERENCES = ("milliseconds", "forms")
 _JOB_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 
 
@@ -173,7 +175,7 @@ def _show(out: Output, found: deployment_pb2.Deployment) -> None:
         size = human_bytes(archive.size_bytes) if archive.size_bytes else ""
         out.say(f"archive {archive.target}: {' '.join(filter(None, (state, archive.form, size, archive.message)))}")
         if archive.parity.fields:
-            _say_parity(out, as_dict(archive)["parity"])
+            _say_parity(out, archive.form, as_dict(archive)["parity"])
     for replica in found.replicas:
         ready = "ready" if replica.is_ready else "not ready"
         out.say(f"replica {replica.agent_id}: {' '.join(filter(None, (ready, replica.message)))}")
@@ -181,11 +183,15 @@ def _show(out: Output, found: deployment_pb2.Deployment) -> None:
             _say_replica(out, replica, served_name(found.name))
 
 
-def _say_parity(out: Output, parity: Mapping[str, float]) -> None:
-    differences = [f"{name} {value:g}" for name, value in sorted(parity.items()) if name != "milliseconds"]
+def _say_parity(out: Output, form: str, parity: Mapping[str, Any]) -> None:
+    """Say what the gate measured of the served form, and what became of each other one."""
+    differences = [f"{name} {value:g}" for name, value in sorted(parity.items()) if name not in _NO_DIFFERENCES]
     out.say(f"  farthest from the trainer's answers: {', '.join(differences)}")
     if "milliseconds" in parity:
         out.say(f"  one forward when it was built: {parity['milliseconds']:g} ms")
+    for other in parity.get("forms", []):
+        if other["form"] != form:
+            out.say(f"  not {other['form']}: {other.get('reason') or format(other['milliseconds'], 'g') + ' ms'}")
 
 
 def _say_replica(out: Output, replica: deployment_pb2.Replica, model: str) -> None:

@@ -127,9 +127,11 @@ def test_a_deployment_is_shown_with_its_form_and_how_far_its_answers_are_off(
     lines = run(server, "deployments", "show", "asked").stdout.splitlines()
 
     place = lines.index("archive cpu-t1: ready eager 9 B")
-    assert lines[place + 1 : place + 3] == [
+    assert lines[place + 1 : place + 5] == [
         "  farthest from the trainer's answers: lost 0, scores 0.0014",
         "  one forward when it was built: 12.4 ms",
+        "  not aoti_bf16: this processor has no bf16 instructions",
+        "  not export: 15.25 ms",
     ]
 
 

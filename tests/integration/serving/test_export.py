@@ -7,20 +7,25 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from services.agent.archive_check import check_archive
 from services.core.target import ServingTarget
 from tests.builders.classification_bundle import write_classification_bundle
 from tests.builders.detection_bundle import write_detection_bundle
+from tests.builders.toy_serving import CATALOG as TOYS
+from tests.builders.toy_serving import SIDE, write_toy_bundle
 from tests.stack.install import find_program, required_parts
 from workers.engine.frames import Frame, FrameKind, FrameReader, FrameWriter
 from workers.families.catalog import CATALOG
 from workers.serving.build import BuildPlan, build, build_archive
-from workers.serving.bundle import golden_instances, open_bundle
+from workers.serving.bundle import golden_instances, open_bundle, read_parts
+from workers.serving.export import Exporter
 from workers.serving.form import Form, has_fast_int8
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -144,3 +149,28 @@ def test_an_int8_package_answers_like_the_trainer_without_what_it_was_quantised_
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == [
         "aoti_int8" if has_fast_int8() else "eager"
     ]
+
+
+class Heavy(nn.Module):
+    """Names a colour as the toy does, behind convolutions that minimal filtering is for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.mix = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1)
+        self.norm, self.name = nn.BatchNorm2d(64), nn.Conv2d(64, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(torch.relu(self.norm(self.mix(self.lift(x))))).mean((2, 3))
+
+
+def test_a_package_by_minimal_filtering_answers_batches_like_the_eager_network(compiler, tmp_path):
+    torch.manual_seed(0)
+    toy = read_parts(write_toy_bundle(tmp_path / "bundle"), catalog=TOYS)
+    parts = replace(toy, module=Heavy().eval().requires_grad_(False))
+    x = torch.randn(2, 3, SIDE, SIDE)
+
+    candidates, _ = Exporter(parts, ServingTarget(precision="fp32"), tmp_path).build((Form.AOTI_WINOGRAD, Form.EAGER))
+
+    filtered, eager = (candidate.network(x) for candidate in candidates)
+    torch.testing.assert_close(filtered, eager, atol=1e-5, rtol=1e-5)
+    assert [candidate.form for candidate in candidates] == [Form.AOTI_WINOGRAD, Form.EAGER]

@@ -87,6 +87,7 @@ def rejections_of(
 def any_processor(monkeypatch):
     """One that has all instructions, and a compiler beside it."""
     monkeypatch.setattr(export, "has_fast_int8", lambda: True)
+    monkeypatch.setattr(export, "has_fast_bf16", lambda: True)
     monkeypatch.setattr(export.shutil, "which", lambda name: name)
 
 
@@ -147,6 +148,32 @@ def test_a_platform_that_serves_in_fp32_has_no_rounded_form(tmp_path):
     rejections = rejections_of(wide_parts(tmp_path), tmp_path, forms, precision="fp32")
 
     assert rejections == [(form, "the platform is set to serve in fp32 alone") for form in forms]
+
+
+def with_network(parts: Parts, network: nn.Module) -> Parts:
+    return replace(parts, module=network.eval().requires_grad_(False))
+
+
+def test_minimal_filtering_is_not_built_where_bf16_is_faster(tmp_path, monkeypatch, any_processor):
+    heavy = with_network(wide_parts(tmp_path), nn.Conv2d(3, 2048, 3, padding=1))
+    forms = (Form.AOTI_WINOGRAD,)
+
+    ((_, with_bf16),) = rejections_of(heavy, tmp_path, forms, precision="auto")
+    ((_, in_fp32_alone),) = rejections_of(heavy, tmp_path, forms, precision="fp32")
+    monkeypatch.setattr(export, "has_fast_bf16", lambda: False)
+    ((_, without_bf16),) = rejections_of(heavy, tmp_path, forms, precision="auto")
+
+    assert with_bf16 == "this processor has bf16 instructions, which are faster than minimal filtering"
+    assert in_fp32_alone == without_bf16 == "minimal filtering would gain 0% at most"
+
+
+@pytest.mark.usefixtures("any_processor")
+def test_minimal_filtering_is_not_for_networks_that_are_quick_anyway(tmp_path):
+    quick = with_network(wide_parts(tmp_path), nn.Conv2d(3, 64, 3, padding=1))
+
+    rejections = rejections_of(quick, tmp_path, (Form.AOTI_WINOGRAD,), precision="fp32")
+
+    assert rejections == [(Form.AOTI_WINOGRAD, "the network is too small for minimal filtering to pay")]
 
 
 @pytest.mark.usefixtures("any_processor")

@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.serving.quantisation import flops_of, quantise
+from workers.serving.flops import flops_of
+from workers.serving.quantisation import quantise
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
