@@ -34,8 +34,6 @@ from workers.serving.form import (
     memory_format_of,
     prepare,
 )
-from workers.serving.quantisation import quantise
-from workers.serving.winograd import with_winograd
 
 log = structlog.get_logger()
 
@@ -162,11 +160,11 @@ class Exporter:
             module = LowPrecision(module)
         prepared = prepare(module, memory_format=self._memory_format, device=self._device)
         if form is Form.AOTI_INT8:
-            return quantise(prepared, self._calibration(prepared))
+            return quantisation.quantise(prepared, self._calibration(prepared))
         return self._with_winograd(prepared) if form is Form.AOTI_WINOGRAD else prepared
 
     def _with_winograd(self, module: nn.Module) -> nn.Module:
-        filtered, gain = with_winograd(module, self._example)
+        filtered, gain = winograd.with_winograd(module, self._example)
         if gain < winograd.LEAST_GAIN:
             raise FormUnavailable(f"minimal filtering would gain {gain - 1:.0%} at most")
         return filtered

@@ -25,13 +25,14 @@ from workers.serving.flops import flops_of
 LEAST_FLOPS = 200_000_000
 """Of one forward. Smaller networks take two or three milliseconds a core: less than the rest of a request."""
 LEAST_GAIN = 1.15
-"""Estimated, of a forward: less is not worth the longer build, which compiles two to four loops a convolution."""
+"""Estimated, of a forward: less is not worth the longer build, which compiles several loops for each shape of a convolution."""
 _PACKING = 14
 """Rows of the batched product that take as long as what it does beside them for each of its factors."""
 _TRANSFORM = 20
 """Multiplications that take as long as one value's way into a tile's product or out of it.
 
-Both fitted to 12 shapes of ResNet-18 and FCN, one thread with AVX2: they tell the best of m and of direct convolution.
+Both fitted by hand to a handful of shapes of ResNet-18 and FCN, on one thread with AVX2. They only say what is worth
+building: the probe of the forms says what is served.
 """
 _WORTH = 1.2
 """Least estimated gain of a convolution that is replaced."""
@@ -194,10 +195,12 @@ def _read(graph: fx.GraphModule, node: fx.Node) -> _Convolution | None:
     defaults = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
     arguments: tuple[Any, ...] = (*node.args, *defaults[len(node.args) :])
     _, weight, bias, stride, padding, dilation, groups = arguments
-    stored = _stored(graph, weight)
-    if stored is None or stored.shape[2:] != (3, 3) or [*stride] != [1, 1] or groups != 1 or len({*dilation}) > 1:
+    stored, stored_bias = _stored(graph, weight), _stored(graph, bias)
+    if stored is None or (stored_bias is None and bias is not None):
         return None
-    return _Convolution(stored, _stored(graph, bias), tuple(padding), dilation[0], tuple(node.meta["val"].shape))
+    if stored.shape[2:] != (3, 3) or [*stride] != [1, 1] or groups != 1 or len({*dilation}) > 1:
+        return None
+    return _Convolution(stored, stored_bias, tuple(padding), dilation[0], tuple(node.meta["val"].shape))
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, convolution: _Convolution) -> float:
@@ -223,10 +226,11 @@ def _with_norm(graph: fx.GraphModule, node: fx.Node, convolution: _Convolution) 
     norm = next(iter(node.users)) if len(node.users) == 1 else node
     if norm.target is not _aten.batch_norm.default:
         return weight, bias, node
-    scale, shift, mean, variance = (_stored(graph, argument) for argument in norm.args[1:5])
-    *_, is_training, _, epsilon, _ = norm.args
+    _, *given, is_training, _, epsilon, _ = norm.args
+    scale, shift, mean, variance = stored = [_stored(graph, argument) for argument in given]
+    is_computed = any(one is None and argument is not None for one, argument in zip(stored, given, strict=True))
     # Without statistics of its own, or in training, it computes those of the batch.
-    if mean is None or variance is None or is_training:
+    if is_computed or mean is None or variance is None or is_training:
         return weight, bias, node
     weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, cast("float", epsilon), scale, shift)
     return weight.detach(), bias.detach(), norm

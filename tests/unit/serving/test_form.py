@@ -133,7 +133,7 @@ def test_int8_is_calibrated_with_every_other_golden_input(tmp_path, monkeypatch)
         every.append(x)
         return torch.zeros(len(x), 3)
 
-    monkeypatch.setattr(export, "quantise", calibrated)
+    monkeypatch.setattr(export.quantisation, "quantise", calibrated)
     rejections_of(parts, tmp_path, (Form.AOTI_INT8,))
     parts.handler.predict(golden_instances(parts.golden), recorded)
 

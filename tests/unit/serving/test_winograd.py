@@ -146,10 +146,23 @@ def without_affine() -> nn.Module:
     return nn.Sequential(nn.Conv2d(48, 48, 3, padding=1, bias=False), trained_norm(48, affine=False))
 
 
+class Conditional(nn.Module):
+    """Scales its norm by what the input says, as generators of classes do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(48, 48, 3, padding=1), trained_norm(48)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, norm = self.convolution(x), self.norm
+        scale = norm.weight * (1 + x.amax())
+        return functional.batch_norm(y, norm.running_mean, norm.running_var, scale, norm.bias)
+
+
 @pytest.mark.parametrize(
     ("make", "is_folded"),
-    [(ReadTwice, False), (of_the_batch, False), (without_affine, True)],
-    ids=["read twice", "of the batch", "without affine"],
+    [(ReadTwice, False), (of_the_batch, False), (Conditional, False), (without_affine, True)],
+    ids=["read twice", "of the batch", "conditional", "without affine"],
 )
 def test_a_norm_is_folded_only_where_nothing_else_reads_the_convolution_and_it_has_statistics(make, is_folded):
     torch.manual_seed(0)
@@ -164,19 +177,24 @@ def test_a_norm_is_folded_only_where_nothing_else_reads_the_convolution_and_it_h
 
 
 class Modulated(nn.Module):
-    """Its filters are computed from the input, as StyleGAN2's are."""
+    """Its filters or biases are computed from the input, as StyleGAN2's filters are."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: str) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(48, 48, 3, 3))
+        self.weight, self.bias = nn.Parameter(torch.randn(48, 48, 3, 3)), nn.Parameter(torch.randn(48))
+        self.part = part
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.conv2d(x, self.weight * x.mean(), padding=1)
+        style = 1 + x.amax()
+        if self.part == "filters":
+            return functional.conv2d(x, self.weight * style, self.bias, padding=1)
+        return functional.conv2d(x, self.weight, self.bias * style, padding=1)
 
 
-def test_filters_that_the_network_computes_stay_as_they_are():
+@pytest.mark.parametrize("part", ["filters", "bias"])
+def test_what_the_network_computes_stays_as_it_is(part):
     torch.manual_seed(0)
-    network, x = Modulated().eval().requires_grad_(False), torch.randn(1, 48, 32, 32)
+    network, x = Modulated(part).eval().requires_grad_(False), torch.randn(1, 48, 32, 32)
 
     graph, gain = with_winograd(network, x)
 
