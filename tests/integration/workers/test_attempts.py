@@ -39,8 +39,12 @@ def worker(yard: Yard) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture(autouse=True)
-def _the_worker_outlives_every_test(worker: subprocess.Popen[bytes]) -> Iterator[None]:
+def _the_worker_outlives_every_test(yard: Yard, worker: subprocess.Popen[bytes]) -> Iterator[None]:
     yield
+    # A job that goes on would hold the only slot, and every later test would wait in vain.
+    for job_id in yard.submitted:
+        if yard.job(job_id).state not in TERMINAL:
+            yard.cancel(job_id)
     assert worker.poll() is None
 
 
@@ -64,11 +68,6 @@ def start_long_job(yard: Yard, *, at_step: int = 3, **limits: int) -> tuple[str,
     job = yard.submit(config=tiny_config(max_steps=LONG, **limits))
     yard.until_step(job.id, at_step)
     return job.id, yard.child(job.id)
-
-
-def cancel(yard: Yard, job_id: str) -> None:
-    with yard.database.write() as session:
-        jobs.cancel(session, "default", job_id, "test")
 
 
 def test_a_job_ends_with_a_verified_model_version(yard: Yard, tmp_path: Path) -> None:
@@ -181,7 +180,7 @@ def test_a_bad_config_fails_at_once_and_says_which_field(yard: Yard) -> None:
 def test_a_cancelled_job_keeps_the_checkpoint_it_stopped_at(yard: Yard) -> None:
     job_id, child = start_long_job(yard, checkpoint_every_steps=LONG)
 
-    cancel(yard, job_id)
+    yard.cancel(job_id)
 
     yard.until_state(job_id, JobState.CANCELLED)
     assert end_kinds(yard, job_id) == ["cancelled"]
@@ -208,7 +207,6 @@ def test_a_paused_job_saves_leaves_its_worker_and_goes_on_from_there(yard: Yard)
     again = [event.payload["step"] for event in yard.events(job_id) if event.kind == "step" and event.token > 1]
     assert again[0] == saved + 1
     assert yard.job(job_id).attempt == 1
-    cancel(yard, job_id)
 
 
 def test_a_frozen_child_is_found_and_its_job_goes_back(yard: Yard) -> None:
@@ -220,7 +218,6 @@ def test_a_frozen_child_is_found_and_its_job_goes_back(yard: Yard) -> None:
     until(lambda: "requeued" in yard.kinds(job_id), what="a requeue", show=yard.log_text)
     assert yard.attempts(job_id)[0].failure_reason is FailureReason.STALL
     assert seconds_until_gone([child], limit_seconds=10) < 10
-    cancel(yard, job_id)
 
 
 def test_a_worker_that_slept_through_its_lease_writes_nothing_more(yard: Yard, worker: subprocess.Popen[bytes]) -> None:
@@ -238,7 +235,6 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_more(yard: Yard, w
     attempts = yard.state_dir / "workers" / "w1" / "attempts"
     until(lambda: not (attempts / f"{job_id}-{token}").exists(), what="the spool to go")
     assert [event.kind for event in yard.events(job_id) if event.seq > after and event.token <= token] == []
-    cancel(yard, job_id)
 
 
 def test_a_dead_warm_parent_costs_no_attempt_and_is_replaced(yard: Yard, worker: subprocess.Popen[bytes]) -> None:
@@ -252,8 +248,6 @@ def test_a_dead_warm_parent_costs_no_attempt_and_is_replaced(yard: Yard, worker:
     assert yard.attempts(job_id)[0].failure_reason is FailureReason.WORKER_LOST
     assert yard.job(job_id).attempt == 1
     assert seconds_until_gone([child], limit_seconds=10) < 10
-    cancel(yard, job_id)
-    yard.until_state(job_id, JobState.CANCELLED)
 
 
 def test_a_damaged_checkpoint_is_retired_and_the_one_before_is_used(yard: Yard) -> None:
@@ -276,8 +270,6 @@ def test_a_damaged_checkpoint_is_retired_and_the_one_before_is_used(yard: Yard) 
     until(lambda: yard.job(job_id).checkpoint_step >= bad.step, what="its step to be reached again")
     warnings = [e.payload["text"] for e in yard.events(job_id) if e.kind == "log" and e.payload["level"] == "warning"]
     assert any(f"falling back to step {good.step}" in text for text in warnings)
-    cancel(yard, job_id)
-    yard.until_state(job_id, JobState.CANCELLED)
 
 
 def test_a_dataset_damaged_in_the_store_fails_the_job_before_it_trains(
@@ -350,6 +342,8 @@ def freeze(yard: Yard, worker: subprocess.Popen[bytes]) -> None:
 
     def is_frozen_without_a_lock() -> bool:
         os.kill(worker.pid, signal.SIGSTOP)
+        # One thread takes the signal and tells the others: till then those go on and may take the lock.
+        until(lambda: is_stopped(worker.pid), what="every thread of the worker to stop")
         connection = sqlite3.connect(yard.database.url.database or "", timeout=0.1, isolation_level=None)
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -362,6 +356,11 @@ def freeze(yard: Yard, worker: subprocess.Popen[bytes]) -> None:
         return True
 
     until(is_frozen_without_a_lock, what="a moment without a lock")
+
+
+def is_stopped(pid: int) -> bool:
+    stats = [(thread / "stat").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 def reap(yard: Yard) -> list[str]:

@@ -67,6 +67,8 @@ class Yard:
     dataset_dir: Path
     timings: dict[str, str] = field(default_factory=test_timings)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    submitted: list[str] = field(default_factory=list)
+    """Ids of jobs."""
 
     @cached_property
     def settings(self) -> Settings:
@@ -112,6 +114,7 @@ class Yard:
         new = builders.new_job(**values | changes)
         with self.database.write() as session:
             job = jobs.insert(session, new)[0]
+        self.submitted.append(job.id)
         self.ring(job.id)
         return job
 
@@ -152,6 +155,10 @@ class Yard:
 
     def until_step(self, job_id: str, step: int) -> None:
         until(lambda: self.job(job_id).progress_step >= step, what=f"step {step}", show=self.log_text)
+
+    def cancel(self, job_id: str) -> None:
+        with self.database.write() as session:
+            jobs.cancel(session, "default", job_id, "test")
 
     def start_worker(self, name: str = "w1", **environ: str) -> subprocess.Popen[bytes]:
         """Start a real worker process; it consumes once it is up."""
