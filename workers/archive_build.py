@@ -20,6 +20,7 @@ from services.core.clock import Deadline
 from services.core.errors import (
     DatabaseUnavailable,
     IntegrityError,
+    JobNotFound,
     LeaseLost,
     ModelNotFound,
     ObjectNotFound,
@@ -77,8 +78,8 @@ class ArchiveBuild:
                 version = self._version()
                 outcome = self._export(version)
                 self._close(outcome, version)
-            except (LeaseLost, DatabaseUnavailable, ModelNotFound) as err:
-                # A model version may be deleted while its archive is built.
+            except (LeaseLost, DatabaseUnavailable, ModelNotFound, JobNotFound) as err:
+                # A model version may be deleted while its archive is built, and then its job.
                 log.warning("archive_abandoned", archive=self._lease.archive_id, error=str(err))
                 outcome = Outcome(Verdict.ABANDON)
         seconds = time.monotonic() - start

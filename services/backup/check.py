@@ -52,7 +52,7 @@ class Report:
     num_bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
-    """Objects without a row that may still get one: their job runs, or they are less than a day old."""
+    """Objects without a row that may still get one, or are to go: their job runs or was deleted, or they are of today."""
 
     @property
     def is_sound(self) -> bool:
@@ -99,11 +99,11 @@ class PlatformCheck:
             needed = list(references.required(session))
             keys, prefixes = references.known_keys(session), references.known_prefixes(session)
             loose = [key for key in stored if key not in keys and not _is_under(key, prefixes)]
-            writing = references.writing_jobs(session, {match[1] for key in loose if (match := _JOB.match(key))})
+            jobs = references.unsettled_jobs(session, {match[1] for key in loose if (match := _JOB.match(key))})
         faults = self._check_all(needed, report)
         report.findings += self._still_needed(faults)
         for key in loose:
-            if _is_unsettled(key, writing):
+            if _is_unsettled(key, jobs):
                 report.unsettled.append(key)
             elif self._store.exists(key):
                 detail = f"{stored[key]} bytes that no row refers to"
@@ -222,9 +222,9 @@ def _is_under(key: str, prefixes: set[str]) -> bool:
     return any(key[: at + 1] in prefixes for at, letter in enumerate(key) if letter == "/")
 
 
-def _is_unsettled(key: str, writing: set[str]) -> bool:
+def _is_unsettled(key: str, jobs: set[str]) -> bool:
     if match := _JOB.match(key):
-        return match[1] in writing
+        return match[1] in jobs
     if match := _MADE.match(key):
         try:
             return datetime.now(UTC) - ULID.from_str(match[1].upper()).datetime < _SETTLED

@@ -273,6 +273,11 @@ class Trainyard(DeploymentCalls, GalleryCalls):
             wait=partial(wait_for_contact, self._channel),
         )
 
+    def delete_job(self, job: str) -> None:
+        """Delete a job that has ended, with its history, checkpoints and artifacts."""
+        request = job_pb2.DeleteJobRequest(name=self.name.job(job))
+        self._caller.unary(self._jobs.DeleteJob, request, is_repeatable=False)
+
     def list_checkpoints(self, job: str) -> Iterator[job_pb2.Checkpoint]:
         """Yield the committed checkpoints of a job, the highest step first."""
         request = job_pb2.ListCheckpointsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)

@@ -14,14 +14,15 @@ from services.controller.cleanup import Cleanup
 from services.controller.dispatcher import Dispatcher
 from services.controller.effects import Effects
 from services.controller.figures import Figures
-from services.controller.images import ImageRemover
 from services.controller.loop import Loop
 from services.controller.reaping import Reaping
+from services.controller.removal import PrefixRemover
 from services.controller.retention import DELETE_CHECKPOINT, CheckpointRemover, Retention
 from services.controller.sweep import Sweep
 from services.controller.waker import Waker
 from services.core.settings import Settings
 from services.db.database import Database
+from services.db.deletion import DELETE_OBJECTS
 from services.db.galleries import DELETE_IMAGES
 from services.storage.port import ObjectStore
 
@@ -50,7 +51,12 @@ class Controller:
         cleanup = Cleanup(database, store)
         self._figures = Figures(database)
         effects = Effects(
-            database, {DELETE_CHECKPOINT: CheckpointRemover(database, store), DELETE_IMAGES: ImageRemover(store)}
+            database,
+            {
+                DELETE_CHECKPOINT: CheckpointRemover(database, store),
+                DELETE_IMAGES: PrefixRemover(store, "images"),
+                DELETE_OBJECTS: PrefixRemover(store, "job"),
+            },
         )
         retention_seconds = min(RETENTION_SECONDS, timings.collect_interval)
         retention = Retention(database, changed_within_seconds=10 * retention_seconds)

@@ -91,6 +91,9 @@ class Sweep:
             # Who may still write is asked before what is known, so that a commit in between is seen.
             abandoned = garbage.abandoned_attempts(session, set(found.checkpoints.values()), older_than_seconds=age)
             ended = garbage.ended_jobs(session, set(found.artifacts.values()), older_than_seconds=age)
+            # What an attempt wrote after its job was deleted has no row of its own that tells of an end.
+            jobs = {job for job, _ in found.checkpoints.values()} | set(found.artifacts.values())
+            deleted = garbage.deleted_jobs(session, jobs)
             building = garbage.versions_in_building(session, set(found.archives.values()))
             versions = garbage.known_versions(session, set(found.archives.values()))
             prefixes = garbage.known_prefixes(session, [*found.checkpoints, *found.bundles])
@@ -98,8 +101,12 @@ class Sweep:
             keys = garbage.known_keys(session, [*found.artifacts, *found.archives, *found.images, *manifests])
         orphans = {
             "image": [k for k, made in found.images.items() if k not in keys and self._is_old(made)],
-            "checkpoint": [p for p, by in found.checkpoints.items() if by in abandoned and p not in prefixes],
-            "artifact": [k for k, job in found.artifacts.items() if job in ended and k not in keys],
+            "checkpoint": [
+                p
+                for p, (job, token) in found.checkpoints.items()
+                if ((job, token) in abandoned or job in deleted) and p not in prefixes
+            ],
+            "artifact": [k for k, job in found.artifacts.items() if job in ended | deleted and k not in keys],
             "dataset": [p for k, p in manifests.items() if k not in keys and self._is_old(found.datasets[p])],
             "bundle": [p for p, made in found.bundles.items() if p not in prefixes and self._is_old(made)],
             "archive": [

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.db import tables as t
+from services.db.deletion import DELETE_OBJECTS
 from services.db.session import Session
 from services.db.types import now
 
@@ -59,6 +60,11 @@ def ended_jobs(session: Session, job_ids: Collection[str], *, older_than_seconds
     """Return those jobs that ended that long ago."""
     is_old = t.jobs.c.end_time < now(-older_than_seconds)
     return _found(session, t.jobs.c.id, job_ids, is_old)
+
+
+def deleted_jobs(session: Session, job_ids: Collection[str]) -> set[str]:
+    """Return those jobs that were deleted, as the outbox remembers for some days; no row alone proves nothing."""
+    return _found(session, t.outbox.c.key, job_ids, t.outbox.c.kind == DELETE_OBJECTS)
 
 
 def known_prefixes(session: Session, prefixes: Collection[str]) -> set[str]:

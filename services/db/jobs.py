@@ -6,6 +6,7 @@ transaction of `Database.write()` for those that change something, `Database.rea
 
 from services.db.checkpoints import Checkpoint, NewCheckpoint, commit_checkpoint
 from services.db.control import cancel, pause, resume
+from services.db.deletion import delete
 from services.db.events import append_event, append_events, events_after
 from services.db.job_records import Attempt, Event, Failure, Job, Lease, NewJob, QueueFigures, Reaped
 from services.db.job_rows import get, insert, page, queue_figures
@@ -34,6 +35,7 @@ __all__ = [
     "claim",
     "claim_next",
     "commit_checkpoint",
+    "delete",
     "desired",
     "dispatch",
     "events_after",

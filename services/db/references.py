@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from services.db import tables as t
+from services.db.garbage import deleted_jobs
 from services.db.session import Session
 from services.storage import layout
 
@@ -83,9 +84,9 @@ def known_keys(session: Session) -> set[str]:
     return {*artifacts, *archives, *images}
 
 
-def writing_jobs(session: Session, job_ids: Collection[str]) -> set[str]:
-    """Return those jobs that may still store objects whose rows are to come."""
-    found: set[str] = set()
+def unsettled_jobs(session: Session, job_ids: Collection[str]) -> set[str]:
+    """Return those jobs whose objects may lack rows for now: rows are to come, or the objects are to go."""
+    found = deleted_jobs(session, job_ids)
     ids = sorted(job_ids)
     for start in range(0, len(ids), BATCH):
         is_open = t.jobs.c.end_time.is_(None)

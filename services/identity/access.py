@@ -52,8 +52,9 @@ ACCESS: Mapping[str, Rule] = {
             "CancelJob": _write("name"),
             "PauseJob": _write("name"),
             "ResumeJob": _write("name"),
-            "ListCheckpoints": _read("parent"),
             # What cannot be taken back needs the highest role.
+            "DeleteJob": _write("name", role=Role.ADMIN),
+            "ListCheckpoints": _read("parent"),
             "DeleteCheckpoint": _write("name", role=Role.ADMIN),
             "ListArtifacts": _read("parent"),
         },

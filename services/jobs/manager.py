@@ -113,6 +113,15 @@ class JobManager:
         """
         return await self._work.write(lambda session: _resume(session, project, job_id))
 
+    async def delete(self, project: str, job_id: str) -> None:
+        """Forget a job that ended, and all of it; the controller removes its objects.
+
+        Raises:
+            JobNotFound: the project has no such job.
+            PreconditionFailed: it has not ended, or something still needs it.
+        """
+        await self._work.write(lambda session: jobs.delete(session, project, job_id))
+
     async def watch(self, project: str, job_id: str, after_seq: int) -> AsyncIterator[Sequence[Event]]:
         """Yield the events after `after_seq` in order, past and live, up to the terminal one; all there are at once.
 

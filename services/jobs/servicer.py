@@ -69,6 +69,10 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         job = await self._jobs.resume(*convert.job_id(request.name))
         return pb.ResumeJobResponse(job=convert.job_to_proto(job))
 
+    async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
+        await self._jobs.delete(*convert.job_id(request.name))
+        return pb.DeleteJobResponse()
+
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
         project, job_id = convert.job_id(request.parent, field="parent")
         paging = page_request(request.page_size, request.page_token, "checkpoints", request.parent)

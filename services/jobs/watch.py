@@ -12,12 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
 
-from services.core.errors import PlatformError, ServerStopping
+from services.core.errors import JobNotFound, PlatformError, ServerStopping
 from services.core.states import TERMINAL
 from services.db.changes import ChangeFeed
 from services.db.database import Database
@@ -32,6 +32,8 @@ TERMINAL_KINDS = frozenset(state.value for state in TERMINAL)
 PAGE = 256
 WAIT_SECONDS = 1.0
 """How long a lost notification can delay an event."""
+SHORT_WAIT_SECONDS = 0.05
+"""Between two looks of a stream for events that it has heard of."""
 REST_FACTOR = 2.0
 """Rest of the thread after each look, as a multiple of the time it took."""
 
@@ -44,6 +46,7 @@ class Topic:
     recent: deque[Event] = field(default_factory=lambda: deque(maxlen=PAGE))
     """The newest events without gaps; the last one, if any, is `last_seq`."""
     num_streams: int = 0
+    is_deleted: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def publish(self, last_seq: int, events: list[Event]) -> None:
@@ -54,8 +57,12 @@ class Topic:
             self.recent.clear()
         self.recent.extend(events)
         self.last_seq = last_seq
-        self.changed.set()
-        self.changed = asyncio.Event()
+        self._wake()
+
+    def end(self) -> None:
+        """Note that the job was deleted: no event will come any more."""
+        self.is_deleted = True
+        self._wake()
 
     def after(self, seq: int) -> list[Event]:
         """Return the events after `seq` if all of them are kept, else nothing."""
@@ -63,6 +70,19 @@ class Topic:
             return []
         # Without gaps, so the place of an event follows from its number; most streams want the last one only.
         return [self.recent[place] for place in range(seq + 1 - self.recent[0].seq, len(self.recent))]
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+@dataclass(slots=True)
+class _News:
+    """What one look at the table found of the watched jobs."""
+
+    known: dict[str, tuple[int, list[Event]]] = field(default_factory=dict)
+    """By job, the number of its newest event, and the events since the last look, where those are few."""
+    deleted: list[str] = field(default_factory=list)
 
 
 class EventHub:
@@ -82,6 +102,7 @@ class EventHub:
         """Yield the events of `job` after `after_seq`, as many at once as there are, up to the terminal one.
 
         Raises:
+            JobNotFound: the job was deleted meanwhile.
             ServerStopping: the hub was closed.
         """
         if job.state in TERMINAL and after_seq >= job.event_seq:
@@ -98,8 +119,12 @@ class EventHub:
                     after_seq = events[-1].seq
                 if self._closed.is_set():
                     raise ServerStopping
-                if not events and topic.last_seq <= after_seq:
-                    await changed.wait()
+                if not events and topic.is_deleted:
+                    raise JobNotFound(f"job {job.id!r} was deleted")
+                if not events:
+                    # Events that are known and not there went with their job; that, too, is told in a moment.
+                    is_behind = topic.last_seq > after_seq
+                    await _until(changed, SHORT_WAIT_SECONDS if is_behind else None)
 
     def end_streams(self) -> None:
         """End every stream with ServerStopping; called on the loop, and waits for nothing."""
@@ -136,26 +161,35 @@ class EventHub:
                 # Streams wait for this thread only, so it outlives every fault; a wait follows in any case.
                 log.exception("event_hub_failed", reason=getattr(err, "reason", PlatformError.reason))
                 continue
-            if news:
+            if news.known or news.deleted:
                 self._loop.call_soon_threadsafe(self._publish, news)
             # Under a storm of commits, looking must not starve answering.
             self._closed.wait(REST_FACTOR * (time.monotonic() - begin))
 
-    def _read_news(self) -> dict[str, tuple[int, list[Event]]]:
+    def _read_news(self) -> _News:
         # A copy of a dict is atomic, and a topic seen too early or too late only costs one look.
         known = {job_id: topic.last_seq for job_id, topic in self._topics.copy().items()}
-        news: dict[str, tuple[int, list[Event]]] = {}
+        news = _News()
         with self._database.read() as session:
-            for job_id, last_seq in last_seqs(session, known).items():
+            found = last_seqs(session, known)
+            for job_id, last_seq in found.items():
                 if 0 < last_seq - known[job_id] <= PAGE:
                     events = events_after(session, job_id, known[job_id], PAGE)
-                    news[job_id] = (events[-1].seq if events else known[job_id], events)
+                    news.known[job_id] = (events[-1].seq if events else known[job_id], events)
                 elif last_seq > known[job_id]:
-                    news[job_id] = (last_seq, [])
+                    news.known[job_id] = (last_seq, [])
+        news.deleted.extend(known.keys() - found.keys())
         return news
 
-    def _publish(self, news: dict[str, tuple[int, list[Event]]]) -> None:
-        for job_id, (last_seq, events) in news.items():
-            topic = self._topics.get(job_id)
-            if topic is not None:
+    def _publish(self, news: _News) -> None:
+        for job_id, (last_seq, events) in news.known.items():
+            if (topic := self._topics.get(job_id)) is not None:
                 topic.publish(last_seq, events)
+        for job_id in news.deleted:
+            if (topic := self._topics.get(job_id)) is not None:
+                topic.end()
+
+
+async def _until(event: asyncio.Event, limit_seconds: float | None) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), limit_seconds)

@@ -86,10 +86,11 @@ class DownloadManager:
             raise NotSupported("the object store of this platform has no addresses; use DownloadArtifact")
         return Link(url, expire_time)
 
-    async def chunks(self, source: Source) -> AsyncIterator[bytes]:
-        """Yield the bytes of an object.
+    async def chunks(self, source: Source, name: str, file: str) -> AsyncIterator[bytes]:
+        """Yield the bytes of the object that was found by this name and file.
 
         Raises:
+            NotFound: it was deleted since.
             IntegrityError: the store lost it, or holds another number of bytes.
         """
         loop = asyncio.get_running_loop()
@@ -97,6 +98,7 @@ class DownloadManager:
         try:
             stream = await loop.run_in_executor(self._threads, opened.__enter__)
         except ObjectNotFound as err:
+            await self.find(name, file)
             raise IntegrityError(f"{source.key} has a row, but no object") from err
         sent = 0
         try:

@@ -61,5 +61,5 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     ) -> AsyncIterator[pb.DownloadArtifactResponse]:
         source = await self._downloads.find(request.name, request.file)
         yield convert.header_to_proto(source)
-        async for chunk in self._downloads.chunks(source):
+        async for chunk in self._downloads.chunks(source, request.name, request.file):
             yield pb.DownloadArtifactResponse(chunk=chunk)

@@ -130,5 +130,7 @@ def _show_report(out: Output, report: Report) -> None:
     if len(report.findings) > _SHOWN:
         out.say(f"and {len(report.findings) - _SHOWN} more; --json tells all")
     faults = ", ".join(f"{count} {fault}" for fault, count in report.counts().items())
-    pending = f"; {len(report.unsettled)} more may still get their row" if report.unsettled else ""
+    pending = (
+        f"; {len(report.unsettled)} more may still get their row, or are being removed" if report.unsettled else ""
+    )
     out.say(f"{report.num_objects} objects of {human_bytes(report.num_bytes)} checked: {faults}{pending}")

@@ -1,4 +1,4 @@
-"""`trainyard jobs`: submit, follow, list, steer, and fetch what a job made."""
+"""`trainyard jobs`: submit, follow, list, steer and delete, and fetch what a job made."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from trainyard.v1 import job_pb2
 
 from services.client import describe
 from services.client.command import CommandFailed, Invocation, command
+from services.client.deletion import delete_each
 from services.client.live import make_watcher
 from services.client.names import model_label, short
 from services.client.output import Output, human_bytes, human_time
@@ -161,6 +162,24 @@ def resume(invocation: Invocation, *, job: str) -> None:
     """Let a paused job go on from its checkpoint."""
     with invocation.client() as client:
         _steered(invocation.out, client.resume_job(job))
+
+
+@jobs.command()
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@command
+def delete(invocation: Invocation, *, job_ids: tuple[str, ...]) -> None:
+    """Delete jobs that have ended, with their history, checkpoints and artifacts; what made a model stays with it."""
+    with invocation.client() as client:
+        # All are looked up first: a wrong name shall not leave half of them deleted.
+        names = [client.get_job(name).name for name in dict.fromkeys(map(client.name.job, job_ids))]
+        deleted, refusal = delete_each(names, client.delete_job)
+    if invocation.out.is_json:
+        if deleted or refusal is None:
+            invocation.out.document({"deleted": deleted})
+    elif deleted:
+        invocation.out.say(f"deleted {', '.join(map(short, deleted))}")
+    if refusal is not None:
+        raise refusal
 
 
 @jobs.command()

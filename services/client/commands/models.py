@@ -11,7 +11,7 @@ from trainyard.v1 import model_pb2
 
 from services.client import describe
 from services.client.command import CommandFailed, Invocation, command
-from services.client.errors import ApiError
+from services.client.deletion import delete_each
 from services.client.names import model_label, short
 from services.client.output import Output, human_bytes, human_time
 from services.client.plain import as_dict
@@ -103,7 +103,7 @@ def delete(invocation: Invocation, *, versions: tuple[str, ...]) -> None:
             raise click.UsageError(f"name the version of {unnumbered[0]} too, such as {unnumbered[0]}/3")
         # All are looked up first: a wrong name shall not leave half of them deleted.
         found = _find(client, versions)
-        deleted, refusal = _delete(client, found)
+        deleted, refusal = delete_each(found, lambda each: client.delete_model_version(each.name))
     if invocation.out.is_json:
         if deleted or refusal is None:
             invocation.out.document({"deleted": [each.name for each in deleted]})
@@ -122,18 +122,6 @@ def _find(client: Trainyard, wanted: Sequence[str]) -> list[model_pb2.ModelVersi
     if missing := [model_label(name) for name in names if name not in known]:
         raise CommandFailed(f"no model version {', '.join(missing)}; see `trainyard models list`")
     return [known[name] for name in names]
-
-
-def _delete(
-    client: Trainyard, versions: Sequence[model_pb2.ModelVersion]
-) -> tuple[list[model_pb2.ModelVersion], ApiError | None]:
-    """Delete one after another; returns what went, and what the first that did not was refused for."""
-    for count, each in enumerate(versions):
-        try:
-            client.delete_model_version(each.name)
-        except ApiError as err:
-            return list(versions[:count]), err
-    return list(versions), None
 
 
 def _show(out: Output, found: model_pb2.ModelVersion) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from pathlib import Path
 
 import grpc
+import pytest
 from trainyard.v1 import job_pb2
 from trainyard.v1 import model_pb2 as pb
 
+from services.core.errors import JobNotFound
 from services.core.ids import new_id
-from services.core.states import JobState
+from services.core.states import FailureReason, JobState
 from services.db import artifacts, jobs
 from services.db.artifacts import NewArtifact
-from services.db.jobs import Lease
+from services.db.jobs import Failure, Lease
+from services.db.work import Work
+from services.models.download import DownloadManager
 from services.storage import layout
 from services.storage.manifest import upload_directory
 from tests.integration.api.conftest import Running
@@ -118,3 +123,29 @@ def test_bytes_that_vanished_from_the_store_are_an_error(api: Running) -> None:
 
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTEGRITY")
     assert key not in refusal.message
+
+
+def test_what_is_deleted_while_it_is_fetched_is_not_found(api: Running) -> None:
+    job, lease = claimed(api)
+    key = layout.artifact("default", lease.job_id, "log.txt")
+    with api.database.write() as session:
+        new = NewArtifact(name="log.txt", kind="log", key=key, size_bytes=3, sha256="0" * 64, step=0)
+        artifacts.add(session, lease, new)
+    (artifact,) = api.jobs.ListArtifacts(job_pb2.ListArtifactsRequest(parent=job.name)).artifacts
+
+    async def fetch() -> None:
+        work = Work(api.database)
+        downloads = DownloadManager(work, api.store)
+        source = await downloads.find(artifact.name, "")
+        with api.database.write() as session:
+            jobs.finish(session, lease, state=JobState.FAILED, failure=Failure(FailureReason.SPEC_INVALID, "no"))
+            jobs.delete(session, "default", lease.job_id)
+        try:
+            async for _ in downloads.chunks(source, artifact.name, ""):
+                raise AssertionError("there are no bytes")
+        finally:
+            downloads.close()
+            work.close()
+
+    with pytest.raises(JobNotFound):
+        asyncio.run(fetch())

@@ -247,3 +247,20 @@ def test_a_draining_server_sends_its_watchers_elsewhere(server: tuple[Running, S
     refusal = refused(lambda: list(stream))
 
     assert refusal.code == grpc.StatusCode.UNAVAILABLE
+
+
+def test_who_watches_a_job_that_is_deleted_hears_so(api: Running) -> None:
+    job = api.create()
+    lease = claim(api, job)
+    append(api, lease, 1)
+    stream = watch(api, job.name)
+    assert [next(stream).seq for _ in range(3)] == [1, 2, 3]
+
+    with api.database.write() as session:
+        # Its events go with it, so the last one is never seen.
+        jobs.finish(session, lease, state=JobState.FAILED, failure=Failure(FailureReason.SPEC_INVALID, "no"))
+        jobs.delete(session, "default", lease.job_id)
+
+    refusal = refused(lambda: list(stream))
+    assert (refusal.code, refusal.message) == (grpc.StatusCode.NOT_FOUND, f"job '{lease.job_id}' was deleted")
+    assert refused(lambda: list(watch(api, job.name))).code == grpc.StatusCode.NOT_FOUND

@@ -397,3 +397,26 @@ def test_checkpoints_of_an_ended_job_are_deleted(run: Run, server: Server) -> No
     assert document(run("jobs", "show", job.id, "--json"))["checkpoint_step"] == 2
     assert run("checkpoints", "delete", job.id, "--all").stdout == f"deleted 2 checkpoints of {job.id}, 20 B\n"
     assert run("checkpoints", "list", job.id).stdout == "no checkpoints\n"
+
+
+def test_ended_jobs_are_deleted(run: Run, server: Server) -> None:
+    done, failed, waiting = (queued_job(server.database) for _ in range(3))
+    with server.database.write() as session:
+        lease = jobs.claim(session, done.id, worker_id="a", ttl_seconds=60)
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+        jobs.cancel(session, "default", failed.id, "")
+    model = document(run("jobs", "show", done.id, "--json"))["model_version"].split("/")[3::2]
+
+    unknown = run("jobs", "delete", failed.id, "01nothing")
+    some = run("jobs", "delete", failed.id, waiting.id, done.id)
+    kept = run("jobs", "delete", done.id)
+    run("models", "delete", "/".join(model))
+    last = run("jobs", "delete", done.id, done.id, "--json")
+    shown = run("jobs", "show", failed.id)
+
+    assert [result.exit_code for result in (unknown, some, kept, shown)] == [1, 1, 1, 1]
+    assert "01nothing" in unknown.stderr
+    assert some.stdout == f"deleted {failed.id}\n"
+    assert f"job {waiting.id} has not ended; cancel it first" in some.stderr
+    assert f"made model {'/'.join(model)}; delete that first" in kept.stderr
+    assert document(last) == {"deleted": [f"projects/default/jobs/{done.id}"]}

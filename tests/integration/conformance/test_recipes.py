@@ -254,3 +254,16 @@ def weights_of(outcome: Outcome, step: int) -> dict[str, str]:
     """Return the digest of every tensor file of a checkpoint."""
     (frame,) = [frame for frame in outcome.log.of(FrameKind.CHECKPOINT) if frame["step"] == step]
     return {file["name"]: file["sha256"] for file in frame["files"] if file["name"].endswith(".safetensors")}
+
+
+def test_what_a_classifier_s_embedding_should_be_is_kept_for_the_gate(
+    dataset_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name = "classification/mnist_cnn"
+    outcome = attempt(tmp_path, tiny(name, max_steps=1), recipe=name, catalog=CATALOG, dataset_dir=dataset_of(name))
+
+    golden = read_golden(Path(outcome.final["bundle_dir"]))
+
+    asking = [instance.params for instance in golden_instances(golden)]
+    assert asking[:2] == [{"embedding": True}] * 2
+    assert ["embedding" in one for one in golden.answers] == [bool(params) for params in asking]

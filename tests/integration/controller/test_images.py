@@ -7,7 +7,7 @@ from datetime import timedelta
 from ulid import ULID
 
 from services.controller.effects import Effects
-from services.controller.images import ImageRemover
+from services.controller.removal import PrefixRemover
 from services.controller.sweep import Sweep
 from services.core.ids import new_id
 from services.db import galleries, identities
@@ -42,12 +42,12 @@ def test_images_of_a_deleted_person_go_though_the_api_server_died(database: Data
         identities.delete(session, "default", "staff", "ada")
     assert keys(store) == {gone, kept}
 
-    Effects(database, {DELETE_IMAGES: ImageRemover(store)}).tick()
+    Effects(database, {DELETE_IMAGES: PrefixRemover(store, "images")}).tick()
 
     assert keys(store) == {kept}
     with database.write() as session:
         galleries.delete(session, "default", "staff")
-    Effects(database, {DELETE_IMAGES: ImageRemover(store)}).tick()
+    Effects(database, {DELETE_IMAGES: PrefixRemover(store, "images")}).tick()
     assert keys(store) == set()
 
 

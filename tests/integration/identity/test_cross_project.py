@@ -99,8 +99,12 @@ def _model_attempts() -> Iterable[Attempt]:
 
 def id_attempts() -> Iterable[Attempt]:
     """Yield blue's ids under names of red, which only the stores can tell apart."""
-    job = {"GetJob": "name", "WatchJob": "name", "CancelJob": "name", "PauseJob": "name", "ResumeJob": "name"}
-    for method, field in {**job, "ListCheckpoints": "parent", "ListArtifacts": "parent"}.items():
+    named = ("GetJob", "WatchJob", "CancelJob", "PauseJob", "ResumeJob", "DeleteJob")
+    for method, field in {
+        **dict.fromkeys(named, "name"),
+        "ListCheckpoints": "parent",
+        "ListArtifacts": "parent",
+    }.items():
         yield Attempt(f"/trainyard.v1.JobService/{method}", "blue's job", lambda r, b, f=field: {f: _job(r, b)})
     for of in ("blue", "red"):
         yield Attempt(

@@ -62,6 +62,7 @@ VALID: Mapping[str, Callable[[Estate], Fields]] = {
             "CancelJob": lambda e: {"name": e.waiting_job},
             "PauseJob": lambda e: {"name": e.waiting_job},
             "ResumeJob": lambda e: {"name": e.waiting_job},
+            "DeleteJob": lambda e: {"name": e.job},
             "ListCheckpoints": lambda e: {"parent": e.job},
             "DeleteCheckpoint": lambda e: {"name": e.checkpoint},
             "ListArtifacts": lambda e: {"parent": e.job},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -36,6 +38,9 @@ from workers.families.images import MEAN, STD
 from workers.families.pictures import png, sheet
 from workers.families.records import RecordSet
 from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
+
+_GOLDEN_EMBEDDINGS = 2
+"""How many of the golden inputs ask for their embedding, too."""
 
 ClassificationConfigT = TypeVar("ClassificationConfigT", bound=ClassificationConfig)
 
@@ -106,10 +111,13 @@ class ClassificationRecipe(SupervisedRecipe[ClassificationConfigT, Batch], Gener
     def golden(self, state: TrainState, placement: Placement, count: int) -> Golden:
         handler = ClassificationHandler(self.serving_spec())
         exact = Placement(placement.device, autocast_dtype=None, memory_format=placement.memory_format)
-        inputs = [self._held_out.records.read(place) for place in spread(len(self._held_out), count)]
+        images = [self._held_out.records.read(place) for place in spread(len(self._held_out), count)]
+        # The first: those are what a serving process is asked when it starts.
+        wishes = [{"embedding": True} if place < _GOLDEN_EMBEDDINGS else {} for place in range(len(images))]
         with in_eval_mode(_classifier(state)) as network:
-            instances = [Instance(body=data, fields={}, params={}) for data in inputs]
+            instances = [Instance(data, {}, wish) for data, wish in zip(images, wishes, strict=True)]
             answers = handler.predict(instances, _placed(ServedNetwork(network), exact))
+        inputs = [_request(data, wish) if wish else data for data, wish in zip(images, wishes, strict=True)]
         good = [(data, one) for data, one in zip(inputs, answers, strict=True) if not isinstance(one, InstanceInvalid)]
         return Golden(inputs=tuple(data for data, _ in good), answers=tuple(one for _, one in good))
 
@@ -162,6 +170,11 @@ def _classifier(state: TrainState) -> Classifier:
     network = served_network(state)
     assert isinstance(network, Classifier)
     return network
+
+
+def _request(image: bytes, params: Mapping[str, Any]) -> bytes:
+    instance = {"image": {"b64": base64.b64encode(image).decode()}}
+    return json.dumps({"instances": [instance], "params": params}).encode()
 
 
 def _placed(network: nn.Module, placement: Placement) -> Network:

@@ -71,6 +71,11 @@ class JobServiceStub:
                 request_serializer=trainyard_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
                 response_deserializer=trainyard_dot_v1_dot_job__pb2.ResumeJobResponse.FromString,
                 _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/trainyard.v1.JobService/DeleteJob',
+                request_serializer=trainyard_dot_v1_dot_job__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=trainyard_dot_v1_dot_job__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/trainyard.v1.JobService/ListCheckpoints',
                 request_serializer=trainyard_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
@@ -119,7 +124,7 @@ class JobServiceServicer:
     def WatchJob(self, request, context):
         """Follows a job: first its past events after `after_seq`, then new ones as they happen. The stream
         ends with OK after the terminal event. A client that reconnects with the last sequence number it
-        saw misses nothing and sees nothing twice.
+        saw misses nothing and sees nothing twice. NOT_FOUND where the job is deleted meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +152,15 @@ class JobServiceServicer:
         """Lets a paused job go on: it queues as if it were new, and starts from its checkpoint. A pause that
         the worker has not obeyed yet is taken back. A job that waits or runs is returned as it is; one that
         ended, or is being cancelled, is refused with FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Deletes a job that has ended, with its history, its attempts, its checkpoints and its artifacts; their
+        objects go soon after. Refused with FAILED_PRECONDITION while the job has not ended, while a model that
+        it made is there, and while a job that has not ended starts from one of its checkpoints.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +226,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ResumeJob,
                     request_deserializer=trainyard_dot_v1_dot_job__pb2.ResumeJobRequest.FromString,
                     response_serializer=trainyard_dot_v1_dot_job__pb2.ResumeJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=trainyard_dot_v1_dot_job__pb2.DeleteJobRequest.FromString,
+                    response_serializer=trainyard_dot_v1_dot_job__pb2.DeleteJobResponse.SerializeToString,
             ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
@@ -420,6 +439,33 @@ class JobService:
             '/trainyard.v1.JobService/ResumeJob',
             trainyard_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
             trainyard_dot_v1_dot_job__pb2.ResumeJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trainyard.v1.JobService/DeleteJob',
+            trainyard_dot_v1_dot_job__pb2.DeleteJobRequest.SerializeToString,
+            trainyard_dot_v1_dot_job__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,7 +47,7 @@ class JobServiceStub:
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]
     """Follows a job: first its past events after `after_seq`, then new ones as they happen. The stream
     ends with OK after the terminal event. A client that reconnects with the last sequence number it
-    saw misses nothing and sees nothing twice.
+    saw misses nothing and sees nothing twice. NOT_FOUND where the job is deleted meanwhile.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]
     """Asks a job to stop. Best effort: poll GetJob until the state is terminal. A job that finishes
@@ -63,6 +63,11 @@ class JobServiceStub:
     """Lets a paused job go on: it queues as if it were new, and starts from its checkpoint. A pause that
     the worker has not obeyed yet is taken back. A job that waits or runs is returned as it is; one that
     ended, or is being cancelled, is refused with FAILED_PRECONDITION.
+    """
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]
+    """Deletes a job that has ended, with its history, its attempts, its checkpoints and its artifacts; their
+    objects go soon after. Refused with FAILED_PRECONDITION while the job has not ended, while a model that
+    it made is there, and while a job that has not ended starts from one of its checkpoints.
     """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
     """Lists the committed checkpoints of a job, newest first."""
@@ -93,7 +98,7 @@ class JobServiceAsyncStub(JobServiceStub):
     WatchJob: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Follows a job: first its past events after `after_seq`, then new ones as they happen. The stream
     ends with OK after the terminal event. A client that reconnects with the last sequence number it
-    saw misses nothing and sees nothing twice.
+    saw misses nothing and sees nothing twice. NOT_FOUND where the job is deleted meanwhile.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks a job to stop. Best effort: poll GetJob until the state is terminal. A job that finishes
@@ -109,6 +114,11 @@ class JobServiceAsyncStub(JobServiceStub):
     """Lets a paused job go on: it queues as if it were new, and starts from its checkpoint. A pause that
     the worker has not obeyed yet is taken back. A job that waits or runs is returned as it is; one that
     ended, or is being cancelled, is refused with FAILED_PRECONDITION.
+    """
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Deletes a job that has ended, with its history, its attempts, its checkpoints and its artifacts; their
+    objects go soon after. Refused with FAILED_PRECONDITION while the job has not ended, while a model that
+    it made is there, and while a job that has not ended starts from one of its checkpoints.
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the committed checkpoints of a job, newest first."""
@@ -160,7 +170,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_job_pb2.WatchJobResponse], _abc.AsyncIterator[_job_pb2.WatchJobResponse]]:
         """Follows a job: first its past events after `after_seq`, then new ones as they happen. The stream
         ends with OK after the terminal event. A client that reconnects with the last sequence number it
-        saw misses nothing and sees nothing twice.
+        saw misses nothing and sees nothing twice. NOT_FOUND where the job is deleted meanwhile.
         """
 
     @_abc_1.abstractmethod
@@ -194,6 +204,17 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lets a paused job go on: it queues as if it were new, and starts from its checkpoint. A pause that
         the worker has not obeyed yet is taken back. A job that waits or runs is returned as it is; one that
         ended, or is being cancelled, is refused with FAILED_PRECONDITION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _job_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.DeleteJobResponse, _abc.Awaitable[_job_pb2.DeleteJobResponse]]:
+        """Deletes a job that has ended, with its history, its attempts, its checkpoints and its artifacts; their
+        objects go soon after. Refused with FAILED_PRECONDITION while the job has not ended, while a model that
+        it made is there, and while a job that has not ended starts from one of its checkpoints.
         """
 
     @_abc_1.abstractmethod
