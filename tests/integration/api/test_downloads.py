@@ -111,27 +111,28 @@ def test_only_files_of_the_manifest_can_be_fetched(api: Running, tmp_path: Path)
         assert refused(lambda file=file: download(api, name, file)).code == grpc.StatusCode.NOT_FOUND
 
 
-def test_bytes_that_vanished_from_the_store_are_an_error(api: Running) -> None:
+def without_bytes(api: Running) -> tuple[job_pb2.Artifact, Lease]:
+    """Return an artifact whose object is not in the store, and the lease of its job."""
     job, lease = claimed(api)
     key = layout.artifact("default", lease.job_id, "log.txt")
     with api.database.write() as session:
         new = NewArtifact(name="log.txt", kind="log", key=key, size_bytes=3, sha256="0" * 64, step=0)
         artifacts.add(session, lease, new)
     (artifact,) = api.jobs.ListArtifacts(job_pb2.ListArtifactsRequest(parent=job.name)).artifacts
+    return artifact, lease
+
+
+def test_bytes_that_vanished_from_the_store_are_an_error(api: Running) -> None:
+    artifact, lease = without_bytes(api)
 
     refusal = refused(lambda: download(api, artifact.name))
 
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTEGRITY")
-    assert key not in refusal.message
+    assert layout.artifact("default", lease.job_id, "log.txt") not in refusal.message
 
 
 def test_what_is_deleted_while_it_is_fetched_is_not_found(api: Running) -> None:
-    job, lease = claimed(api)
-    key = layout.artifact("default", lease.job_id, "log.txt")
-    with api.database.write() as session:
-        new = NewArtifact(name="log.txt", kind="log", key=key, size_bytes=3, sha256="0" * 64, step=0)
-        artifacts.add(session, lease, new)
-    (artifact,) = api.jobs.ListArtifacts(job_pb2.ListArtifactsRequest(parent=job.name)).artifacts
+    artifact, lease = without_bytes(api)
 
     async def fetch() -> None:
         work = Work(api.database)
