@@ -33,5 +33,5 @@ _COMMANDS = {
 def main() -> None:
     """Train vision models, watch them live, get an endpoint.
 
-    Start a platform on this machine with `trainyard up`; every other command talks to it.
+    Start a platform on this machine with `trainyard up`; most other commands talk to it.
     """

@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -317,6 +319,52 @@ def test_two_api_servers_and_two_controllers_share_the_work(project: Project, ya
         what="one of two controllers leads",
         limit_seconds=90,
     )
+
+
+def test_a_backup_comes_back_in_an_empty_platform(project: Project, uninterrupted: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 10001, 10001)
+    # As deploy/README.md says.
+    api = ("run", "--rm", "--no-deps", "-e", "TMPDIR=/var/lib/trainyard", "-v", f"{folder}:/backup", "api")
+    project.compose(*api, "trainyard", "admin", "backup", "/backup")
+    empty = Project.fresh("trainyard-test-empty", Path(project.environ["TRAINYARD_SECRETS"]))
+    try:
+        empty.compose("up", "-d", "--no-build", "postgres", "minio")
+        empty.wait_healthy(limit_seconds=120)
+        empty.compose(*api, "trainyard", "admin", "restore", "/backup")
+        empty.up("api")
+        with Trainyard(empty.address("TRAINYARD_API_PUBLISH")) as restored:
+            back = follow(restored, uninterrupted.name)
+            model = restored.get_model_version("shapes")
+            files = restored.download_files(model.name, model.files, tmp_path / "model")
+    finally:
+        empty.down()
+
+    assert back.weights_sha256 == uninterrupted.weights_sha256
+    assert back.steps() == uninterrupted.steps()
+    assert {file.path.name for file in files} >= {"bundle.json", "weights.safetensors"}
+
+
+def test_parts_reach_servers_outside_with_the_override_only(project: Project) -> None:
+    with socket.socket() as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        server.bind(("0.0.0.0", 0))
+        server.listen()
+        # Sends nothing: it tells which address this machine has outside.
+        probe.connect(("192.0.2.1", 9))
+        outside = probe.getsockname()[0], server.getsockname()[1]
+        call = f"import socket; socket.create_connection({outside!r}, 10)"
+        code = ("run", "--rm", "--no-deps", "controller", "python", "-c", call)
+        files = f"{project.environ['COMPOSE_FILE']}:{ROOT / 'deploy' / 'external.yaml'}"
+        closed = Project.fresh("trainyard-test-closed", Path(project.environ["TRAINYARD_SECRETS"]))
+        opened = closed.with_environ(COMPOSE_PROJECT_NAME="trainyard-test-opened", COMPOSE_FILE=files)
+        try:
+            opened.compose(*code)
+            with pytest.raises(RuntimeError, match="unreachable"):
+                closed.compose(*code)
+        finally:
+            opened.down()
+            closed.down()
 
 
 def test_the_api_speaks_tls_with_the_override(

@@ -41,7 +41,11 @@ def datasets() -> None:
     "--name", "dataset_id", help="Id of the dataset; default: from the file name. An old one gets a new version."
 )
 @click.option("--format", "format_name", type=click.Choice(list(_FORMATS)), default="auto", show_default=True)
-@click.option("--family", default="", help="What shall train on it, where a layout serves several; default: the usual.")
+@click.option(
+    "--family",
+    default="",
+    help="classification, detection, segmentation, face, images, points or weights, where a layout serves several.",
+)
 @click.option("--val-fraction", default=0.0, help="Share set aside where the data has no val split; default: 0.1.")
 @click.option("--split-seed", default=0, show_default=True, help="Another seed sets other images aside.")
 @command

@@ -24,7 +24,7 @@ _JOB_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 @click.command()
 @click.argument("model")
 @click.option("--name", "deployment_id", default="", help="Id of the deployment; default: the model's.")
-@click.option("--workers", default=0, help="Serving processes on each machine; default: 1.")
+@click.option("--workers", default=0, help="Serving processes on each machine; default: 1, or as many as there are.")
 @click.option("--wait", "is_waiting", is_flag=True, help="Return once it answers.")
 @click.option("--timeout", "timeout_seconds", default=300.0, show_default=True, help="Seconds to wait at most.")
 @command

@@ -47,14 +47,20 @@ def jobs() -> None:
 @click.option("--dataset", required=True, help="Dataset id; its newest version is trained on.")
 @click.option("--dataset-version", default=0, help="Train on this version instead.")
 @click.option("--preset", default="", help="Preset to start from; default: full.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override, such as optim.lr=0.01.")
-@click.option("--resources", type=click.Choice(list(_CLASSES)), default="auto", show_default=True)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override, such as optim.lr=0.01; may be repeated.")
+@click.option(
+    "--resources",
+    type=click.Choice(list(_CLASSES)),
+    default="auto",
+    show_default=True,
+    help="Whose workers take it; auto: those of CPU jobs, which use a GPU where they have one.",
+)
 @click.option("--processes", default=1, show_default=True, help="Processes that share each batch, one per GPU.")
 @click.option(
     "--init-from",
     default="",
     metavar="SOURCE",
-    help="Weights to start from: MODEL, MODEL/VERSION, JOB/CHECKPOINT or torchvision:WEIGHTS.",
+    help="Weights to start from: MODEL, MODEL/VERSION, JOB/CHECKPOINT, datasets/NAME or torchvision:WEIGHTS.",
 )
 @click.option("--model", "model_id", default="", help="Model that the result becomes a version of.")
 @click.option("--title", default="", help="A title for people.")
@@ -168,7 +174,7 @@ def resume(invocation: Invocation, *, job: str) -> None:
 @click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
 @command
 def delete(invocation: Invocation, *, job_ids: tuple[str, ...]) -> None:
-    """Delete jobs that have ended, with their history, checkpoints and artifacts; what made a model stays with it."""
+    """Delete jobs that have ended, with their history, checkpoints and artifacts; their models are deleted first."""
     with invocation.client() as client:
         # All are looked up first: a wrong name shall not leave half of them deleted.
         names = [client.get_job(name).name for name in dict.fromkeys(map(client.name.job, job_ids))]
@@ -203,7 +209,7 @@ def logs(invocation: Invocation, *, job: str, is_following: bool) -> None:
 )
 @command
 def artifacts(invocation: Invocation, *, job: str, folder: Path | None) -> None:
-    """List what a job stored: sample pictures, curves, logs."""
+    """List what a job stored: sample pictures, curves, TensorBoard files."""
     with invocation.client() as client:
         found = list(client.list_artifacts(job))
         if folder is not None:

@@ -42,7 +42,7 @@ def token() -> None:
     "--role",
     type=click.Choice([role.value for role in Role]),
     required=True,
-    help="viewer: look and predict; submitter: also train and deploy; admin: also delete data.",
+    help="viewer: look and predict; submitter: also train and deploy; admin: also delete data, jobs, models and galleries.",
 )
 @click.option("--expires", type=_Lifetime(), default="30d", show_default=True, help="Such as 30d or 12h, or `never`.")
 @click.option("--note", default="", help="Who or what it is for.")

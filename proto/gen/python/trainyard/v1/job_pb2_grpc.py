@@ -183,7 +183,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListArtifacts(self, request, context):
-        """Lists the artifacts of a job (sample pictures, curves, logs), newest first.
+        """Lists the artifacts of a job (sample pictures, curves, TensorBoard files), newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,7 +77,7 @@ class JobServiceStub:
     packaged from it, and while a job that has not ended starts from it.
     """
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListArtifactsRequest, _job_pb2.ListArtifactsResponse]
-    """Lists the artifacts of a job (sample pictures, curves, logs), newest first."""
+    """Lists the artifacts of a job (sample pictures, curves, TensorBoard files), newest first."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -128,7 +128,7 @@ class JobServiceAsyncStub(JobServiceStub):
     packaged from it, and while a job that has not ended starts from it.
     """
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_job_pb2.ListArtifactsRequest, _job_pb2.ListArtifactsResponse]  # type: ignore[assignment]
-    """Lists the artifacts of a job (sample pictures, curves, logs), newest first."""
+    """Lists the artifacts of a job (sample pictures, curves, TensorBoard files), newest first."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Trains models: a job is asked for once, runs as one or more attempts, and tells what happens as a
@@ -242,6 +242,6 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.ListArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListArtifactsResponse, _abc.Awaitable[_job_pb2.ListArtifactsResponse]]:
-        """Lists the artifacts of a job (sample pictures, curves, logs), newest first."""
+        """Lists the artifacts of a job (sample pictures, curves, TensorBoard files), newest first."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
