@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -346,25 +345,18 @@ def test_a_backup_comes_back_in_an_empty_platform(project: Project, uninterrupte
     assert {file.path.name for file in files} >= {"bundle.json", "weights.safetensors"}
 
 
-def test_parts_reach_servers_outside_with_the_override_only(project: Project) -> None:
-    with socket.socket() as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        server.bind(("0.0.0.0", 0))
-        server.listen()
-        # Sends nothing: it tells which address this machine has outside.
-        probe.connect(("192.0.2.1", 9))
-        outside = probe.getsockname()[0], server.getsockname()[1]
-        call = f"import socket; socket.create_connection({outside!r}, 10)"
-        code = ("run", "--rm", "--no-deps", "controller", "python", "-c", call)
-        files = f"{project.environ['COMPOSE_FILE']}:{ROOT / 'deploy' / 'external.yaml'}"
-        closed = Project.fresh("trainyard-test-closed", Path(project.environ["TRAINYARD_SECRETS"]))
-        opened = closed.with_environ(COMPOSE_PROJECT_NAME="trainyard-test-opened", COMPOSE_FILE=files)
-        try:
-            opened.compose(*code)
-            with pytest.raises(RuntimeError, match="unreachable"):
-                closed.compose(*code)
-        finally:
-            opened.down()
-            closed.down()
+def test_the_override_for_servers_outside_opens_the_network(project: Project) -> None:
+    files = f"{project.environ['COMPOSE_FILE']}:{ROOT / 'deploy' / 'external.yaml'}"
+    opened = Project.fresh("trainyard-test-opened", Path(project.environ["TRAINYARD_SECRETS"]))
+    opened = opened.with_environ(COMPOSE_FILE=files)
+    try:
+        opened.compose("run", "--rm", "--no-deps", "controller", "python", "-c", "")
+        found = {name: is_closed(f"{name}_platform") for name in (project.name, opened.name)}
+    finally:
+        opened.down()
+
+    # What the engine does not forward reaches nobody outside.
+    assert found == {project.name: True, opened.name: False}
 
 
 def test_the_api_speaks_tls_with_the_override(
@@ -431,6 +423,10 @@ def ask(project: Project, path: str, **parameters: str) -> Mapping[str, Any]:
 
 def query(project: Project, expression: str) -> list[float]:
     return [float(one["value"][1]) for one in ask(project, "query", query=expression)["result"]]
+
+
+def is_closed(network: str) -> bool:
+    return docker("network", "inspect", "--format", "{{.Internal}}", network).strip() == "true"
 
 
 def published(container: str, port: int) -> str:
