@@ -33,6 +33,7 @@ from services.client.address import resolve_address
 from services.client.channel import Caller, open_channel, wait_for_contact
 from services.client.credentials import resolve_credentials, resolve_project
 from services.client.deployment_calls import DeploymentCalls
+from services.client.errors import ApiError
 from services.client.gallery_calls import PAGE_SIZE, GalleryCalls
 from services.client.names import Namer
 from services.client.plain import as_struct
@@ -283,6 +284,18 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         request = job_pb2.ListCheckpointsRequest(parent=self.name.job(job), page_size=PAGE_SIZE)
         return self._caller.pages(self._jobs.ListCheckpoints, request, lambda reply: reply.checkpoints)
 
+    def best_checkpoint(self, job: str) -> job_pb2.Checkpoint:
+        """Return the committed checkpoint of the best figure.
+
+        Raises:
+            ApiError: there is no such job, or none of its checkpoints was evaluated.
+        """
+        found = next((each for each in self.list_checkpoints(job) if each.is_best), None)
+        if found is None:
+            text = f"no checkpoint of job {self.name.job(job).rpartition('/')[2]!r} was evaluated yet"
+            raise ApiError("FAILED_PRECONDITION", "NOT_EVALUATED", text)
+        return found
+
     def delete_checkpoint(self, checkpoint: str) -> None:
         """Delete a checkpoint of a job that has ended, named in full or as `job/checkpoint`."""
         request = job_pb2.DeleteCheckpointRequest(name=self.name.checkpoint(checkpoint))
@@ -301,7 +314,13 @@ class Trainyard(DeploymentCalls, GalleryCalls):
     # Models and downloads
 
     def create_model_version(self, checkpoint: str, *, model: str = "", request_id: str = "") -> model_pb2.ModelVersion:
-        """Make a checkpoint, named in full or as `job/checkpoint`, the next version of a model."""
+        """Make a checkpoint, named in full, as `job/checkpoint` or as `job/best`, the next version of a model.
+
+        Raises:
+            ApiError: there is no such checkpoint, or none of the job's was evaluated.
+        """
+        if checkpoint.endswith("/best"):
+            checkpoint = self.best_checkpoint(checkpoint.removesuffix("/best").removesuffix("/checkpoints")).name
         request = model_pb2.CreateModelVersionRequest(
             parent=self.name.model(model) if model else "",
             checkpoint=self.name.checkpoint(checkpoint),

@@ -9,7 +9,7 @@ from services.db import checkpoints, outbox
 from services.db.database import Database
 from services.db.garbage import jobs_to_tidy, pinned_checkpoints
 from services.storage.port import ObjectStore
-from workers.families.catalog import CATALOG
+from workers.families.catalog import metric_mode
 
 log = structlog.get_logger(__name__)
 
@@ -50,9 +50,3 @@ class CheckpointRemover:
         with self._database.write() as session:
             checkpoints.delete(session, item.key)
         metrics.COLLECTED.labels("checkpoint").inc()
-
-
-def metric_mode(recipe: str) -> str:
-    """Return whether a larger or a smaller figure is better; of recipes a later version trains, larger."""
-    entry = CATALOG.get(recipe)
-    return "max" if entry is None else entry.metric_mode

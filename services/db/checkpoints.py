@@ -182,6 +182,14 @@ def mark_corrupt(session: Session, lease: Lease, checkpoint_id: str) -> Checkpoi
     return previous
 
 
+def best_id(session: Session, job_id: str, *, metric_mode: str) -> str:
+    """Return which committed checkpoint has the best figure, of equal ones the latest; empty where none has any."""
+    row = t.checkpoints.c
+    order = row.metric.desc() if metric_mode == "max" else row.metric.asc()
+    query = sa.select(row.id).where(row.job_id == job_id, _IS_COMMITTED, row.metric.is_not(None))
+    return session.execute(query.order_by(order, row.step.desc()).limit(1)).scalar_one_or_none() or ""
+
+
 def retention(
     session: Session, job_id: str, *, keep_last: int = 3, every: int = 10, metric_mode: str = "max"
 ) -> list[Checkpoint]:
@@ -192,10 +200,7 @@ def retention(
     rows = list_all(session, job_id)
     committed = [row for row in rows if row.state == "committed"]
     kept = {row.id for row in committed[-keep_last:]} | {row.id for row in committed if row.ordinal % every == 0}
-    measured = [row for row in committed if row.metric is not None]
-    if measured:
-        sign = 1.0 if metric_mode == "max" else -1.0
-        kept.add(max(measured, key=lambda row: (sign * (row.metric or 0.0), row.step)).id)
+    kept.add(best_id(session, job_id, metric_mode=metric_mode))
     return [row for row in rows if row.state == "deleting" or (row.state == "committed" and row.id not in kept)]
 
 

@@ -145,7 +145,7 @@ def attempt_to_proto(attempt: Attempt) -> pb.Attempt:
     return message
 
 
-def checkpoint_to_proto(project: str, checkpoint: Checkpoint) -> pb.Checkpoint:
+def checkpoint_to_proto(project: str, checkpoint: Checkpoint, *, best_id: str) -> pb.Checkpoint:
     return pb.Checkpoint(
         name=names.checkpoint(project, checkpoint.job_id, checkpoint.id),
         step=checkpoint.step,
@@ -157,6 +157,7 @@ def checkpoint_to_proto(project: str, checkpoint: Checkpoint) -> pb.Checkpoint:
             for file in checkpoint.files
         ],
         create_time=timestamp(checkpoint.create_time),
+        is_best=checkpoint.id == best_id,
     )
 
 

@@ -25,6 +25,7 @@ from services.jobs.waiting import Waiting, waiting_of
 from services.jobs.watch import EventHub
 from services.recipes.manager import Recipe, RecipeManager
 from services.rpc.paging import Page, PageRequest, by_time
+from workers.families.catalog import metric_mode
 from workers.families.config import RecipeConfig
 
 # Others may have none: faces have people, and what is generated needs no names.
@@ -137,14 +138,17 @@ class JobManager:
         async for events in self._hub.follow(job, after_seq):
             yield events
 
-    async def list_checkpoints(self, project: str, job_id: str, paging: PageRequest) -> Page[Checkpoint]:
+    async def list_checkpoints(self, project: str, job_id: str, paging: PageRequest) -> tuple[Page[Checkpoint], str]:
+        """Return a page of a job's checkpoints, and the id of the best of them all, if any was evaluated."""
         after = paging.time_key
 
-        def read(session: Session) -> list[Checkpoint]:
-            jobs.get(session, project, job_id)
-            return checkpoints.page(session, job_id, page_size=paging.size + 1, after=after)
+        def read(session: Session) -> tuple[list[Checkpoint], str]:
+            job = jobs.get(session, project, job_id)
+            rows = checkpoints.page(session, job_id, page_size=paging.size + 1, after=after)
+            return rows, checkpoints.best_id(session, job_id, metric_mode=metric_mode(job.recipe))
 
-        return paging.cut(await self._work.read(read), by_time)
+        rows, best_id = await self._work.read(read)
+        return paging.cut(rows, by_time), best_id
 
     async def delete_checkpoint(self, project: str, job_id: str, checkpoint_id: str) -> None:
         """Hide a checkpoint for good; the controller removes its objects.

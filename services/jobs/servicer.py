@@ -76,9 +76,9 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
         project, job_id = convert.job_id(request.parent, field="parent")
         paging = page_request(request.page_size, request.page_token, "checkpoints", request.parent)
-        page = await self._jobs.list_checkpoints(project, job_id, paging)
+        page, best_id = await self._jobs.list_checkpoints(project, job_id, paging)
         return pb.ListCheckpointsResponse(
-            checkpoints=[convert.checkpoint_to_proto(project, row) for row in page.items],
+            checkpoints=[convert.checkpoint_to_proto(project, row, best_id=best_id) for row in page.items],
             next_page_token=page.next_page_token,
         )
 

@@ -202,3 +202,9 @@ CATALOG: dict[str, Entry] = {
 def family_of(recipe: str) -> str:
     """Return the family part of `family/recipe`."""
     return recipe.partition("/")[0]
+
+
+def metric_mode(recipe: str) -> str:
+    """Return whether a larger or a smaller figure is better; of recipes that only a later version trains, larger."""
+    entry = CATALOG.get(recipe)
+    return "max" if entry is None else entry.metric_mode

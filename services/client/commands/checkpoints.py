@@ -35,7 +35,7 @@ def list_(invocation: Invocation, *, job: str) -> None:
         (
             short(each.name),
             str(each.step),
-            f"{each.metric:.4f}" if each.HasField("metric") else "",
+            _figure(each),
             human_bytes(each.size_bytes),
             human_time(each.create_time),
         )
@@ -82,6 +82,12 @@ def delete(invocation: Invocation, *, job: str, checkpoint_ids: tuple[str, ...],
         size = human_bytes(sum(each.size_bytes for each in wanted))
         word = "checkpoint" if len(wanted) == 1 else "checkpoints"
         invocation.out.say(f"deleted {len(wanted)} {word} of {short(job)}, {size}")
+
+
+def _figure(checkpoint: job_pb2.Checkpoint) -> str:
+    if not checkpoint.HasField("metric"):
+        return ""
+    return f"{checkpoint.metric:.4f} (best)" if checkpoint.is_best else f"{checkpoint.metric:.4f}"
 
 
 def _find(job: str, found: Sequence[job_pb2.Checkpoint], checkpoint_id: str) -> job_pb2.Checkpoint:

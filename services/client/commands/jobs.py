@@ -47,7 +47,9 @@ def jobs() -> None:
 @click.option("--dataset", required=True, help="Dataset id; its newest version is trained on.")
 @click.option("--dataset-version", default=0, help="Train on this version instead.")
 @click.option("--preset", default="", help="Preset to start from; default: full.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override, such as optim.lr=0.01; may be repeated.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override, such as optim.lr=0.01; may be repeated."
+)
 @click.option(
     "--resources",
     type=click.Choice(list(_CLASSES)),
@@ -278,7 +280,19 @@ def _watch(out: Output, client: Trainyard, job: job_pb2.Job, *, after_seq: int) 
     ended = client.get_job(job.name)
     if out.is_json:
         out.record({"job": as_dict(ended)})
+    elif ended.state == job_pb2.JOB_STATE_SUCCEEDED:
+        _say_if_another_step_was_better(out, client, ended)
     _conclude(out, ended)
+
+
+def _say_if_another_step_was_better(out: Output, client: Trainyard, job: job_pb2.Job) -> None:
+    found = list(client.list_checkpoints(job.name))
+    best = next((each for each in found if each.is_best), None)
+    if best is None or best.step == (newest := found[0]).step:
+        return
+    instead = f" instead of {newest.metric:.4f}" if newest.HasField("metric") else ""
+    remedy = f"`trainyard models create {short(job.name)}/best` makes a model of it"
+    out.say(f"step {best.step} did better than the last, {best.metric:.4f}{instead}: {remedy}")
 
 
 def _watch_live(client: Trainyard, job: job_pb2.Job, *, after_seq: int) -> None:

@@ -42,7 +42,11 @@ _BATCH_BYTES = 3_000_000
     "--out", "folder", type=click.Path(path_type=Path, file_okay=False), help="Save every picture of the answers here."
 )
 @click.option(
-    "--param", "assignments", multiple=True, metavar="KEY=VALUE", help="Such as score_threshold=0.3 or op=walk; may be repeated."
+    "--param",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Such as score_threshold=0.3 or op=walk; may be repeated.",
 )
 @command
 def predict(

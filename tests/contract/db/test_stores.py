@@ -65,6 +65,22 @@ def test_retention_keeps_the_lowest_figure_where_lower_is_better(database: Datab
     assert [row.step for row in doomed] == [1, 3]
 
 
+@pytest.mark.parametrize(("mode", "step"), [("max", 4), ("min", 2)])
+def test_the_best_checkpoint_is_the_latest_of_equal_figures(database: Database, mode: str, step: int) -> None:
+    lease = running(database)
+    with database.write() as session:
+        assert checkpoints.best_id(session, lease.job_id, metric_mode=mode) == ""
+        figures = {1: 0.1, 2: 0.1, 3: 0.9, 4: 0.9, 5: 0.5, 6: None}
+        made = {
+            each: jobs.commit_checkpoint(session, lease, new_checkpoint(each, metric=figure))
+            for each, figure in figures.items()
+        }
+
+        assert checkpoints.best_id(session, lease.job_id, metric_mode=mode) == made[step].id
+        checkpoints.mark_deleting(session, [made[step].id])
+        assert checkpoints.best_id(session, lease.job_id, metric_mode=mode) == made[step - 1].id
+
+
 def test_newest_checkpoint_is_never_marked_for_deletion(database: Database) -> None:
     lease = running(database)
     with database.write() as session:

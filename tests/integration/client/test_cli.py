@@ -420,3 +420,39 @@ def test_ended_jobs_are_deleted(run: Run, server: Server) -> None:
     assert f"job {waiting.id} has not ended; cancel it first" in some.stderr
     assert f"made model {'/'.join(model)}; delete that first" in kept.stderr
     assert document(last) == {"deleted": [f"projects/default/jobs/{done.id}"]}
+
+
+def test_the_checkpoint_that_did_best_is_told_and_becomes_a_model(run: Run, server: Server) -> None:
+    job, unjudged = queued_job(server.database, model_id="best-of"), queued_job(server.database)
+    with server.database.write() as session:
+        lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+        made = [
+            jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=metric))
+            for step, metric in ((10, 0.5), (20, 0.875), (30, 0.75))
+        ]
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+
+    watched = run("jobs", "watch", job.id)
+    listed = run("checkpoints", "list", job.id)
+    created = run("models", "create", f"{job.id}/best")
+    missing = run("models", "create", f"{unjudged.id}/best")
+
+    assert (watched.exit_code, created.exit_code, missing.exit_code) == (0, 0, 1)
+    told = f"step 20 did better than the last, 0.8750 instead of 0.7500: `trainyard models create {job.id}/best` makes"
+    assert told in " ".join(watched.stdout.split())
+    assert [line.split()[2:4] for line in listed.stdout.splitlines()[1:]][1] == ["0.8750", "(best)"]
+    assert listed.stdout.count("(best)") == 1
+    assert f"no checkpoint of job '{unjudged.id}' was evaluated yet" in missing.stderr
+    with server.database.read() as session:
+        assert models.get(session, "default", "best-of", 2).checkpoint_id == made[1].id
+
+
+def test_of_a_job_whose_last_state_did_best_nothing_is_said(run: Run, server: Server) -> None:
+    job = queued_job(server.database)
+    with server.database.write() as session:
+        lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+        for step in (10, 20):
+            jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=0.5))
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+
+    assert "did better" not in run("jobs", "watch", job.id).stdout

@@ -239,7 +239,7 @@ class Attempt(_message.Message):
     def __init__(self, token: _Optional[int] = ..., attempt: _Optional[int] = ..., worker_id: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[_Union[AttemptState, str]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("name", "step", "size_bytes", "manifest_sha256", "metric", "files", "create_time")
+    __slots__ = ("name", "step", "size_bytes", "manifest_sha256", "metric", "files", "create_time", "is_best")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -247,6 +247,7 @@ class Checkpoint(_message.Message):
     METRIC_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    IS_BEST_FIELD_NUMBER: _ClassVar[int]
     name: str
     step: int
     size_bytes: int
@@ -254,7 +255,8 @@ class Checkpoint(_message.Message):
     metric: float
     files: _containers.RepeatedCompositeFieldContainer[_common_pb2.StoredFile]
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., step: _Optional[int] = ..., size_bytes: _Optional[int] = ..., manifest_sha256: _Optional[str] = ..., metric: _Optional[float] = ..., files: _Optional[_Iterable[_Union[_common_pb2.StoredFile, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    is_best: bool
+    def __init__(self, name: _Optional[str] = ..., step: _Optional[int] = ..., size_bytes: _Optional[int] = ..., manifest_sha256: _Optional[str] = ..., metric: _Optional[float] = ..., files: _Optional[_Iterable[_Union[_common_pb2.StoredFile, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_best: _Optional[bool] = ...) -> None: ...
 
 class Artifact(_message.Message):
     __slots__ = ("name", "file_name", "kind", "size_bytes", "sha256", "step", "create_time", "content_type")
