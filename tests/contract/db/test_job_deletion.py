@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +16,7 @@ from services.db.deletion import DELETE_OBJECTS
 from services.db.jobs import Failure, Job
 from services.db.session import Session
 from services.storage import layout
+from tests.contract.db.beside import held_up
 from tests.stack.builders import make_dataset, make_job, new_checkpoint, new_model_version, queued_job, sha256
 
 
@@ -135,11 +135,7 @@ def test_what_is_being_made_of_its_checkpoint_is_waited_for(
 
     with database.write() as session:
         use(session, job, checkpoint)
-        thread = threading.Thread(target=try_to_delete)
-        thread.start()
-        # Long enough for the other transaction to come to the lock; it must not get past it.
-        thread.join(0.3)
-        assert thread.is_alive()
+        thread = held_up(try_to_delete)
     thread.join()
 
     assert len(refusals) == 1
@@ -160,10 +156,7 @@ def test_of_a_job_that_is_being_deleted_no_model_can_be_made(database: Database)
 
     with database.write() as session:
         jobs.delete(session, "default", job.id)
-        thread = threading.Thread(target=try_to_make)
-        thread.start()
-        thread.join(0.3)
-        assert thread.is_alive()
+        thread = held_up(try_to_make)
     thread.join()
 
     assert outcomes == ["not found"]

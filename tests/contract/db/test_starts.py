@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from services.core.errors import CheckpointNotFound, ModelNotFound, PreconditionFailed
@@ -16,6 +14,7 @@ from services.db.deployments import NewDeployment
 from services.db.garbage import pinned_checkpoints
 from services.db.models import ModelVersion
 from services.db.session import Session
+from tests.contract.db.beside import held_up
 from tests.stack.builders import make_dataset, make_job, new_checkpoint, new_model_version, queued_job
 
 
@@ -94,11 +93,7 @@ def test_a_model_is_not_deleted_beside_a_submission_or_a_deployment_of_it(databa
 
         with database.write() as session:
             use(session, version)
-            thread = threading.Thread(target=delete)
-            thread.start()
-            # Long enough for the other transaction to come to the lock; it must not get past it.
-            thread.join(0.3)
-            assert thread.is_alive()
+            thread = held_up(delete)
         thread.join()
 
         assert len(outcomes) == 1
@@ -120,10 +115,7 @@ def test_a_model_that_is_being_deleted_can_be_used_no_more(database: Database, u
 
     with database.write() as session:
         models.delete(session, "default", version.model_id, version.version)
-        thread = threading.Thread(target=try_to_use)
-        thread.start()
-        thread.join(0.3)
-        assert thread.is_alive()
+        thread = held_up(try_to_use)
     thread.join()
 
     assert outcomes == ["not found"]
@@ -148,11 +140,7 @@ def test_a_submission_under_way_is_waited_for(database: Database) -> None:
 
     with database.write() as session:
         start_from(session, job, older)
-        thread = threading.Thread(target=retire)
-        thread.start()
-        # Long enough for the other transaction to come to the lock; it must not get past it.
-        thread.join(0.3)
-        assert thread.is_alive()
+        thread = held_up(retire)
     thread.join()
 
     assert marked == []

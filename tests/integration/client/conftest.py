@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from services.api.compose import Api
+from services.client.cli import main
 from services.client.sdk import Trainyard
 from services.core.settings import Settings
 from services.db.database import Database
 from services.storage.open import open_store
 from tests.stack.identity import admit
+
+Run = Callable[..., Result]
 
 
 @dataclass(slots=True)
@@ -110,3 +115,22 @@ def coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         document = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "square"}]}
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
     return folder
+
+
+@pytest.fixture
+def run(server: Server, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("TRAINYARD_SERVER", server.address)
+    monkeypatch.setenv("TRAINYARD_TOKEN", server.token)
+
+    def call(*arguments: str) -> Result:
+        result = CliRunner().invoke(main, list(arguments))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+def document(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
