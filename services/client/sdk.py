@@ -196,12 +196,15 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         """Ask for a training job; `config` holds nested overrides such as `{"optim": {"lr": 0.01}}`.
 
         `init_from` is a model version or a checkpoint, named in full, as `model/3`, as `model` for its newest
-        version, as `job/checkpoint`, weights of yours as `datasets/name`, or those of torchvision as
-        `torchvision:ResNet18_Weights.DEFAULT`.
+        version, as `job/checkpoint`, as `job/best`, weights of yours as `datasets/name`, or those of torchvision
+        as `torchvision:ResNet18_Weights.DEFAULT`.
+
+        Raises:
+            ApiError: the request is refused, or no checkpoint of the job to start from was evaluated.
         """
         fields.setdefault("request_id", new_id())
         if start := fields.get("init_from"):
-            fields["init_from"] = self.name.start(start)
+            fields["init_from"] = self._found(self.name.start(start))
         request = job_pb2.CreateJobRequest(
             parent=self.name.parent,
             recipe=recipe,
@@ -296,6 +299,11 @@ class Trainyard(DeploymentCalls, GalleryCalls):
             raise ApiError("FAILED_PRECONDITION", "NOT_EVALUATED", text)
         return found
 
+    def _found(self, name: str) -> str:
+        """Return the full name of a checkpoint instead of one that ends in `/checkpoints/best`; others pass."""
+        job = name.removesuffix("/checkpoints/best")
+        return name if job == name else self.best_checkpoint(job).name
+
     def delete_checkpoint(self, checkpoint: str) -> None:
         """Delete a checkpoint of a job that has ended, named in full or as `job/checkpoint`."""
         request = job_pb2.DeleteCheckpointRequest(name=self.name.checkpoint(checkpoint))
@@ -319,11 +327,9 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         Raises:
             ApiError: there is no such checkpoint, or none of the job's was evaluated.
         """
-        if checkpoint.endswith("/best"):
-            checkpoint = self.best_checkpoint(checkpoint.removesuffix("/best").removesuffix("/checkpoints")).name
         request = model_pb2.CreateModelVersionRequest(
             parent=self.name.model(model) if model else "",
-            checkpoint=self.name.checkpoint(checkpoint),
+            checkpoint=self._found(self.name.checkpoint(checkpoint)),
             request_id=request_id or new_id(),
         )
         return self._caller.unary(self._models.CreateModelVersion, request).model_version

@@ -47,7 +47,9 @@ def list_(invocation: Invocation, *, job: str) -> None:
 @checkpoints.command()
 @click.argument("job")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--checkpoint", "checkpoint_id", default="", help="Its id; default: the one of the highest step.")
+@click.option(
+    "--checkpoint", "checkpoint_id", default="", help="Its id, or best; default: the one of the highest step."
+)
 @command
 def download(invocation: Invocation, *, job: str, folder: Path, checkpoint_id: str) -> None:
     """Fetch every file of a checkpoint into FOLDER, verified."""
@@ -92,7 +94,8 @@ def _figure(checkpoint: job_pb2.Checkpoint) -> str:
 
 def _find(job: str, found: Sequence[job_pb2.Checkpoint], checkpoint_id: str) -> job_pb2.Checkpoint:
     for checkpoint in found:
-        if not checkpoint_id or checkpoint_id in (checkpoint.name, short(checkpoint.name)):
+        names = (checkpoint.name, short(checkpoint.name), "best" if checkpoint.is_best else "")
+        if not checkpoint_id or checkpoint_id in names:
             return checkpoint
     what = f"no checkpoint {checkpoint_id}" if checkpoint_id else "no checkpoint yet"
     raise CommandFailed(f"job {short(job)} has {what}; `trainyard checkpoints list {short(job)}` shows them")

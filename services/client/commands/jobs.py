@@ -62,7 +62,7 @@ def jobs() -> None:
     "--init-from",
     default="",
     metavar="SOURCE",
-    help="Weights to start from: MODEL, MODEL/VERSION, JOB/CHECKPOINT, datasets/NAME or torchvision:WEIGHTS.",
+    help="Weights to start from: MODEL, MODEL/VERSION, JOB/CHECKPOINT, JOB/best, datasets/NAME or torchvision:WEIGHTS.",
 )
 @click.option("--model", "model_id", default="", help="Model that the result becomes a version of.")
 @click.option("--title", default="", help="A title for people.")

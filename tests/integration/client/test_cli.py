@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from services.client.cli import main
 from services.core.states import JobState
-from services.db import deployments, jobs, models, projects, workers
+from services.db import datasets, deployments, jobs, models, projects, workers
 from tests.builders.galleries import deployed, report, trained
 from tests.integration.client.conftest import Run, Server, document
-from tests.stack.builders import new_checkpoint, new_model_version, queued_job
+from tests.stack.builders import new_checkpoint, new_dataset, new_model_version, queued_job
 from tests.stack.identity import admit
 
 
@@ -354,6 +354,29 @@ def test_the_checkpoint_that_did_best_is_told_and_becomes_a_model(run: Run, serv
     assert f"no checkpoint of job '{unjudged.id}' was evaluated yet" in missing.stderr
     with server.database.read() as session:
         assert models.get(session, "default", "best-of", 2).checkpoint_id == made[1].id
+
+
+def test_a_job_starts_from_the_checkpoint_that_did_best(run: Run, server: Server, tmp_path: Path) -> None:
+    with server.database.write() as session:
+        counts = {"train": {"images": 4}, "val": {"images": 2}}
+        datasets.insert(session, new_dataset(dataset_id="cats", family="classification", counts=counts))
+    arguments = ("--dataset", "cats", "--preset", "tiny", "--json")
+    source = document(run("jobs", "submit", "classification/mobilenet", *arguments, "--set", "data.channels=3"))
+    job = source["name"].rpartition("/")[2]
+    unjudged = run("jobs", "submit", "classification/finetune", *arguments, "--init-from", f"{job}/best")
+    with server.database.write() as session:
+        lease = jobs.claim(session, job, worker_id="a", ttl_seconds=60)
+        best, _ = [
+            jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=metric))
+            for step, metric in ((5, 0.75), (6, 0.5))
+        ]
+
+    begun = run("jobs", "submit", "classification/finetune", *arguments, "--init-from", f"{job}/best")
+    fetched = run("checkpoints", "download", job, str(tmp_path), "--checkpoint", "best", "--json")
+
+    assert document(begun)["init_from"] == f"{source['name']}/checkpoints/{best.id}"
+    assert document(fetched)["checkpoint"]["step"] == 5
+    assert f"no checkpoint of job '{job}' was evaluated yet" in unjudged.stderr
 
 
 def test_of_a_job_whose_last_state_did_best_nothing_is_said(run: Run, server: Server) -> None:
