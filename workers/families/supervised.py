@@ -40,9 +40,13 @@ class SupervisedRecipe(Recipe[SupervisedConfigT, BatchT], Generic[SupervisedConf
         network.to(device=placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
         averages = {"network": ema.average_of(network)} if self.config.runtime.ema else {}
         if placement.compile:
-            network.compile()
+            self.compiled_part(network).compile()
         optimizer = build_optimizer(self.parameter_groups(network), self.config.optim)
         return TrainState(modules={"network": network}, optimizers={"network": optimizer}, ema=averages)
+
+    def compiled_part(self, network: nn.Module) -> nn.Module:
+        """Return the module that the losses call, which `runtime.compile` compiles."""
+        return network
 
     def parameter_groups(self, network: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
         """Return groups of parameters, each with the factor of its learning rate."""

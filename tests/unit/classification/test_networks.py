@@ -128,6 +128,25 @@ def test_squeezenet_has_a_linear_layer_for_its_last_convolution(name: str, num_c
     torch.testing.assert_close(ours.body(images) @ last.weight.flatten(1).T + last.bias, expected)
 
 
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", "efficientnet_v2_s", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "vgg11"]
+)
+def test_training_drops_out_what_the_library_s_network_drops_out(name: str) -> None:
+    ours = networks.library(LibraryModel(name=name), 10).train()
+    theirs = torchvision.models.get_model(name, weights=None)
+
+    chances = [
+        sorted(part.p for part in net.modules() if isinstance(part, nn.Dropout) and part.p) for net in (ours, theirs)
+    ]
+
+    assert chances[0] == chances[1]
+    if isinstance(ours.body, PooledBody) and chances[0]:
+        ours.body.maps.eval()
+        images = torch.rand(2, 3, 64, 64)
+        assert not torch.equal(ours.body(images), ours.body(images))
+        assert torch.equal(ours.eval().body(images), ours.body(images))
+
+
 def test_a_name_nobody_knows_is_refused_with_close_ones() -> None:
     with pytest.raises(RequestInvalid) as caught:
         networks.library(LibraryModel(name="resnet19"), 10)

@@ -34,12 +34,16 @@ def test_the_deviation_is_that_of_the_folds() -> None:
     assert found["eval/accuracy_std"] == pytest.approx(np.std([1, 1, 3 / 4]))
 
 
-def test_a_false_accept_threshold_lies_between_the_distances_of_two_people() -> None:
+def test_a_false_accept_threshold_accepts_no_more_pairs_of_two_people_than_asked_for() -> None:
     rest = fold(same=[0.1], other=[1.0, 0.6, 0.8, 1.4])
 
     assert far_threshold(rest, 0.0) == pytest.approx(0.6)  # nothing below the nearest
     assert far_threshold(rest, 0.25) == pytest.approx(0.8)  # one of four
-    assert far_threshold(rest, 0.125) == pytest.approx(0.7)
+    assert far_threshold(rest, 0.249) == pytest.approx(0.6)  # not even one of four
+    for far in (1e-3, 1e-2, 0.1, 0.37):
+        others = np.random.default_rng(0).random(3000)
+        within = int((others < far_threshold(fold([], others.tolist()), far)).sum())
+        assert within == round(far * 3000)
 
 
 def test_true_accepts_are_counted_at_the_threshold_of_the_other_folds() -> None:

@@ -168,6 +168,8 @@ def test_classes_go_by_name_or_number_and_take_turns_by_default():
     assert named == numbered
     assert named["images"][0] == turns["images"][1]
     assert yard.one(n=2, labels=["two", 0])["labels"] == ["two", "zero"]
+    # A seed is drawn as the same class whatever it is drawn beside.
+    assert yard.one(seed=2)["images"][0] == turns["images"][2]
 
 
 def test_mix_draws_every_coarse_with_every_fine_style():

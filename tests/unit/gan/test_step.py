@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from services.core.errors import DatasetInvalid, RequestInvalid
@@ -23,6 +24,7 @@ from workers.engine.frames import FrameKind
 from workers.engine.run import package_checkpoint
 from workers.families.base import Placement, TrainState
 from workers.families.catalog import CATALOG
+from workers.families.gan import game
 from workers.families.gan.cgan import Cgan
 from workers.families.gan.data import Batch, to_input, to_pixels, to_shape
 from workers.families.gan.dcgan import Dcgan
@@ -115,7 +117,18 @@ def test_k_updates_of_the_discriminator_see_k_times_as_many_real_samples(digits:
     assert len(batch.samples) == recipe.train_batches().batch_size == 12
     # real, generated for each update, then generated for the generator's
     assert len(seen) == 7
-    assert torch.equal(torch.cat(seen[0:6:2]), batch.samples)
+    for update, samples in enumerate(seen[0:6:2]):
+        assert torch.equal(samples, batch.samples[update::3])
+
+
+def test_an_update_of_the_discriminator_sees_the_same_samples_in_one_process_and_in_two() -> None:
+    whole = Batch(torch.arange(12), torch.arange(12))
+    halves = [Batch(whole.samples[part], whole.labels[part]) for part in (slice(6), slice(6, 12))]  # type: ignore[index]
+
+    for alone, *shared in zip(whole.parts(3), *(half.parts(3) for half in halves), strict=True):
+        assert torch.equal(alone.samples, torch.cat([part.samples for part in shared]))
+        assert alone.labels is not None
+        assert torch.equal(alone.labels, alone.samples)
 
 
 def test_the_average_follows_fast_at_first_and_slowly_later(digits: Path) -> None:
@@ -180,6 +193,25 @@ def test_every_loss_trains_with_augmentation(name: str, digits: Path) -> None:
     assert has_norm == (name != "wgan_gp")
 
 
+def test_the_penalty_on_gradients_is_on_what_the_discriminator_sees(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make(Dcgan, digits, loss={"name": "wgan_gp"}, augment={"translation": 0.25})
+    state, batch = begin(recipe)
+    seen: list[torch.Tensor] = []
+    judged: list[torch.Tensor] = []
+    state.modules["discriminator"].register_forward_hook(lambda _m, inputs, _o: judged.append(inputs[0]))
+    monkeypatch.setattr(
+        game, "gradient_penalty", lambda _judge, real, fake: seen.extend((real, fake)) or real.sum() * 0
+    )
+
+    recipe.train_step(state, batch, CPU)
+
+    assert torch.equal(seen[0], judged[0])
+    assert torch.equal(seen[1], judged[1])
+    assert not torch.equal(seen[0], batch.samples)
+
+
 def test_a_projection_discriminator_tells_one_image_s_classes_apart(digits: Path) -> None:
     recipe = make(Cgan, digits, model={"condition": "projection"})
     state, batch = begin(recipe)
@@ -203,6 +235,27 @@ def test_the_levels_of_a_pyramid_train_apart(digits: Path) -> None:
     blurred = nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
     assert torch.equal(seen["discriminator_0"], coarse)
     assert torch.equal(seen["discriminator_1"], torch.cat([batch.samples, blurred], 1))
+
+
+def test_pairs_of_a_pyramid_cannot_be_changed_one_without_the_other(digits: Path) -> None:
+    with pytest.raises(ValidationError, match="compare an image with its blurred form"):
+        make(Lapgan, digits, augment={"translation": 0.125})
+
+
+@pytest.mark.parametrize("kind", [Dcgan, Lapgan, Cgan])
+def test_what_a_step_calls_is_compiled(kind: type[GanRecipe[Any]], digits: Path) -> None:
+    recipe = make(kind, digits, data={"image_size": [16, 16]})
+    state, batch = begin(recipe)
+    compiled = recipe.compiled_parts(state)
+    called: set[int] = set()
+    for network in compiled:
+        network.register_forward_hook(lambda module, _i, _o: called.add(id(module)))
+
+    recipe.train_step(state, batch, CPU)
+
+    assert called == {id(network) for network in compiled}
+    inside = {id(part) for network in compiled for part in network.parameters()}
+    assert inside == {id(part) for network in state.modules.values() for part in network.parameters()}
 
 
 def test_the_mean_of_path_lengths_and_of_styles_is_kept_with_the_state(digits: Path) -> None:

@@ -40,6 +40,17 @@ def test_modulation_equals_a_loop_over_samples_with_weights_of_their_own(*, is_u
         assert torch.allclose(found[n : n + 1], wanted, atol=2e-6)
 
 
+def test_squares_of_styles_and_weights_are_summed_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = ModulatedConv(512, 16, 1, style_size=16)
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(torch, "rsqrt", lambda squares: seen.append(squares) or squares.rsqrt())
+
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        conv(torch.ones(2, 512, 1, 1), torch.randn(2, 16))
+
+    assert [squares.dtype for squares in seen] == [torch.float32]
+
+
 def test_demodulated_maps_have_unit_scale() -> None:
     torch.manual_seed(0)
     conv = ModulatedConv(64, 64, 3, style_size=16)

@@ -7,34 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.datasets.importer import import_folder
-from services.datasets.limits import ImportLimits
-from tests.builders.segmentation_scenes import write_segmentation_scenes
-from workers.families.base import Placement, Source, SourceUnfit, TrainState
+from tests.unit.segmentation.conftest import built
+from workers.families.base import Source, SourceUnfit
 from workers.families.config import Origin
 from workers.families.segmentation.config import FcnConfig
-from workers.families.segmentation.fcn import Fcn, FcnNetwork
-
-CPU = Placement(torch.device("cpu"), None, torch.contiguous_format)
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("scenes")
-    (root / "canonical").mkdir()
-    folder = write_segmentation_scenes(root / "folder", train=2, val=2)
-    import_folder(folder, root / "canonical", source_format=None, limits=ImportLimits())
-    return root / "canonical"
+from workers.families.segmentation.fcn import FcnNetwork
 
 
 def config_of(variant: str) -> FcnConfig:
     tiny = FcnConfig.PRESETS["tiny"]
     return FcnConfig.model_validate(tiny | {"model": {**tiny["model"], "variant": variant}})
-
-
-def built(scenes: Path, variant: str) -> tuple[Fcn, TrainState]:
-    recipe = Fcn(config_of(variant), scenes)
-    return recipe, recipe.build(CPU)
 
 
 def source(variant: str, num_classes: int = 4) -> tuple[FcnNetwork, Source]:
@@ -46,7 +28,7 @@ def source(variant: str, num_classes: int = 4) -> tuple[FcnNetwork, Source]:
 
 @pytest.mark.parametrize(("coarse", "fine"), [("32s", "16s"), ("16s", "8s")])
 def test_a_finer_variant_begins_with_the_coarser_one_s_scores(scenes: Path, coarse: str, fine: str) -> None:
-    recipe, state = built(scenes, fine)
+    recipe, state = built(scenes, config_of(fine))
     network, weights = source(coarse)
 
     recipe.load_source(state, weights)
@@ -59,7 +41,7 @@ def test_a_finer_variant_begins_with_the_coarser_one_s_scores(scenes: Path, coar
 
 
 def test_the_same_variant_begins_with_the_same_scores(scenes: Path) -> None:
-    recipe, state = built(scenes, "8s")
+    recipe, state = built(scenes, config_of("8s"))
     network, weights = source("8s")
 
     recipe.load_source(state, weights)
@@ -69,7 +51,7 @@ def test_the_same_variant_begins_with_the_same_scores(scenes: Path) -> None:
 
 
 def test_other_classes_get_new_scores_over_the_same_body(scenes: Path) -> None:
-    recipe, state = built(scenes, "8s")
+    recipe, state = built(scenes, config_of("8s"))
     network, weights = source("8s", num_classes=9)
 
     recipe.load_source(state, weights)
@@ -80,7 +62,7 @@ def test_other_classes_get_new_scores_over_the_same_body(scenes: Path) -> None:
 
 
 def test_a_coarser_variant_cannot_begin_with_a_finer_one(scenes: Path) -> None:
-    recipe, state = built(scenes, "32s")
+    recipe, state = built(scenes, config_of("32s"))
     _, weights = source("8s")
 
     with pytest.raises(SourceUnfit, match=r"is unknown here: doubles\.0\.weight"):

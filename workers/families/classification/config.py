@@ -105,6 +105,14 @@ class ClassificationConfig(SupervisedConfig):
     augment: Augment = Augment()
     eval: Eval = Eval()
 
+    @model_validator(mode="after")
+    def _exchange_is_seen(self) -> Self:
+        if self.runtime.compile and self.augment.moex > 0:
+            raise ValueError(
+                "runtime.compile must be false with augment.moex: a compiled network would not see the exchange"
+            )
+        return self
+
 
 _STILL = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0}
 _DIGITS = {"image_size": 16, "stored_size": 16, "channels": 1, "batch_size": 64}

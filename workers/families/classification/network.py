@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -25,19 +27,32 @@ class Classifier(nn.Module):
 
 
 class PooledBody(nn.Module):
-    """Feature maps, then their embedding: a mean over places, or all of them in a row."""
+    """Feature maps, then their embedding: a mean over places, or all of them in a row.
 
-    def __init__(self, maps: nn.Module, *, is_mean: bool) -> None:
+    `dropout` is the chance that training leaves out a number of the embedding.
+    """
+
+    def __init__(self, maps: nn.Module, *, is_mean: bool, dropout: float = 0.0) -> None:
         super().__init__()
         self.maps = maps
         self.is_mean = is_mean
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.pool(self.maps(images))
+        embedding: Tensor = self.dropout(self.pool(self.maps(images)))
+        return embedding
 
     def pool(self, maps: Tensor) -> Tensor:
         """Return embeddings (N, D) of feature maps (N, C, H, W)."""
         return maps.mean((2, 3)) if self.is_mean else maps.flatten(1)
+
+
+class NamedMaps(nn.Sequential):
+    """Modules of another network in a row; `names` are those that they had there."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__(*modules.values())
+        self.names = tuple(modules)
 
 
 class ServedNetwork(nn.Module):

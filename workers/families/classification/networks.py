@@ -16,7 +16,7 @@ from torchvision.models import SqueezeNet, VisionTransformer
 
 from services.core.errors import RequestInvalid, Violation
 from workers.families.classification.config import OF_ANOTHER_SCALE, Data, LibraryModel, MobileModel, VitModel
-from workers.families.classification.network import Classifier, PooledBody
+from workers.families.classification.network import Classifier, NamedMaps, PooledBody
 from workers.families.transfer import copy_weights
 
 _SLOPE = 0.02
@@ -224,18 +224,22 @@ def _pooled(net: nn.Module) -> PooledBody | None:
     maps = _maps_of(net)
     if maps is None:
         return None
+    inside = set(maps.modules())
+    dropouts = [part.p for part in net.modules() if isinstance(part, nn.Dropout) and part not in inside]
+    if len(dropouts) > 1:
+        return None
     probe = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
     training = net.training
     net.eval()
     try:
         with torch.no_grad():
-            body = PooledBody(maps, is_mean=True)
+            body = PooledBody(maps, is_mean=True, dropout=sum(dropouts)).eval()
             is_same = torch.allclose(body(probe), net(probe), atol=1e-5)
     except (RuntimeError, AssertionError, IndexError):
         return None  # made for other sizes, or not of maps at all
     finally:
         net.train(training)
-    return body if is_same else None
+    return body.train(training) if is_same else None
 
 
 def _maps_of(net: nn.Module) -> nn.Module | None:
@@ -243,7 +247,7 @@ def _maps_of(net: nn.Module) -> nn.Module | None:
     if "features" in children:
         return children["features"]
     if {"layer1", "layer4", "avgpool", "fc"} <= children.keys():
-        return nn.Sequential(*(module for name, module in children.items() if name not in ("avgpool", "fc")))
+        return NamedMaps({name: module for name, module in children.items() if name not in ("avgpool", "fc")})
     return None
 
 

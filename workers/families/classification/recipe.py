@@ -32,7 +32,7 @@ from workers.families.classification.data import FAMILIES, Batch, Squares, Train
 from workers.families.classification.draw import captioned, confusion_picture
 from workers.families.classification.figures import confusion, figures
 from workers.families.classification.handler import ClassificationHandler
-from workers.families.classification.network import Classifier, ServedNetwork
+from workers.families.classification.network import Classifier, NamedMaps, ServedNetwork
 from workers.families.classification.squares import central, to_input
 from workers.families.images import MEAN, STD
 from workers.families.pictures import png, sheet
@@ -64,7 +64,10 @@ class ClassificationRecipe(SupervisedRecipe[ClassificationConfigT, Batch], Gener
         """Build the network with fresh weights."""
 
     def new_network(self) -> Classifier:
-        return self.build_network(self.config, len(self.classes))
+        network = self.build_network(self.config, len(self.classes))
+        if self.config.augment.moex > 0:
+            self._try_exchange(network)
+        return network
 
     def train_batches(self) -> TrainBatches:
         squares = Squares(self._train, data=self.config.data, cache_mib=self.config.data.cache_mib)
@@ -149,6 +152,23 @@ class ClassificationRecipe(SupervisedRecipe[ClassificationConfigT, Batch], Gener
         finally:
             hook.remove()
 
+    def _try_exchange(self, network: Classifier) -> None:
+        """Raise RequestInvalid now rather than at the first step that exchanges moments."""
+        data = self.config.data
+        image = torch.zeros(1, data.channels, data.image_size, data.image_size)
+        seen: list[object] = []
+        hook = _layer(network, self.config.augment.moex_layer).register_forward_hook(
+            lambda _module, _inputs, maps: seen.append(maps)
+        )
+        try:
+            with in_eval_mode(network), torch.no_grad():
+                network(image)
+        finally:
+            hook.remove()
+        if not (seen and isinstance(seen[0], Tensor) and seen[0].ndim == 4):
+            text = f"{self.config.augment.moex_layer!r} gives no feature maps (N, C, H, W); choose another module"
+            raise RequestInvalid(violations=[Violation("config.augment.moex_layer", text)])
+
     def _scores(self, network: nn.Module, placement: Placement, places: range) -> Tensor:
         data, size = self.config.data, self.config.eval.batch_size
         rows = []
@@ -187,10 +207,18 @@ def _placed(network: nn.Module, placement: Placement) -> Network:
 
 
 def _layer(network: nn.Module, name: str) -> nn.Module:
-    modules: dict[str, nn.Module] = dict(network.named_modules())
+    modules = dict(_named_modules(network))
     for path, module in modules.items():
         if path == name or path.endswith(f".{name}"):
             return module
-    names = ", ".join(path for path in modules if path.count(".") < 3)[:400]
+    names = ", ".join(path for path in modules if path and path.count(".") < 3)[:400]
     text = f"the network has no module {name!r}; it has {names}"
     raise RequestInvalid(violations=[Violation("config.augment.moex_layer", text)])
+
+
+def _named_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules by their paths; those of `NamedMaps` by the names that they have in their library, too."""
+    for path, module in network.named_modules():
+        yield path, module
+        if isinstance(module, NamedMaps):
+            yield from ((f"{path}.{name}", part) for name, part in zip(module.names, module, strict=True))

@@ -100,11 +100,15 @@ def accuracies_on_grid(fold: Fold) -> Distances:
 
 
 def far_threshold(fold: Fold, far: float) -> float:
-    """Return the threshold that accepts this share of pairs of two people, interpolated between their distances."""
+    """Return the largest threshold that accepts no more than this share of pairs of two people.
+
+    It is one of their distances: any threshold between two accepts the nearer pair, too, and a small set that much more.
+    """
     other = np.sort(fold.distances[~fold.is_same])
     if not len(other):
         return 0.0
-    return float(np.interp(far * len(other), np.arange(len(other)), other))
+    # Rates such as 1e-3 are not exact: three of 3,000 shall be three.
+    return float(other[min(int(far * len(other) + 1e-9), len(other) - 1)])
 
 
 def accepted(distances: Distances, threshold: float) -> float:

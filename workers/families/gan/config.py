@@ -108,7 +108,8 @@ class Eval(Section):
     feature_net: Literal["small", "inception_v3", "resnet18", "resnet50"] = Field(
         "small",
         description="small: a classifier of this dataset's labels, attributes or, without any, rotations, trained when"
-        " the job first evaluates; the others are torchvision's, if their weights can be had. Names the figure fid@...",
+        " the job first evaluates; the others are torchvision's, if their weights can be had. Names the figure fid@...,"
+        " whose features are scaled to one variance: published distances are of another scale and network.",
     )
     feature_epochs: int = Field(20, ge=1, le=1000, description="Passes over the images that train the small network.")
     feature_images: int = Field(20_000, ge=1, le=10_000_000, description="Images it is trained on, at most.")
@@ -156,6 +157,7 @@ class FcModel(Section):
     discriminator_widths: tuple[Width, ...] = Field(
         (100,), max_length=8, description="Hidden layers of the discriminator."
     )
+    activation: Literal["leaky_relu", "tanh"] = Field("leaky_relu", description="What follows every hidden layer.")
     slope: float = Field(0.02, ge=0, lt=1, description="Slope of LeakyReLU below 0.")
     norm: bool = Field(True, description="Layer normalisation after every hidden layer.")
 
@@ -189,7 +191,7 @@ class VanillaConfig(GanConfig):
         "tiny": {"limits": _limits(1500), "eval": {"num_images": 20_000}},
         "book": {
             "data": {"source": "points", "batch_size": 8},
-            "model": _PLANE_MODEL | {"discriminator_widths": (5, 3)},
+            "model": _PLANE_MODEL | {"discriminator_widths": (5, 3), "activation": "tanh"},
             "optim": {"lr_generator": 0.005, "lr_discriminator": 0.05, "beta1": 0.9},
             "schedule": {"name": "constant"},
             "limits": _limits(2500),
@@ -227,7 +229,8 @@ class _ConvConfig(GanConfig):
 class DcganConfig(_ConvConfig):
     """DCGAN: all convolutions, batch normalisation, no pooling (Radford et al. 2016).
 
-    `pokemon` has the lesson's settings for a small set of sprites; `paper` those of the authors' own code.
+    `pokemon` has the lesson's settings for a small set of sprites; `paper` the widths, rates and batch of the
+    authors' own code, whose 5 x 5 kernels, uniform z and decay of weights it leaves.
     """
 
     data: Data = Data(batch_size=128)
@@ -319,6 +322,14 @@ class LapganConfig(GanConfig):
             "limits": _limits(1200),
         },
     }
+
+    @model_validator(mode="after")
+    def _pairs_stay_pairs(self) -> Self:
+        if self.augment.is_active:
+            raise ValueError(
+                "augment cannot be used here: the discriminators compare an image with its blurred form; leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _levels_double_the_side(self) -> Self:

@@ -103,9 +103,14 @@ class Batch:
         return Batch(samples, labels)
 
     def parts(self, count: int) -> list[Batch]:
-        """Return the batch in equal parts, one for each update of the discriminator."""
-        labels: list[Tensor | None] = [None] * count if self.labels is None else list(self.labels.tensor_split(count))
-        return [Batch(samples, own) for samples, own in zip(self.samples.tensor_split(count), labels, strict=True)]
+        """Return the batch in equal parts, one for each update of the discriminator.
+
+        Each takes every `count`-th sample, so that an update sees the same ones however many processes share them.
+        """
+        return [
+            Batch(self.samples[first::count], None if self.labels is None else self.labels[first::count])
+            for first in range(count)
+        ]
 
 
 class TrainBatches:

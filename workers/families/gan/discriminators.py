@@ -43,7 +43,7 @@ class ConvDiscriminator(Discriminator):
     """DCGAN's mirror: the side halves with every convolution down to `end` x `end`, then one logit.
 
     Of `class_count` classes it is told by one constant map a class beside the image, or by a projection
-    (Miyato and Koyama 2018): the product of the class's vector with the summed features.
+    (Miyato and Koyama 2018): the product of the class's vector with the mean of the last maps.
     """
 
     def __init__(

@@ -44,6 +44,8 @@ class Game:
         with torch.no_grad(), self.placement.autocast():
             fake = generate()
         fake = fake.float()
+        # The penalty is on what the discriminator sees, too.
+        real, fake = (diff_augment(samples, self.config.augment) for samples in (real, fake))
         loss = discriminator_loss(loss_config, self._logits(judge, real), self._logits(judge, fake))
         total = loss
         if loss_config.name == "wgan_gp":
@@ -66,7 +68,8 @@ class Game:
         with frozen(self.discriminator):
             with self.placement.autocast():
                 fake = generate()
-            loss = generator_loss(self.config.loss, self._logits(judge, fake.float()))
+            seen = diff_augment(fake.float(), self.config.augment)
+            loss = generator_loss(self.config.loss, self._logits(judge, seen))
             self._update(self.optimizer_g, loss)
         return loss.detach()
 
@@ -85,7 +88,7 @@ class Game:
 
     def _logits(self, judge: Judge, samples: Tensor) -> Tensor:
         with self.placement.autocast():
-            return judge(diff_augment(samples, self.config.augment)).float()
+            return judge(samples).float()
 
     def _update(self, optimizer: Optimizer, loss: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -226,10 +226,11 @@ def build_generator(config: GanConfig, class_count: int = 0, image_size: tuple[i
 
 
 def hidden_linear(model: FcModel, inputs: int, widths: Sequence[int]) -> nn.ModuleList:
-    """Return linear layers with LeakyReLU and, if the model has it, layer normalisation."""
+    """Return linear layers with the model's activation and, if it has that, layer normalisation."""
     layers = nn.ModuleList()
     for width in widths:
-        parts: list[nn.Module] = [nn.Linear(inputs, width), nn.LeakyReLU(model.slope)]
+        activation = nn.Tanh() if model.activation == "tanh" else nn.LeakyReLU(model.slope)
+        parts: list[nn.Module] = [nn.Linear(inputs, width), activation]
         layers.append(nn.Sequential(*parts, *([nn.LayerNorm(width)] if model.norm else [])))
         inputs = width
     return layers

@@ -55,6 +55,11 @@ class Lapgan(GanRecipe[LapganConfig]):
         self.compile(state, placement)
         return state
 
+    def compiled_parts(self, state: TrainState) -> list[nn.Module]:
+        generator = cast("LapGenerator", state.modules["generator"])
+        judges = [network for name, network in state.modules.items() if name != "generator"]
+        return [generator.base, *generator.levels, *judges]
+
     def train_step(self, state: TrainState, batch: Batch, placement: Placement) -> dict[str, Tensor]:
         generator = cast("LapGenerator", state.modules["generator"])
         scalars: dict[str, Tensor] = {}

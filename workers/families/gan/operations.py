@@ -58,7 +58,7 @@ def plan(fields: Mapping[str, Any], model: Model) -> Drawing:
 def _sample(wish: Wish) -> Drawing:
     seeds = wish.seeds()
     z = latent.draw(seeds, wish.model.layout.latent_size)
-    return _plain(wish, z, {"seeds": seeds}, cycles=True)
+    return _plain(wish, z, {"seeds": seeds}, seeds=seeds)
 
 
 def _decode(wish: Wish) -> Drawing:
@@ -183,10 +183,16 @@ def _mix(wish: Wish) -> Drawing:
 
 
 def _plain(
-    wish: Wish, z: Tensor, facts: Mapping[str, Any], *, cycles: bool = False, has_sheet: bool = False, columns: int = 8
+    wish: Wish,
+    z: Tensor,
+    facts: Mapping[str, Any],
+    *,
+    seeds: Sequence[int] = (),
+    has_sheet: bool = False,
+    columns: int = 8,
 ) -> Drawing:
     """Draw latents as they are."""
-    labels, truncation = wish.labels(len(z), cycles=cycles), wish.truncation
+    labels, truncation = wish.labels(len(z), seeds=seeds), wish.truncation
     rows = tuple(Row(one, label, truncation) for one, label in zip(z, labels, strict=True))
     sheet = columns if wish.flag("sheet", default=has_sheet) else None
     return Drawing(rows, {**facts, **_common(wish, z, labels)}, sheet_columns=sheet)

@@ -105,8 +105,12 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
     def compile(self, state: TrainState, placement: Placement) -> None:
         """Compile the networks, if the job wants it and nothing is differentiated twice, which graphs cannot be."""
         if placement.compile and not self.config.loss.has_second_order:
-            for network in state.modules.values():
+            for network in self.compiled_parts(state):
                 network.compile()
+
+    def compiled_parts(self, state: TrainState) -> list[nn.Module]:
+        """Return the modules that a step calls."""
+        return list(state.modules.values())
 
     def averages(self, generator: Generator) -> dict[str, nn.Module]:
         return {"generator": ema.average_of(generator)} if self.config.average.decay else {}

@@ -145,8 +145,11 @@ class Wish:
     def truncation(self) -> float:
         return fraction(self.fields, "truncation", 1.0)
 
-    def labels(self, total: int, *, cycles: bool = False) -> list[int | None]:
-        """Return the class of each sample: `labels`, or `class` for all; by default the first, or all in turn."""
+    def labels(self, total: int, *, seeds: Sequence[int] = ()) -> list[int | None]:
+        """Return the class of each sample: `labels`, or `class` for all; by default the first, or that of its seed.
+
+        Classes follow each other with the seeds, so that a seed is drawn as one class whatever it is drawn beside.
+        """
         classes = self.model.classes
         if not classes:
             if given := {"class", "labels"} & self.fields.keys():
@@ -154,7 +157,9 @@ class Wish:
             return [None] * total
         if "labels" not in self.fields:
             one = self._label(self.fields["class"], "class") if "class" in self.fields else None
-            return [k % len(classes) if one is None and cycles else one or 0 for k in range(total)]
+            if one is None and seeds:
+                return [seed % len(classes) for seed in seeds]
+            return [one or 0] * total
         many = self.fields["labels"]
         if "class" in self.fields or not isinstance(many, list | tuple) or len(many) != total:
             raise InstanceInvalid(f"labels must be a list of {total}, one a sample, or give one class for all")

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from workers.families.gan.config import StyleModel
 from workers.families.gan.generators import Generator
+from workers.families.precision import full_precision
 
 SLOPE = 0.2
 GAIN = math.sqrt(2)
@@ -102,8 +103,9 @@ class ModulatedConv(nn.Module):
             maps = self.blur(functional.conv_transpose2d(maps, weight.transpose(0, 1), stride=2))
         if not self.demodulate:
             return maps
-        # fp32: squares of half-precision numbers lose too much.
-        squares = style.float().square() @ weight.float().square().sum((2, 3)).t()
+        # Squares of half-precision numbers lose too much, and so does their product.
+        with full_precision(style.device):
+            squares = style.float().square() @ weight.float().square().sum((2, 3)).t()
         return maps * torch.rsqrt(squares + 1e-8)[:, :, None, None].to(maps.dtype)
 
 

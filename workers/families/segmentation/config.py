@@ -9,10 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import Limits, Section
+from workers.families.config import TORCHVISION, WEIGHTS, Limits, Origin, Section
 from workers.families.sections import Optim, Schedule, SupervisedConfig, Warp
 
 Width = Annotated[int, Field(ge=4, le=4096)]
+_VGG16 = tuple(f"{TORCHVISION}:VGG16_Weights.{name}" for name in ("IMAGENET1K_V1", "DEFAULT"))
+"""Not IMAGENET1K_FEATURES, which were made for inputs of another scale."""
 STRIDE = 32
 """Input pixels that one cell of the coarsest map spans, for every network here."""
 
@@ -76,9 +78,12 @@ class FcnModel(Section):
 
 
 class FcnConfig(SegmentationConfig):
-    """FCN: a classifier made convolutional, with skips (Long et al. 2015)."""
+    """FCN: a classifier made convolutional, with skips (Long et al. 2015).
 
-    SOURCES: ClassVar[tuple[str, ...]] = ("segmentation/fcn",)
+    It starts from a coarser one, from torchvision's VGG-16, or from uploaded weights, such as the original ones.
+    """
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("segmentation/fcn", WEIGHTS, TORCHVISION)
 
     model: FcnModel = FcnModel()
 
@@ -98,6 +103,13 @@ class FcnConfig(SegmentationConfig):
             },
         },
     }
+
+    def adopt(self, origin: Origin) -> Self:
+        if origin.kind == TORCHVISION and origin.name not in _VGG16:
+            raise ValueError(f"{origin.name} is not what this network's body is made of: use {_VGG16[0]}")
+        if origin.kind == TORCHVISION and (self.model.body != "vgg16" or self.model.batch_norm):
+            raise ValueError(f"{origin.name} fits model.body 'vgg16' without model.batch_norm alone: set both so")
+        return self
 
 
 class ReadyModel(Section):
@@ -126,6 +138,12 @@ class ReadyConfig(SegmentationConfig):
     """FCN, DeepLab v3 and LR-ASPP on bodies of torchvision."""
 
     model: ReadyModel = ReadyModel()
+
+    @model_validator(mode="after")
+    def _batch_can_be_normalised(self) -> Self:
+        if self.model.name.startswith("deeplabv3") and self.data.batch_size < 2:
+            raise ValueError("data.batch_size must be at least 2: DeepLab normalises one value an image over the batch")
+        return self
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {

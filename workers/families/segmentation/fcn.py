@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.families.base import ServingSpec, Source, TrainState
+from workers.families.config import TORCHVISION, WEIGHTS
+from workers.families.precision import full_precision
 from workers.families.segmentation.config import STRIDE, FcnConfig, FcnModel
+from workers.families.segmentation.originals import renamed
 from workers.families.segmentation.recipe import SegmentationRecipe
 from workers.families.transfer import copy_weights
 
@@ -83,9 +86,7 @@ class _Upsampling(nn.ConvTranspose2d):
     """Computes in the type of its weights: oneDNN's bf16 gradients of few channels are wrong (`workers.engine.kernels`)."""
 
     def forward(self, scores: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not torch.is_autocast_enabled(scores.device.type):
-            return super().forward(scores, output_size)
-        with torch.autocast(scores.device.type, enabled=False):
+        with full_precision(scores.device):
             return super().forward(scores.to(self.weight.dtype), output_size)
 
 
@@ -139,15 +140,20 @@ class Fcn(SegmentationRecipe[FcnConfig]):
         return FcnNetwork(config.model, len(spec.constants["classes"]))
 
     def load_source(self, state: TrainState, source: Source) -> None:
-        """Start from a coarser variant, as 16s from 32s and 8s from 16s, or from one of the same stride.
+        """Start from a coarser variant, as 16s from 32s and 8s from 16s, or from one of the same stride, or from VGG-16.
 
         Layers over other classes, and the last up-sampling of another stride, start anew.
         """
         network = state.modules["network"]
-        tensors = source.tensors if source.origin.kind == "model" else source.part("network")
+        tensors = source.part("network") if source.origin.kind == "checkpoint" else source.tensors
+        if source.origin.kind in (TORCHVISION, WEIGHTS):
+            tensors = renamed(tensors, network, self.config.model)
         fresh = _new_skips(network, tensors)
-        if tensors["score.weight"].shape[0] != self.num_classes:
+        if "score.weight" not in tensors or tensors["score.weight"].shape[0] != self.num_classes:
             fresh = ["last.", "score.", "skips.", "doubles."]
+            own = network.state_dict()["hidden.0.weight"]
+            if tensors.get("hidden.0.weight", own.new_empty(0)).shape != own.shape:
+                fresh.append("hidden.")
         elif tensors["last.weight"].shape != network.state_dict()["last.weight"].shape:
             fresh.append("last.")
         copy_weights(network.state_dict(), tensors, name=source.origin.name, fresh=tuple(fresh))

@@ -48,9 +48,12 @@ class _Prepared:
 class SegmentationHandler(Handler):
     """Answers `{"size": [H, W], "classes": [{"id", "name", "pixels", "fraction"}], ...}` and the mask.
 
+    Pictures of any size are fitted into the square that the network was trained and evaluated at, whose one shape is
+    what compiled forms are of, and their masks are decided at their own size.
+
     Parameters: `format`, one or a list of `png_index` (default; an 8-bit PNG of class indices as
     `mask`), `rle` and `polygon` (by class, as `rle` and `polygons`) and `overlay` (a PNG); `classes`,
-    names of those wanted; `return_probs` adds the mean probability of each class where it won.
+    names of those wanted in all but the index mask, which has every pixel's class; `return_probs` adds the mean probability of each class where it won.
     """
 
     def __init__(self, spec: ServingSpec) -> None:

@@ -27,7 +27,7 @@ class ReadyNetwork(nn.Module):
         options: dict[str, Any] = {} if model.name in _WITHOUT_AUX else {"aux_loss": has_aux}
         pretrained = "none" if is_serving else model.pretrained
         options["weights_backbone"] = "DEFAULT" if pretrained == "backbone" else None
-        self.net = get_model(model.name, weights=None, num_classes=num_classes, **options)
+        self.net: nn.Module = get_model(model.name, weights=None, num_classes=num_classes, **options)
         if pretrained == "all":
             _load_all_but_last(self.net, model.name)
         if model.norm_momentum is not None:
@@ -60,6 +60,10 @@ class Ready(SegmentationRecipe[ReadyConfig]):
                 f"the weights of {self.config.model.name} cannot be had ({err}): use 'none' where there is no network"
             )
             raise RequestInvalid(violations=[Violation("config.model.pretrained", text)]) from err
+
+    def compiled_part(self, network: nn.Module) -> nn.Module:
+        assert isinstance(network, ReadyNetwork)
+        return network.net
 
     def losses(self, network: nn.Module, batch: Batch, placement: Placement) -> dict[str, Tensor]:
         assert isinstance(network, ReadyNetwork)

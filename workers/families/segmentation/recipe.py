@@ -37,12 +37,12 @@ SegmentationConfigT = TypeVar("SegmentationConfigT", bound=SegmentationConfig)
 
 
 def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
-    """Return the cross entropy of scores (N, C, H, W) against masks (N, H, W).
+    """Return the mean cross entropy of scores (N, C, H, W) against masks (N, H, W), over the pixels not ignored.
 
-    Divided by all pixels, ignored ones too: what an image adds does not depend on its neighbours in the batch.
+    0 where all are: augmentation can shrink an image into a corner of its square, or move its labels out.
     """
     total = functional.cross_entropy(scores.float(), masks.long(), ignore_index=IGNORED_PIXEL, reduction="sum")
-    return total / masks.numel()
+    return total / (masks != IGNORED_PIXEL).sum().clamp(min=1)
 
 
 class SegmentationRecipe(SupervisedRecipe[SegmentationConfigT, Batch], Generic[SegmentationConfigT]):
