@@ -116,11 +116,14 @@ class DeploymentCalls:
     def predict(
         self,
         deployment: str,
-        inputs: Sequence[bytes | Path | Mapping[str, Any]],
+        inputs: Sequence[bytes | Path | str | Mapping[str, Any]],
         *,
         params: Mapping[str, Any] | None = None,
     ) -> deployment_pb2.PredictResponse:
-        """Answer encoded images (bytes, or paths of files) or named inputs: one prediction each, in order."""
+        """Answer encoded images (bytes, or paths of files) or named inputs: one prediction each, in order.
+
+        A call takes at most 64, of 16 MiB together.
+        """
         instances = [_instance(one) for one in inputs]
         request = deployment_pb2.PredictRequest(
             name=self.name.deployment(deployment), instances=instances, params=as_struct(params)
@@ -128,7 +131,7 @@ class DeploymentCalls:
         return self._caller.unary(self._deployments.Predict, request, timeout_seconds=PREDICT_SECONDS)
 
 
-def _instance(value: bytes | Path | Mapping[str, Any]) -> deployment_pb2.Instance:
+def _instance(value: bytes | Path | str | Mapping[str, Any]) -> deployment_pb2.Instance:
     if isinstance(value, Mapping):
         return deployment_pb2.Instance(fields=as_struct(value) or Struct())
-    return deployment_pb2.Instance(body=value.read_bytes() if isinstance(value, Path) else value)
+    return deployment_pb2.Instance(body=value if isinstance(value, bytes) else Path(value).read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 _UNREACHABLE = "no platform answers at {address}: start one with `trainyard up`, or set TRAINYARD_SERVER to its address"
+_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")
 _NO_TLS = "no TLS with {address}: {why}; TRAINYARD_TLS_CA names the authority of the server's certificate"
 
 
@@ -100,4 +102,10 @@ def from_rpc(error: grpc.RpcError, *, address: str) -> ApiError:
         is_handshake = "handshake" in message.lower()
         reason = "TLS_FAILED" if is_handshake else "UNREACHABLE"
         message = (_NO_TLS if is_handshake else _UNREACHABLE).format(address=address, why=message)
+    if too_large := _TOO_LARGE.search(message):
+        sent, most = (int(size) / 2**20 for size in too_large.groups())
+        reason = "REQUEST_TOO_LARGE"
+        message = (
+            f"the request has {sent:.1f} MiB, and one call takes {most:.0f}: send fewer or smaller pictures at once"
+        )
     return ApiError(code, reason, message, violations=violations, request_id=request_id, retry_seconds=retry_seconds)

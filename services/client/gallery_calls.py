@@ -16,7 +16,7 @@ PAGE_SIZE = 200
 PREDICT_SECONDS = 150.0
 """How long a call may take that a model answers."""
 
-Picture = bytes | Path | pb.FaceImage
+Picture = bytes | Path | str | pb.FaceImage
 """Encoded bytes, a file of them, or either with landmarks as the wire has it."""
 
 
@@ -145,4 +145,4 @@ class GalleryCalls:
 def _picture(image: Picture) -> pb.FaceImage:
     if isinstance(image, pb.FaceImage):
         return image
-    return pb.FaceImage(content=image.read_bytes() if isinstance(image, Path) else image)
+    return pb.FaceImage(content=image if isinstance(image, bytes) else Path(image).read_bytes())

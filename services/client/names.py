@@ -64,8 +64,14 @@ class Namer:
         kind, _, last = start.partition("/")
         if kind == "datasets" or "/datasets/" in start:
             return self.dataset(last if kind == "datasets" else start)
-        is_version = _is_full(start) or not last or last == "latest" or last.isdigit()
-        return self.model_version(start) if is_version else self.checkpoint(start)
+        return self.model_version(start) if _is_full(start) else self.stored(start)
+
+    def stored(self, name: str) -> str:
+        """Take a full name, `model/3`, `model` for its newest version, or `job/checkpoint`."""
+        last = name.partition("/")[2]
+        if _is_full(name) or (last and last != "latest" and not last.isdigit()):
+            return self.checkpoint(name)
+        return self.model_version(name)
 
 
 def short(name: str) -> str:

@@ -36,6 +36,7 @@ from services.client.deployment_calls import DeploymentCalls
 from services.client.errors import ApiError
 from services.client.gallery_calls import PAGE_SIZE, GalleryCalls
 from services.client.names import Namer
+from services.client.pack import as_archive
 from services.client.plain import as_struct
 from services.client.transfer import (
     Downloaded,
@@ -70,6 +71,7 @@ class DatasetFields(TypedDict, total=False):
 
     family: str
     format: dataset_pb2.DatasetFormat | str
+    display_name: str
     val_fraction: float
     split_seed: int
     request_id: str
@@ -132,25 +134,30 @@ class Trainyard(DeploymentCalls, GalleryCalls):
 
     def create_dataset(
         self,
-        archive: Path,
+        source: Path | str,
         *,
         dataset_id: str,
         on_progress: Progress = ignore_progress,
         **fields: Unpack[DatasetFields],
     ) -> dataset_pb2.Dataset:
-        """Upload an archive (zip, tar, tar.gz) as the next version of a dataset; returns once it is imported.
+        """Upload an archive (zip, tar, tar.gz), a folder or a `.safetensors` file as the next version of a dataset.
 
-        `on_progress` is called with bytes sent and bytes in all; the import begins after the last byte.
+        Returns once it is imported. `on_progress` is called with bytes sent and bytes in all; the import begins after
+        the last byte.
+
+        Raises:
+            PathInvalid: there is no such file, or what it holds cannot be a dataset.
         """
         fields.setdefault("request_id", new_id())
-        header = dataset_pb2.CreateDatasetHeader(
-            parent=self.name.parent,
-            dataset_id=dataset_id,
-            size_bytes=archive.stat().st_size,
-            sha256=sha256_of(archive),
-            **fields,
-        )
-        reply = self._caller.send(self._datasets.CreateDataset, upload_messages(header, archive, on_progress))
+        with as_archive(Path(source), on_progress=ignore_progress) as archive:
+            header = dataset_pb2.CreateDatasetHeader(
+                parent=self.name.parent,
+                dataset_id=dataset_id,
+                size_bytes=archive.stat().st_size,
+                sha256=sha256_of(archive),
+                **fields,
+            )
+            reply = self._caller.send(self._datasets.CreateDataset, upload_messages(header, archive, on_progress))
         return reply.dataset
 
     def create_dataset_from_url(
@@ -172,9 +179,9 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         request = dataset_pb2.GetDatasetRequest(name=self.name.dataset(dataset), version=version)
         return self._caller.unary(self._datasets.GetDataset, request).dataset
 
-    def list_datasets(self) -> Iterator[dataset_pb2.Dataset]:
+    def list_datasets(self, *, family: str = "") -> Iterator[dataset_pb2.Dataset]:
         """Yield the newest version of every dataset, newest first."""
-        request = dataset_pb2.ListDatasetsRequest(parent=self.name.parent, page_size=PAGE_SIZE)
+        request = dataset_pb2.ListDatasetsRequest(parent=self.name.parent, page_size=PAGE_SIZE, family=family)
         return self._caller.pages(self._datasets.ListDatasets, request, lambda reply: reply.datasets)
 
     def delete_dataset(self, dataset: str) -> None:
@@ -346,20 +353,26 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         return self._caller.pages(self._models.ListModelVersions, request, lambda reply: reply.model_versions)
 
     def download(
-        self, name: str, target: Path, *, file: str = "", on_progress: Progress = ignore_progress
+        self, name: str, target: Path | str, *, file: str = "", on_progress: Progress = ignore_progress
     ) -> Downloaded:
         """Fetch an artifact, or one file of a checkpoint or model version, into a path or an existing folder.
 
-        The bytes are compared with their sha256 before the file appears under its name.
+        Artifacts are named in full, the others also as `job/checkpoint`, `job/best`, `model/3` or `model`. The bytes
+        are compared with their sha256 before the file appears under its name.
         """
-        request = model_pb2.DownloadArtifactRequest(name=name, file=file)
-        return receive(self._caller.stream(self._models.DownloadArtifact, request), target, on_progress)
+        request = model_pb2.DownloadArtifactRequest(name=self._found(self.name.stored(name)), file=file)
+        return receive(self._caller.stream(self._models.DownloadArtifact, request), Path(target), on_progress)
+
+    def create_download_link(self, name: str, *, file: str = "") -> model_pb2.CreateDownloadLinkResponse:
+        """Return an address where an S3 store itself hands out what `download` fetches, for 15 minutes."""
+        request = model_pb2.CreateDownloadLinkRequest(name=self._found(self.name.stored(name)), file=file)
+        return self._caller.unary(self._models.CreateDownloadLink, request)
 
     def download_files(
         self,
         name: str,
         files: Sequence[common_pb2.StoredFile],
-        folder: Path,
+        folder: Path | str,
         *,
         on_progress: Progress = ignore_progress,
     ) -> list[Downloaded]:
@@ -367,7 +380,7 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         total, before = sum(file.size_bytes for file in files), 0
         done = []
         for file in files:
-            target = folder / safe_relative(file.name)
+            target = Path(folder) / safe_relative(file.name)
             progress = _shifted(on_progress, before, total)
             done.append(self.download(name, target, file=file.name, on_progress=progress))
             before += file.size_bytes

@@ -20,10 +20,15 @@ class Name:
     ids: tuple[str, ...]
 
 
+def faults_of_slug(value: str, *, field: str) -> list[Violation]:
+    """Return why `value` is no id; nothing where it is one."""
+    return [] if SLUG.fullmatch(value) else [Violation(field, f"{value!r:.80} is not a valid id: {SLUG_RULE}")]
+
+
 def check_slug(value: str, *, field: str) -> str:
     """Return `value`, or raise RequestInvalid naming the field."""
-    if not SLUG.fullmatch(value):
-        raise RequestInvalid(violations=[Violation(field, f"{value!r} is not a valid id: {SLUG_RULE}")])
+    if violations := faults_of_slug(value, field=field):
+        raise RequestInvalid(violations=violations)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypedDict
@@ -10,6 +11,7 @@ from trainyard.v1 import dataset_pb2 as pb
 
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
+from services.core.texts import faults_of_request_id, faults_of_text
 from services.datasets.split_rule import SplitRule
 from services.datasets.upload import Expected
 from services.db.datasets import DatasetVersion
@@ -17,6 +19,7 @@ from services.jobs.convert import timestamp
 from services.rpc.structs import to_struct
 
 _PREFIX = "DATASET_FORMAT_"
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _FORMATS: dict[int, str | None] = {
     value: name.removeprefix(_PREFIX).lower() if value else None for name, value in pb.DatasetFormat.items()
 }
@@ -54,12 +57,13 @@ def header(request: pb.CreateDatasetRequest | None) -> Header:
     if request is None or request.WhichOneof("content") != "header":
         raise RequestInvalid(violations=[Violation("header", "must be the first message of the stream")])
     value = request.header
-    if value.format not in _FORMATS:
-        raise RequestInvalid(violations=[Violation("header.format", "is not known; leave it out to detect it")])
+    project = names.parse_project(value.parent, field="header.parent")
+    if violations := _faults(value):
+        raise RequestInvalid(violations=violations)
     return Header(
-        project=names.parse_project(value.parent, field="header.parent"),
+        project=project,
         fields=HeaderFields(
-            dataset_id=names.check_slug(value.dataset_id, field="header.dataset_id"),
+            dataset_id=value.dataset_id,
             family=value.family or None,
             format=_FORMATS[value.format],
             rule=_rule(value),
@@ -71,12 +75,22 @@ def header(request: pb.CreateDatasetRequest | None) -> Header:
     )
 
 
-def _rule(value: pb.CreateDatasetHeader) -> SplitRule:
-    fraction = value.val_fraction or SplitRule().val_fraction
-    if not 0 < fraction < 1:
+def _faults(value: pb.CreateDatasetHeader) -> list[Violation]:
+    """Return all that can be seen to be wrong before anything is sent."""
+    found = [*names.faults_of_slug(value.dataset_id, field="header.dataset_id")]
+    if value.format not in _FORMATS:
+        found.append(Violation("header.format", "is not known; leave it out to detect it"))
+    if not 0 <= value.val_fraction < 1:
         text = f"{value.val_fraction:g} must lie between 0 and 1; 0 means {SplitRule().val_fraction:g}"
-        raise RequestInvalid(violations=[Violation("header.val_fraction", text)])
-    return SplitRule(val_fraction=fraction, seed=value.split_seed)
+        found.append(Violation("header.val_fraction", text))
+    if value.sha256 and not _SHA256.fullmatch(value.sha256):
+        found.append(Violation("header.sha256", "must be the 64 hexadecimal digits of the archive's digest"))
+    found += faults_of_text(value.display_name, field="header.display_name")
+    return found + faults_of_request_id(value.request_id, field="header.request_id")
+
+
+def _rule(value: pb.CreateDatasetHeader) -> SplitRule:
+    return SplitRule(val_fraction=value.val_fraction or SplitRule().val_fraction, seed=value.split_seed)
 
 
 def check_end(request: pb.CreateDatasetRequest | None) -> None:

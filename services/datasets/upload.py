@@ -73,7 +73,7 @@ class Uploads:
 
     def _check(self, expected: Expected) -> None:
         if expected.size_bytes <= 0:
-            raise _invalid("size_bytes", "must be the size of the archive in bytes")
+            raise _invalid("header.size_bytes", "must be the size of the archive in bytes")
         if expected.size_bytes > self._limit_bytes:
             raise LimitExceeded(f"the archive has {expected.size_bytes} bytes; this server takes {self._limit_bytes}")
         if self._running >= MAX_UPLOADS:
@@ -94,13 +94,13 @@ class Uploads:
                     raise DeadlineExceeded(f"it arrived slower than {MIN_BYTES_PER_SECOND} bytes a second")
                 size_bytes += len(chunk)
                 if size_bytes > expected.size_bytes:
-                    raise _invalid("size_bytes", f"is {expected.size_bytes}, but more bytes were sent")
+                    raise _invalid("header.size_bytes", f"is {expected.size_bytes}, but more bytes were sent")
                 await loop.run_in_executor(self._threads, _append, file, digest, chunk)
         if size_bytes != expected.size_bytes:
-            raise _invalid("size_bytes", f"is {expected.size_bytes}, but {size_bytes} bytes were sent")
+            raise _invalid("header.size_bytes", f"is {expected.size_bytes}, but {size_bytes} bytes were sent")
         sha256 = digest.hexdigest()
         if expected.sha256 and expected.sha256.lower() != sha256:
-            raise _invalid("sha256", f"does not match what was sent, whose digest is {sha256}; send it again")
+            raise _invalid("header.sha256", f"does not match what was sent, whose digest is {sha256}; send it again")
         return Received(path, sha256)
 
 

@@ -63,6 +63,7 @@ class DatasetVersion:
 
 _versions = t.dataset_versions
 _COLUMNS = columns_of(DatasetVersion, _versions)
+_MOST_NAMED = 3
 _IS_THERE = _versions.c.delete_time.is_(None)
 # Built once: every submission runs it, and building costs more than running.
 _GET_NEWEST = (
@@ -215,11 +216,12 @@ def delete(session: Session, project: str, dataset_id: str) -> None:
     # What a job starts from stands in its spec only.
     starts_from_it = t.STARTS_FROM.in_(ids)
     uses_it = sa.or_(t.jobs.c.dataset_version_id.in_(ids), starts_from_it)
-    users = sa.select(sa.func.count()).where(t.jobs.c.project == project, uses_it, t.IS_LIVE)
-    count = session.execute(users).scalar_one()
-    if count:
-        raise PreconditionFailed(f"{count} queued or running jobs use dataset {dataset_id!r}; cancel them first")
-    session.execute(sa.update(_versions).where(_versions.c.id.in_(ids)).values(delete_time=now()))
+    users = sa.select(t.jobs.c.id).where(t.jobs.c.project == project, uses_it, t.IS_LIVE).order_by(t.jobs.c.id)
+    if found := session.execute(users).scalars().all():
+        raise PreconditionFailed(f"dataset {dataset_id!r} is used by {_jobs(found)}")
+    # The same request again makes it anew: its id is free for that.
+    gone = {"delete_time": now(), "request_id": _versions.c.id}
+    session.execute(sa.update(_versions).where(_versions.c.id.in_(ids)).values(gone))
 
 
 def due_for_purge(session: Session, *, limit: int, older_than_seconds: float = 0.0) -> list[DatasetVersion]:
@@ -235,6 +237,13 @@ def mark_purged(session: Session, version_id: str) -> None:
     announce(session)
     purged = sa.update(_versions).where(_versions.c.id == version_id, _versions.c.delete_time.is_not(None))
     session.execute(purged.values(purge_time=now()))
+
+
+def _jobs(job_ids: Sequence[str]) -> str:
+    if len(job_ids) == 1:
+        return f"job {job_ids[0]}, which has not ended; cancel it first"
+    more = f" and {len(job_ids) - _MOST_NAMED} more" if len(job_ids) > _MOST_NAMED else ""
+    return f"jobs {', '.join(job_ids[:_MOST_NAMED])}{more}, which have not ended; cancel them first"
 
 
 def _to_version(row: sa.Row[Any]) -> DatasetVersion:

@@ -40,7 +40,7 @@ def wanted(name: str, project: str) -> Wanted:
 
 def check_workers(workers: int) -> int:
     if not 0 <= workers <= MAX_WORKERS:
-        text = f"must be from 1 to {MAX_WORKERS}, not {workers}; 0 leaves it to the platform"
+        text = f"must be from 1 to {MAX_WORKERS}, not {workers}; 0 means one, or as many as before"
         raise RequestInvalid(violations=[Violation("workers", text)])
     return workers
 

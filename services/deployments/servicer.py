@@ -6,6 +6,7 @@ from trainyard.v1 import deployment_pb2 as pb
 from trainyard.v1 import deployment_pb2_grpc
 
 from services.core import names
+from services.core.texts import check_request_id
 from services.deployments import convert
 from services.deployments.manager import DeploymentManager
 from services.deployments.predict import Predictor
@@ -31,7 +32,7 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
             names.check_slug(request.deployment_id, field="deployment_id"),
             wanted=convert.wanted(request.model_version, project),
             workers=convert.check_workers(request.workers) or 1,
-            request_id=request.request_id,
+            request_id=check_request_id(request.request_id),
         )
         return pb.CreateDeploymentResponse(deployment=convert.deployment_to_proto(deployment))
 

@@ -10,6 +10,7 @@ from trainyard.v1 import gallery_pb2 as pb
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
 from services.core.states import GalleryState
+from services.core.texts import faults_of_request_id, faults_of_text
 from services.db.identities import Identity
 from services.galleries.embed import Picture
 from services.galleries.enrolment import Person, Progress
@@ -56,9 +57,9 @@ def person(request: pb.EnrolIdentityRequest) -> Person:
         RequestInvalid: the id, the name or an image is not as it must be; all that is wrong is named.
     """
     names.check_slug(request.identity_id, field="identity_id")
-    violations = []
-    if len(request.display_name) > MAX_NAME:
-        violations.append(Violation("display_name", f"must have at most {MAX_NAME} characters"))
+    violations: list[Violation] = []
+    violations += faults_of_text(request.display_name, field="display_name", most=MAX_NAME)
+    violations += faults_of_request_id(request.request_id)
     if not 1 <= len(request.images) <= MAX_IMAGES:
         violations.append(Violation("images", f"must be 1 to {MAX_IMAGES} pictures, not {len(request.images)}"))
     for number, image in enumerate(request.images[:MAX_IMAGES]):

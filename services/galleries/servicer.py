@@ -8,6 +8,7 @@ from trainyard.v1 import gallery_pb2 as pb
 from trainyard.v1 import gallery_pb2_grpc
 
 from services.core import names
+from services.core.texts import check_request_id
 from services.galleries import convert
 from services.galleries.enrolment import Enrolment
 from services.galleries.manager import GalleryManager
@@ -32,7 +33,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
             deployment_id=convert.deployment_id(request.deployment, project),
             keep_images=request.keep_images,
             is_pinned=request.is_pinned,
-            request_id=request.request_id,
+            request_id=check_request_id(request.request_id),
         )
         return pb.CreateGalleryResponse(gallery=convert.gallery_to_proto(counted))
 

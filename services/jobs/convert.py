@@ -12,6 +12,7 @@ from trainyard.v1 import common_pb2
 from trainyard.v1 import job_pb2 as pb
 
 from services.core import names
+from services.core.errors import RequestInvalid, Violation
 from services.core.states import FailureReason, JobState
 from services.db.artifacts import Artifact
 from services.db.checkpoints import Checkpoint
@@ -65,8 +66,15 @@ def checkpoint_id(name: str) -> tuple[str, str, str]:
 
 
 def states(values: list[pb.JobState]) -> list[JobState]:
-    """Return the wanted states; unspecified ones ask for nothing."""
-    return [_STATES_BACK[value] for value in values if value in _STATES_BACK]
+    """Return the wanted states; none where all are.
+
+    Raises:
+        RequestInvalid: one is not known here; answering with other jobs would hide that.
+    """
+    if unknown := [value for value in values if value not in _STATES_BACK]:
+        text = f"has no state {unknown[0]}; ask for {', '.join(pb.JobState.Name(value) for value in _STATES_BACK)}"
+        raise RequestInvalid(violations=[Violation("states", text)])
+    return [_STATES_BACK[value] for value in values]
 
 
 def job_to_proto(job: Job) -> pb.Job:
@@ -186,4 +194,5 @@ def _config_struct(text: str) -> Struct:
 
 
 def _model_id(recipe: str) -> str:
+    """Return the model's id where none is asked for; empty for what cannot be a recipe."""
     return recipe.replace("/", "-").replace("_", "-")

@@ -11,6 +11,7 @@ from typing import Any
 
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
+from services.core.texts import faults_of_request_id, faults_of_text
 from services.jobs.start import Wanted, parse
 from services.recipes.manager import Recipe, RecipeManager
 from workers.families.config import RecipeConfig
@@ -20,10 +21,8 @@ MAX_PROCESSES = 64
 DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_PRESET = "full"
 _LABEL_KEY = re.compile(r"[a-z0-9](?:[a-z0-9_./-]{0,61}[a-z0-9])?")
-_REQUEST_ID = re.compile(r"[ -~]{0,128}")
 _MAX_LABELS = 32
 _MAX_LABEL_VALUE = 128
-_MAX_DISPLAY_NAME = 120
 _MAX_PRIORITY = 100
 _MAX_MAX_ATTEMPTS = 10
 
@@ -132,8 +131,8 @@ def _check_shape(request: JobRequest) -> list[Violation]:
     if not 1 <= request.processes <= MAX_PROCESSES:
         text = f"must be from 1 to {MAX_PROCESSES}, not {request.processes}"
         found.append(Violation("resources.processes", text))
-    if not names.SLUG.fullmatch(request.model_id):
-        found.append(Violation("model_id", f"{request.model_id!r} is not a valid id: {names.SLUG_RULE}"))
+    # Empty where it follows from the recipe, which is empty itself.
+    found += names.faults_of_slug(request.model_id, field="model_id") if request.model_id else []
     if abs(request.priority) > _MAX_PRIORITY:
         text = f"must be from -{_MAX_PRIORITY} to {_MAX_PRIORITY}, not {request.priority}; lower runs first"
         found.append(Violation("priority", text))
@@ -142,12 +141,8 @@ def _check_shape(request: JobRequest) -> list[Violation]:
         found.append(Violation("max_attempts", text))
     if request.dataset_version < 0:
         found.append(Violation("dataset_version", "must not be negative; 0 takes the newest"))
-    if len(request.display_name) > _MAX_DISPLAY_NAME or not (request.display_name.isprintable()):
-        text = f"must be at most {_MAX_DISPLAY_NAME} printable characters"
-        found.append(Violation("display_name", text))
-    if not _REQUEST_ID.fullmatch(request.request_id):
-        found.append(Violation("request_id", "must be at most 128 printable ASCII characters, such as a UUID"))
-    return found
+    found += faults_of_text(request.display_name, field="display_name")
+    return found + faults_of_request_id(request.request_id)
 
 
 def _check_labels(labels: Mapping[str, str]) -> list[Violation]:

@@ -9,6 +9,7 @@ from trainyard.v1 import job_pb2_grpc
 
 from services.core import names
 from services.core.errors import RequestInvalid, Violation
+from services.core.texts import check_reason
 from services.jobs import convert
 from services.jobs.manager import JobManager
 from services.jobs.replies import MAX_EVENTS, Replies
@@ -58,11 +59,11 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
                 yield reply
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
-        job = await self._jobs.cancel(*convert.job_id(request.name), reason=request.reason)
+        job = await self._jobs.cancel(*convert.job_id(request.name), reason=check_reason(request.reason))
         return pb.CancelJobResponse(job=convert.job_to_proto(job))
 
     async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> pb.PauseJobResponse:
-        job = await self._jobs.pause(*convert.job_id(request.name), reason=request.reason)
+        job = await self._jobs.pause(*convert.job_id(request.name), reason=check_reason(request.reason))
         return pb.PauseJobResponse(job=convert.job_to_proto(job))
 
     async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> pb.ResumeJobResponse:

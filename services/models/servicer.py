@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from trainyard.v1 import model_pb2 as pb
 from trainyard.v1 import model_pb2_grpc
 
+from services.core.texts import check_request_id
 from services.models import convert
 from services.models.download import DownloadManager
 from services.models.manager import ModelManager
@@ -26,7 +27,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     ) -> pb.CreateModelVersionResponse:
         source = convert.checkpoint_name(request.checkpoint)
         model_id = convert.model_of_request(request, source)
-        version = await self._models.create(source, model_id=model_id, request_id=request.request_id)
+        version = await self._models.create(source, model_id=model_id, request_id=check_request_id(request.request_id))
         return pb.CreateModelVersionResponse(model_version=convert.version_to_proto(version))
 
     async def GetModelVersion(self, request: pb.GetModelVersionRequest, context: Context) -> pb.GetModelVersionResponse:

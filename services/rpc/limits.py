@@ -12,7 +12,8 @@ MINUTE_MS = 60_000
 class ServerLimits:
     """Bounds of one API server; rates and streams count by caller, who is a peer address or a bearer token."""
 
-    message_bytes: int = 4 * MIB
+    message_bytes: int = 16 * MIB
+    """Photographs of phones fit; a serving machine takes half as much again, in base64."""
     answer_bytes: int = 40 * MIB
     """What a serving machine may answer, 32 MiB, fits: pictures of a generator or of a large mask."""
     metadata_bytes: int = 8 * 1024

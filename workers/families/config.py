@@ -85,6 +85,11 @@ class RecipeConfig(Section):
     limits: Limits = Limits()
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if "full" in cls.PRESETS:
+            raise TypeError(f"{cls.__name__}: the preset full is the defaults of the fields; it cannot be in PRESETS")
+
+    @classmethod
     def preset(cls, name: str) -> Self:
         """Return a preset as a complete config; `full` is the field defaults.
 

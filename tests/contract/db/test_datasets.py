@@ -67,6 +67,31 @@ def test_dataset_in_use_is_not_deleted(database: Database) -> None:
         assert datasets.get_by_id(session, job.dataset_version_id).id == job.dataset_version_id
 
 
+def test_the_first_of_many_jobs_that_use_a_dataset_are_named(database: Database) -> None:
+    with database.write() as session:
+        dataset = make_dataset(session)
+        made = [make_job(session, dataset.id).id for _ in range(5)]
+
+    named = rf"used by jobs {made[0]}, {made[1]}, {made[2]} and 2 more, which have"
+    with pytest.raises(PreconditionFailed, match=named), database.write() as session:
+        datasets.delete(session, "default", "digits")
+
+
+def test_the_request_of_a_deleted_dataset_makes_it_anew(database: Database) -> None:
+    with database.write() as session:
+        first, _ = datasets.insert(session, new_dataset(request_id="r1"))
+        datasets.delete(session, "default", "digits")
+        assert not datasets.has_request(session, "default", "r1")
+
+    with database.write() as session:
+        second, is_new = datasets.insert(session, new_dataset(request_id="r1"))
+
+    assert is_new
+    assert second.id != first.id
+    with database.read() as session:
+        assert datasets.get(session, "default", "digits").id == second.id
+
+
 def test_deleted_dataset_is_purged_once(database: Database) -> None:
     with database.write() as session:
         version = make_dataset(session)
@@ -84,7 +109,7 @@ def test_weights_that_a_job_starts_from_are_not_deleted(database: Database) -> N
         assert datasets.hold(session, "default", "weights") == weights
     job = queued_job(database, spec={"init_from": {"kind": "weights", "id": weights.id}})
 
-    with pytest.raises(PreconditionFailed, match="1 queued or running jobs use"), database.write() as session:
+    with pytest.raises(PreconditionFailed, match=f"used by job {job.id}, which"), database.write() as session:
         datasets.delete(session, "default", "weights")
 
     with database.write() as session:

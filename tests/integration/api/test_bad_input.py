@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from trainyard.v1 import dataset_pb2, deployment_pb2, job_pb2, model_pb2, recipe_pb2
+from trainyard.v1 import dataset_pb2, deployment_pb2, gallery_pb2, job_pb2, model_pb2, recipe_pb2
 
 from tests.integration.api.conftest import Running, job_request
 from tests.integration.api.failures import refused
@@ -34,7 +34,7 @@ def raw(api: Running, method: str, body: bytes) -> Callable[[], Any]:
     ("call", "code"),
     [
         pytest.param(
-            lambda api: lambda: api.create(display_name="x" * 5 * 2**20), CODE.RESOURCE_EXHAUSTED, id="5 MiB message"
+            lambda api: lambda: api.create(display_name="x" * 17 * 2**20), CODE.RESOURCE_EXHAUSTED, id="17 MiB message"
         ),
         pytest.param(
             lambda api: raw(api, "/trainyard.v1.JobService/CreateJob", b"\xff" * 100),
@@ -101,6 +101,106 @@ def test_bad_input_is_refused_and_the_server_goes_on(
 
     assert refusal.code == code
     assert api.create().name
+
+
+def upload(api: Running, **header: Any) -> Callable[[], Any]:
+    values = {"parent": "projects/default", "dataset_id": "cats", "size_bytes": 1, **header}
+    message = dataset_pb2.CreateDatasetRequest(header=dataset_pb2.CreateDatasetHeader(**values))
+    return lambda: api.datasets.CreateDataset(iter([message]))
+
+
+PARENT, LONG = "projects/default", "z" * 129
+CHECKPOINT = f"{PARENT}/jobs/01kw0000000000000000000000/checkpoints/01kw0000000000000000000000"
+VERSION = f"{PARENT}/models/m/versions/1"
+
+
+@pytest.mark.parametrize("request_id", [LONG, "é"])
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        pytest.param(lambda api, given: upload(api, request_id=given), "header.request_id", id="dataset"),
+        pytest.param(lambda api, given: lambda: api.create(request_id=given), "request_id", id="job"),
+        pytest.param(
+            lambda api, given: (
+                lambda: api.models.CreateModelVersion(
+                    model_pb2.CreateModelVersionRequest(checkpoint=CHECKPOINT, request_id=given)
+                )
+            ),
+            "request_id",
+            id="model version",
+        ),
+        pytest.param(
+            lambda api, given: (
+                lambda: api.deployments.CreateDeployment(
+                    deployment_pb2.CreateDeploymentRequest(
+                        parent=PARENT, deployment_id="d", model_version=VERSION, request_id=given
+                    )
+                )
+            ),
+            "request_id",
+            id="deployment",
+        ),
+        pytest.param(
+            lambda api, given: (
+                lambda: api.galleries.CreateGallery(
+                    gallery_pb2.CreateGalleryRequest(
+                        parent=PARENT, gallery_id="g", deployment=f"{PARENT}/deployments/d", request_id=given
+                    )
+                )
+            ),
+            "request_id",
+            id="gallery",
+        ),
+        pytest.param(
+            lambda api, given: (
+                lambda: api.galleries.EnrolIdentity(
+                    gallery_pb2.EnrolIdentityRequest(
+                        parent=f"{PARENT}/galleries/g",
+                        identity_id="ada",
+                        images=[gallery_pb2.FaceImage(content=b"x")],
+                        request_id=given,
+                    )
+                )
+            ),
+            "request_id",
+            id="identity",
+        ),
+    ],
+)
+def test_a_request_id_that_no_index_would_hold_is_refused_by_every_create(
+    api: Running, call: Callable[[Running, str], Callable[[], Any]], field: str, request_id: str
+) -> None:
+    refusal = refused(call(api, request_id))
+
+    assert refusal.violations[field] == "must be at most 128 printable ASCII characters, such as a UUID"
+
+
+def test_everything_wrong_with_an_upload_is_said_before_a_byte_of_it_is_sent(api: Running) -> None:
+    refusal = refused(
+        upload(api, dataset_id="No Id", format=99, val_fraction=2, sha256="abc", display_name="y" * 3_000_000)
+    )
+
+    assert {*refusal.violations} == {
+        f"header.{name}" for name in ("dataset_id", "format", "val_fraction", "sha256", "display_name")
+    }
+
+
+def test_a_reason_that_would_fill_the_history_is_refused(api: Running) -> None:
+    job = api.create()
+
+    for request, call in (
+        (job_pb2.CancelJobRequest, api.jobs.CancelJob),
+        (job_pb2.PauseJobRequest, api.jobs.PauseJob),
+    ):
+        refusal = refused(lambda request=request, call=call: call(request(name=job.name, reason="x" * 1001)))
+        assert "at most 1000 characters" in refusal.violations["reason"]
+    assert api.jobs.CancelJob(job_pb2.CancelJobRequest(name=job.name, reason="x" * 1000)).job.name == job.name
+
+
+def test_an_empty_job_is_not_told_that_its_model_has_no_name(api: Running) -> None:
+    refusal = refused(lambda: api.jobs.CreateJob(job_pb2.CreateJobRequest(parent=PARENT)))
+
+    assert {*refusal.violations} == {"recipe", "dataset"}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308])

@@ -99,7 +99,9 @@ def test_uploaded_weights_are_pinned_and_kept_for_the_job(yard: Running) -> None
     assert stored(yard, job).spec["init_from"]["id"] == newest.id != first.id
     assert job.config["network"]["recipe"] == MOBILE
     request = dataset_pb2.DeleteDatasetRequest(name=job.init_from)
-    assert "1 queued or running jobs use" in refused(lambda: yard.datasets.DeleteDataset(request)).message
+    assert (
+        f"is used by job {job.name.rpartition('/')[2]}" in refused(lambda: yard.datasets.DeleteDataset(request)).message
+    )
     yard.jobs.CancelJob(job_pb2.CancelJobRequest(name=job.name))
     yard.datasets.DeleteDataset(request)
 

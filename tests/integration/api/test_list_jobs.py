@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+import pytest
 from trainyard.v1 import job_pb2, job_pb2_grpc
 
 from tests.integration.api.conftest import Running
@@ -43,6 +44,17 @@ def test_only_jobs_in_the_wanted_states_are_listed(api: Running) -> None:
     listed = api.jobs.ListJobs(job_pb2.ListJobsRequest(states=[job_pb2.JOB_STATE_QUEUED])).jobs
 
     assert [job.name for job in listed] == [kept.name]
+
+
+@pytest.mark.parametrize("states", [[99], [0], [99, job_pb2.JOB_STATE_FAILED]])
+def test_a_state_that_is_not_known_is_refused_rather_than_answered_with_other_jobs(
+    api: Running, states: list[job_pb2.JobState]
+) -> None:
+    api.create()
+
+    refusal = refused(lambda: api.jobs.ListJobs(job_pb2.ListJobsRequest(states=states)))
+
+    assert "ask for JOB_STATE_QUEUED, " in refusal.violations["states"]
 
 
 def test_a_token_of_another_list_is_refused(api: Running) -> None:

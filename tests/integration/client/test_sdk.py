@@ -15,14 +15,16 @@ from services.client.pack import as_archive
 from services.client.sdk import Trainyard
 from services.client.transfer import ignore_progress
 from services.core.states import JobState
-from services.db import artifacts
+from services.db import artifacts, jobs
 from services.db.artifacts import NewArtifact
 from services.db.events import append_event
 from services.db.leases import Lease, claim
 from services.db.transitions import finish
 from services.storage import layout
+from services.storage.manifest import upload_directory
 from services.storage.open import open_store
 from tests.integration.client.conftest import Server
+from tests.stack.builders import new_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,46 @@ def test_a_download_is_the_stored_bytes(server: Server, client: Trainyard, job: 
 
     assert done.path.read_bytes() == b"picture" * 300_000
     assert [each.file_name for each in client.list_artifacts(job.name)] == [done.path.name]
+
+
+def test_a_folder_is_packed_and_one_family_is_listed(client: Trainyard, coco_folder: Path) -> None:
+    made = client.create_dataset(str(coco_folder), dataset_id="packed", display_name="Squares of mine")
+
+    assert made.display_name == "Squares of mine"
+    assert "packed" in {short(each.name) for each in client.list_datasets(family="detection")}
+    assert [*client.list_datasets(family="classification")] == []
+
+
+def test_a_checkpoint_is_fetched_by_its_short_name_and_as_the_best(
+    server: Server, client: Trainyard, job: job_pb2.Job, tmp_path: Path
+) -> None:
+    worker, content = Worker(server, job), b"weights of step five"
+    prefix = layout.checkpoint_prefix("default", short(job.name), 5, 1)
+    (tmp_path / "stored").mkdir()
+    (tmp_path / "stored" / "weights.bin").write_bytes(content)
+    manifest = upload_directory(open_store(server.settings), prefix, tmp_path / "stored")
+    with server.database.write() as session:
+        files = [{"name": name, **entry._asdict()} for name, entry in manifest.files.items()]
+        new = new_checkpoint(5, prefix=prefix, manifest_sha256=manifest.sha256(), metric=0.5, files=files)
+        made = jobs.commit_checkpoint(session, worker.lease, new)
+
+    by_id, best = (
+        client.download(f"{short(job.name)}/{last}", str(tmp_path / last), file="weights.bin")
+        for last in (made.id, "best")
+    )
+
+    assert by_id.path.read_bytes() == best.path.read_bytes() == content
+    with pytest.raises(ApiError) as refused:
+        client.create_download_link(f"{short(job.name)}/best")
+    assert refused.value.code == "UNIMPLEMENTED"
+
+
+def test_a_request_that_is_too_large_is_explained(client: Trainyard) -> None:
+    with pytest.raises(ApiError) as refused:
+        client.predict("digits", [bytes(17 * 2**20)])
+
+    assert refused.value.reason == "REQUEST_TOO_LARGE"
+    assert refused.value.message.startswith("the request has 17.0 MiB, and one call takes 16: send fewer")
 
 
 def test_bytes_spoiled_in_the_store_are_never_taken_for_the_file(

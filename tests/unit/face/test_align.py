@@ -102,10 +102,9 @@ def test_a_large_face_is_averaged_not_picked_from() -> None:
     assert (face[:, 1:-1, 1:-1].float() - 127.5).abs().max() < 30
 
 
-def test_a_face_outside_of_the_picture_is_black() -> None:
-    image = torch.full((3, 50, 50), 200, dtype=torch.uint8)
+def test_what_of_a_face_lies_outside_of_the_picture_is_black() -> None:
+    image = torch.full((3, 80, 80), 200, dtype=torch.uint8)
 
-    assert int(align(image, moved(degrees=0, scale=1.0, shift=(5000, 0)), 112).max()) == 0
     half = align(image, moved(degrees=0, scale=1.0, shift=(-6, -6)), 112)
     assert int(half.max()) == 200
     assert int(half.min()) == 0
@@ -117,6 +116,14 @@ def test_a_face_outside_of_the_picture_is_black() -> None:
 def test_landmarks_without_extent_are_refused(points: list[tuple[float, float]]) -> None:
     with pytest.raises(LandmarksUnusable, match="do not lie like those of a face"):
         align(torch.zeros(3, 20, 20, dtype=torch.uint8), points, 112)
+
+
+@pytest.mark.parametrize("shift", [(5000, 0), (0, -200), (-200, 0), (60, 60)])
+def test_landmarks_outside_of_the_picture_are_refused_for_all_such_faces_would_be_black(
+    shift: tuple[float, float],
+) -> None:
+    with pytest.raises(LandmarksUnusable, match="lie outside of the picture"):
+        align(torch.zeros(3, 50, 50, dtype=torch.uint8), moved(degrees=0, scale=1.0, shift=shift), 112)
 
 
 def test_without_landmarks_the_middle_is_the_face() -> None:

@@ -32,3 +32,8 @@ def test_a_submitted_config_with_an_unknown_key_is_refused() -> None:
 def test_a_stored_value_that_is_wrong_stays_wrong() -> None:
     with pytest.raises(ValidationError):
         Config.restore({"body": {"width": "wide"}})
+
+
+def test_a_preset_that_would_never_be_read_is_refused_when_it_is_written() -> None:
+    with pytest.raises(TypeError, match="the preset full is the defaults of the fields"):
+        type("Wrong", (Config,), {"PRESETS": {"full": {"depth": 3}}, "__module__": __name__})

@@ -47,7 +47,7 @@ def align(image: Tensor, landmarks: Landmarks, size: int) -> Tensor:
     What lies outside of the image is black.
 
     Raises:
-        LandmarksUnusable: they fix no face.
+        LandmarksUnusable: they fix no face, or none in the image.
     """
     # Landmarks count from the middle of the first pixel, sizes and grids from its corner.
     template = (torch.tensor(TEMPLATE) + 0.5) * (size / TEMPLATE_SIZE) - 0.5
@@ -56,8 +56,8 @@ def align(image: Tensor, landmarks: Landmarks, size: int) -> Tensor:
     y, x = torch.meshgrid(line, line, indexing="ij")
     origin = (torch.complex(x, y) - shift) / factor
     cut, (left, top) = _around(image, origin, margin=math.ceil(2 / abs(factor)) + 1)
-    if not cut.numel():
-        return torch.zeros(3, size, size, dtype=torch.uint8)
+    if not cut.numel() or not _is_inside(image, landmarks):
+        raise LandmarksUnusable("the landmarks lie outside of the picture; count pixels of the upright one, as sent")
     height, width = cut.shape[-2:]
     if abs(factor) < 1:
         # Sampled as it is, an image much larger than its face would alias.
@@ -66,6 +66,13 @@ def align(image: Tensor, landmarks: Landmarks, size: int) -> Tensor:
     grid = torch.stack([(2 * (origin.real - left) + 1) / width - 1, (2 * (origin.imag - top) + 1) / height - 1], dim=-1)
     face = functional.grid_sample(cut[None].float(), grid.float()[None], mode="bilinear", align_corners=False)
     return face[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def _is_inside(image: Tensor, landmarks: Landmarks) -> bool:
+    """Return whether their middle lies in the picture: a face at its edge may leave some of them outside."""
+    height, width = image.shape[-2:]
+    x, y = torch.tensor(landmarks, dtype=torch.float64).mean(0).tolist()
+    return bool(0 <= x <= width and 0 <= y <= height)
 
 
 def _around(image: Tensor, places: Tensor, *, margin: int) -> tuple[Tensor, tuple[int, int]]:

@@ -110,7 +110,8 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """Answers instances by a ready replica. A bad instance yields its own error and spoils no other.
+        """Answers instances by a ready replica. A bad instance yields its own error and spoils no other; where all of them
+        are bad, or one is empty, the call fails with INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,9 @@ class DeploymentServiceStub:
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.DeleteDeploymentRequest, _deployment_pb2.DeleteDeploymentResponse]
     """Takes an endpoint down. It is gone once no serving machine reports it."""
     Predict: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.PredictRequest, _deployment_pb2.PredictResponse]
-    """Answers instances by a ready replica. A bad instance yields its own error and spoils no other."""
+    """Answers instances by a ready replica. A bad instance yields its own error and spoils no other; where all of them
+    are bad, or one is empty, the call fails with INVALID_ARGUMENT.
+    """
 
 @_typing.type_check_only
 class DeploymentServiceAsyncStub(DeploymentServiceStub):
@@ -72,7 +74,9 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.DeleteDeploymentRequest, _deployment_pb2.DeleteDeploymentResponse]  # type: ignore[assignment]
     """Takes an endpoint down. It is gone once no serving machine reports it."""
     Predict: _aio.UnaryUnaryMultiCallable[_deployment_pb2.PredictRequest, _deployment_pb2.PredictResponse]  # type: ignore[assignment]
-    """Answers instances by a ready replica. A bad instance yields its own error and spoils no other."""
+    """Answers instances by a ready replica. A bad instance yields its own error and spoils no other; where all of them
+    are bad, or one is empty, the call fails with INVALID_ARGUMENT.
+    """
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes model versions callable."""
@@ -128,6 +132,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_pb2.PredictRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.PredictResponse, _abc.Awaitable[_deployment_pb2.PredictResponse]]:
-        """Answers instances by a ready replica. A bad instance yields its own error and spoils no other."""
+        """Answers instances by a ready replica. A bad instance yields its own error and spoils no other; where all of them
+        are bad, or one is empty, the call fails with INVALID_ARGUMENT.
+        """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
