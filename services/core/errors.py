@@ -36,6 +36,8 @@ class Violation:
 
     field: str
     description: str
+    count: int = 1
+    """How many things it stands for."""
 
 
 class PlatformError(Exception):

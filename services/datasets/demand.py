@@ -85,7 +85,8 @@ def _check_face(images: Images, classes: tuple[str, ...], problems: Problems) ->
             problems.add(ProblemKind.SPLIT, split, text)
     for split in ("train", "val"):
         if len(people[split]) < 2 or max(people[split].values()) < 2:
-            text = "needs two people or more, and two images or more of one of them; add images"
+            text = "needs two people or more, and two images or more of one of them; add images, or set others aside"
+            text += " (val_fraction, split_seed)" if split == "val" else ""
             problems.add(ProblemKind.LABEL, split, text)
 
 

@@ -68,9 +68,9 @@ def _by_colour(pixels: npt.NDArray[np.uint8], colours: Mapping[int, int]) -> Ind
     place = np.searchsorted(known, codes).clip(max=len(known) - 1)
     strays = known[place] != codes
     if strays.any():
-        y, x = (int(side) for side in np.argwhere(strays)[0])
-        colour = " ".join(map(str, pixels[y, x]))
-        text = f"colour {colour} at x {x}, y {y} belongs to no class; scale masks by nearest neighbour"
+        # Without its place, so that what is wrong with many masks alike is said once.
+        colour = " ".join(map(str, pixels[strays][0]))
+        text = f"colour {colour} belongs to no class; scale masks by nearest neighbour"
         raise MaskUnusable(f"{text}, or add the colour to the list of classes")
     values: IndexMask = np.array([colours[int(code)] for code in known], dtype=np.uint8)[place]
     return values

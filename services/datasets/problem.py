@@ -52,7 +52,7 @@ class _Alike:
             return [Violation(place, self.description) for place in self.fields]
         first, *others = self.fields
         text = f"{self.description} (and {self.count - 1} more like it, such as {', '.join(others)})"
-        return [Violation(first, text)]
+        return [Violation(first, text, count=self.count)]
 
 
 class Problems:
@@ -88,7 +88,7 @@ class Problems:
         if not hidden:
             return listed
         note = f"{hidden} more problems are not listed; repair the listed ones and import again"
-        return [*listed, Violation("dataset", note)]
+        return [*listed, Violation("dataset", note, count=hidden)]
 
     def summary(self) -> str:
         parts = ", ".join(f"{count} {kind.value}" for kind, count in self._totals.most_common())

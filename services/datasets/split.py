@@ -66,7 +66,8 @@ def _unit(image: CheckedImage, *, is_face: bool) -> str:
 
 
 def _draw_people(images: list[CheckedImage], rule: SplitRule) -> set[str]:
-    return rule.draw({str(image.label) for image in images})
+    # One person alone cannot be taken for another.
+    return rule.draw({str(image.label) for image in images}, least=2)
 
 
 def _draw_images(images: list[CheckedImage], rule: SplitRule) -> set[str]:

@@ -19,9 +19,8 @@ class SplitRule(BaseModel):
         """Return where a key stands in the draw."""
         return hashlib.sha256(f"{self.seed}:{key}".encode()).digest()
 
-    def draw(self, keys: set[str]) -> set[str]:
-        """Return the share of `keys` to set aside: at least one, never all, none of a single key."""
-        if len(keys) < 2:
-            return set()
-        count = min(len(keys) - 1, max(1, round(len(keys) * self.val_fraction)))
+    def draw(self, keys: set[str], *, least: int = 1) -> set[str]:
+        """Return the share of `keys` to set aside: of `least` at least, with as many left, where there are enough."""
+        least = min(least, len(keys) // 2)
+        count = min(len(keys) - least, max(least, round(len(keys) * self.val_fraction)))
         return set(sorted(keys, key=self.rank)[:count])

@@ -163,12 +163,13 @@ def _check_classes(source: SourceDataset, limits: ImportLimits, problems: Proble
 def _fault(box: tuple[float, float, float, float], facts: ImageFacts) -> str | None:
     """Say what is wrong with a box in pixels, or return None; zero area is no fault, it is dropped."""
     x1, y1, x2, y2 = box
-    shown = f"[{x1:g}, {y1:g}, {x2:g}, {y2:g}]"
+    # Formats differ in what they write: corners, or a corner or the middle with width and height.
+    shown = f"the box from x {x1:g}, y {y1:g} to x {x2:g}, y {y2:g}"
     if not all(math.isfinite(side) for side in box):
         return f"{shown} is not finite; write four numbers"
     if x2 < x1 or y2 < y1:
-        return f"{shown} has a negative width or height; swap its corners"
+        return f"{shown} has a negative width or height; correct it"
     low, right, bottom = -_TOLERANCE_PIXELS, facts.width + _TOLERANCE_PIXELS, facts.height + _TOLERANCE_PIXELS
     if x1 < low or y1 < low or x2 > right or y2 > bottom:
-        return f"{shown} lies outside its {facts.width}x{facts.height} image; correct it or remove it"
+        return f"{shown} reaches out of its {facts.width}x{facts.height} image; cut it off there or remove it"
     return None

@@ -86,7 +86,8 @@ def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequ
     bad_request = error_details_pb2.BadRequest()
     for number, violation in enumerate(violations):
         if bad_request.ByteSize() > MAX_VIOLATIONS_BYTES:
-            bad_request.field_violations.add(field="", description=f"and {len(violations) - number} more")
+            more = sum(violation.count for violation in violations[number:])
+            bad_request.field_violations.add(field="", description=f"and {more} more")
             break
         bad_request.field_violations.add(
             field=_cut(violation.field, MAX_DESCRIPTION_LENGTH),

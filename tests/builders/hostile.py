@@ -242,7 +242,7 @@ CONTENTS: dict[str, Hostile] = {
     ),
     "an unknown category": Hostile(_annotation(category_id=99), "annotations[1].category_id", "99 is not among"),
     "a category of the wrong type": Hostile(_annotation(category_id=[7]), "annotations[1].category_id", "not among"),
-    "a box outside its image": Hostile(_annotation(bbox=[50, 10, 30, 10]), "annotations[1].bbox", "outside its 64x48"),
+    "a box outside its image": Hostile(_annotation(bbox=[50, 10, 30, 10]), "annotations[1].bbox", "reaches out of its 64x48"),
     "a box of negative width": Hostile(_annotation(bbox=[50, 10, -5, 10]), "annotations[1].bbox", "negative"),
     "a box of text": Hostile(_annotation(bbox=["1", 2, 3, 4]), "annotations[1].bbox", "four numbers"),
     "a box at infinity": Hostile(_annotation(bbox=[1e300, 0, 1, 1]), "annotations[1].bbox", "four numbers"),
@@ -319,7 +319,7 @@ CONTENTS: dict[str, Hostile] = {
     "voc with a box outside": Hostile(
         _voc("Annotations/000001.xml", build.voc_xml("000001.jpg", "cat", corners=(1, 1, 90, 40))),
         "000001.xml",
-        "outside",
+        "reaches out of its",
     ),
     "yolo class out of range": Hostile(
         _yolo("labels/train/1.txt", "2 .5 .5 .1 .1"), "1.txt: line 1", "not among the 2"
@@ -328,7 +328,7 @@ CONTENTS: dict[str, Hostile] = {
     "yolo polygons": Hostile(_yolo("labels/train/1.txt", "0 .1 .1 .2 .1 .2 .2 .1 .2"), "line 1", "polygons"),
     "yolo of text": Hostile(_yolo("labels/train/1.txt", "cat .5 .5 .1 .1"), "line 1", "not numbers"),
     "yolo not a number": Hostile(_yolo("labels/train/1.txt", "0 nan .5 .1 .1"), "line 1", "not finite"),
-    "yolo outside": Hostile(_yolo("labels/train/1.txt", "0 .95 .5 .3 .1"), "line 1", "outside"),
+    "yolo outside": Hostile(_yolo("labels/train/1.txt", "0 .95 .5 .3 .1"), "line 1", "reaches out of its"),
     "yolo without names": Hostile(_yolo("data.yaml", "train: images/train"), "data.yaml: names", "list of class names"),
     "yolo yaml cut short": Hostile(_yolo("data.yaml", "names: [cat, dog"), "data.yaml", "not YAML at line"),
     "yolo yaml that builds an object": Hostile(

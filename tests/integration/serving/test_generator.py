@@ -150,7 +150,7 @@ def test_one_bad_wish_spoils_no_other(caller: Caller) -> None:
     good, bad, other = caller.ask({"seed": 1}, {"op": "walk", "from": 1}, {"seed": 2})
 
     assert bad.keys() == {"error"}
-    assert "to must be a seed" in bad["error"]
+    assert "to is missing: give a seed" in bad["error"]
     assert [good["images"], other["images"]] == [caller.one(seed=1)["images"], caller.one(seed=2)["images"]]
 
 

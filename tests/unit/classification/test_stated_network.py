@@ -61,6 +61,16 @@ def test_a_stated_network_is_that_of_the_weights_and_nothing_of_a_preset(
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_a_network_that_is_not_the_source_s_is_refused_rather_than_left_aside(preset: str) -> None:
+    source = Origin("torchvision:ResNet18_Weights.DEFAULT", "torchvision", "torchvision", {})
+
+    with pytest.raises(ValueError, match="is of another network than network says: leave network out"):
+        asked(preset, {"network": {"model": {"name": "resnet50"}}}).adopt(source)
+    adopted = asked(preset, {}).adopt(source)
+    assert adopted.adopt(source) == adopted
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -40,6 +40,15 @@ def test_without_splits_whole_people_are_set_aside(importing: Any, tmp_path: Pat
     assert done.report.splits["val"].images_per_identity == (3, 3)
 
 
+@pytest.mark.parametrize("people", [4, 9, 14])
+def test_of_a_few_people_two_are_set_aside(importing: Any, tmp_path: Path, people: int) -> None:
+    files = {f"p{person}/{n}.jpg": build.picture(10 * person + n) for person in range(people) for n in range(3)}
+
+    done = importing(build.write_files(tmp_path / "in", files), family="face")
+
+    assert done.header["splits"]["val"]["identities"] == 2
+
+
 def test_a_person_in_two_splits_is_refused(importing: Any, tmp_path: Path) -> None:
     files = {**family.people(), "val/ann/9.jpg": build.picture(999)}
 

@@ -114,8 +114,23 @@ def test_a_blurred_colour_mask_is_refused_with_the_place(importing: Any, tmp_pat
     pixels[7, 9] = (1, 1, 2)
     files["masks/val/0.png"] = family.png(pixels)
 
-    with pytest.raises(Exception, match="colour 1 1 2 at x 9, y 7 belongs to no class; scale masks by nearest"):
+    with pytest.raises(Exception, match="colour 1 1 2 belongs to no class; scale masks by nearest"):
         importing(build.write_files(tmp_path / "in", files))
+
+
+def test_one_colour_that_is_wrong_in_every_mask_is_said_once(importing: Any, tmp_path: Path) -> None:
+    files = {**family.mask_pairs(), "classes.txt": b"background 0 0 0\nroad 1 1 1\ncar 2 2 2\nvoid 255 255 255\n"}
+    for place, name in enumerate(name for name in family.mask_pairs() if name.startswith("masks/")):
+        pixels = np.repeat(family.mask(1)[..., None], 3, axis=2)
+        pixels[place, 9] = (1, 1, 2)
+        files[name] = family.png(pixels)
+
+    with pytest.raises(DatasetInvalid) as refused:
+        importing(build.write_files(tmp_path / "in", files))
+
+    (violation,) = refused.value.violations
+    assert "(and 4 more like it, such as " in violation.description
+    assert violation.count == 5
 
 
 def test_a_mask_may_be_called_mask_and_splits_may_come_first(importing: Any, tmp_path: Path) -> None:

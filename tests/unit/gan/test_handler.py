@@ -168,6 +168,7 @@ def test_classes_go_by_name_or_number_and_take_turns_by_default():
     assert named == numbered
     assert named["images"][0] == turns["images"][1]
     assert yard.one(n=2, labels=["two", 0])["labels"] == ["two", "zero"]
+    assert yard.one(labels=["two", 0]) == yard.one(n=2, labels=["two", 0])
     # A seed is drawn as the same class whatever it is drawn beside.
     assert yard.one(seed=2)["images"][0] == turns["images"][2]
 
@@ -237,7 +238,7 @@ HOSTILE = [
     pytest.param({"truncation": math.nan}, "truncation must be", id="no number"),
     pytest.param({"sheet": 1}, "sheet must be true or false", id="a number for a truth"),
     pytest.param({"class": "cat"}, "class: this generator has no classes", id="a class of a generator without"),
-    pytest.param({"op": "decode"}, "z must be a seed", id="nothing to decode"),
+    pytest.param({"op": "decode"}, "z is missing: give a seed", id="nothing to decode"),
     pytest.param({"op": "decode", "z": []}, "list of 8 numbers", id="an empty latent"),
     pytest.param({"op": "decode", "z": [0.1] * 9}, "not a list of 9", id="a latent that is too long"),
     pytest.param({"op": "decode", "z": [[0.1] * 8, [1e30] * 8]}, r"z\[1\]", id="the bad one of two is named"),
@@ -245,7 +246,7 @@ HOSTILE = [
     pytest.param({"op": "decode", "z": ["1"] * 8}, "z", id="text for numbers"),
     pytest.param({"op": "decode", "z": [[[0.1] * 8]]}, "z", id="nested too deep"),
     pytest.param({"op": "decode", "z": list(range(300))}, "at most 256", id="more seeds than fit"),
-    pytest.param({"op": "walk", "from": 1}, "to must be", id="a walk to nowhere"),
+    pytest.param({"op": "walk", "from": 1}, "to is missing: give a seed", id="a walk to nowhere"),
     pytest.param({"op": "walk", "from": 1, "to": 2, "steps": 1}, "steps must be at least 2", id="no room for two ends"),
     pytest.param({"op": "walk", "from": 1, "to": 2, "mode": "fly"}, "mode must be slerp or lerp", id="an unknown mode"),
     pytest.param(
@@ -308,12 +309,12 @@ def test_bad_classes_and_cuts_are_refused_too():
 
     errors = [
         *conditional.ask(
-            {"class": "c"}, {"class": 2}, {"labels": [0, 1]}, {"n": 2, "labels": [0, "x"]}, {"class": True}
+            {"class": "c"}, {"class": 2}, {"n": 3, "labels": [0, 1]}, {"n": 2, "labels": [0, "x"]}, {"class": True}
         ),
         *styled.ask({"op": "mix", "coarse": 1, "fine": 2, "cut": 0}, {"op": "mix", "coarse": 1}),
     ]
 
-    reasons = ["class has", "class has", "labels must be", r"labels\[1\]", "class has", "cut must", "fine must be"]
+    reasons = ["class has", "class has", "labels must be", r"labels\[1\]", "class has", "cut must", "fine is missing"]
     assert all(isinstance(error, InstanceInvalid) for error in errors)
     assert [reason for reason, error in zip(reasons, errors, strict=True) if reason.strip("\\") not in str(error)] == [
         r"labels\[1\]"

@@ -80,3 +80,15 @@ def test_a_status_stays_below_what_clients_accept() -> None:
     status = status_of(RequestInvalid(violations=violations), request_id="r")
 
     assert status.ByteSize() < 7000
+
+
+def test_what_does_not_fit_is_counted_with_what_each_line_of_it_stands_for() -> None:
+    violations = [Violation("mask.png", "x" * 500) for _ in range(20)]
+    violations.append(Violation("dataset", "30 more are not listed", count=30))
+
+    status = status_of(RequestInvalid(violations=violations), request_id="r")
+
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details)
+    *listed, rest = bad.field_violations
+    assert rest.description == f"and {50 - len(listed)} more"

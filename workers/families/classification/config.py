@@ -422,10 +422,13 @@ class FinetuneConfig(ClassificationConfig):
             raise ValueError(f"{origin.name} sees {channels} channels: set data.channels to {channels}")
         completed = self.model_dump(mode="json") | {"network": network}
         try:
-            return type(self).model_validate(completed)
+            adopted = type(self).model_validate(completed)
         except ValidationError as err:
             wrong = "; ".join(str(one["msg"]) for one in err.errors(include_url=False))
             raise ValueError(f"{origin.name} does not go with this config: {wrong}") from err
+        if self.network.is_stated and self.network.model_dump() != adopted.network.model_dump():
+            raise ValueError(f"{origin.name} is of another network than network says: leave network out")
+        return adopted
 
     def _stated_network(self, origin: Origin) -> dict[str, Any]:
         if not self.network.is_stated:

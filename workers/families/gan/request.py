@@ -68,7 +68,9 @@ class Wish:
     model: Model
 
     def seeds(self, default_count: int = 1) -> list[int]:
-        """Return `n` seeds that follow `seed`."""
+        """Return `n` seeds that follow `seed`; as many as there are labels, where these alone are given."""
+        if isinstance(labels := self.fields.get("labels"), list | tuple):
+            default_count = max(1, len(labels))
         n = count(self.fields, "n", default_count, limit=self.model.limit)
         first = self.fields.get("seed", 0)
         if not _is_seed(first):
@@ -115,8 +117,11 @@ class Wish:
         is_right = isinstance(value, list | tuple) and len(value) == size and all(map(_is_number, value))
         if not is_right:
             got = f"a list of {len(value)}" if isinstance(value, list | tuple) else f"{value!r:.50}"
-            text = f"{place} must be a seed (a whole number from 0) or a list of {size} numbers"
-            raise InstanceInvalid(f"{text} from -{_MAX_NUMBER:g} to {_MAX_NUMBER:g}, not {got}")
+            text = f"a seed (a whole number from 0) or a list of {size} numbers"
+            text += f" from -{_MAX_NUMBER:g} to {_MAX_NUMBER:g}"
+            raise InstanceInvalid(
+                f"{place} is missing: give {text}" if value is None else f"{place} must be {text}, not {got}"
+            )
         return torch.tensor(value, dtype=torch.float32)
 
     def group(self, value: Any, place: str) -> Tensor:
