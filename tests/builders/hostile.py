@@ -242,7 +242,9 @@ CONTENTS: dict[str, Hostile] = {
     ),
     "an unknown category": Hostile(_annotation(category_id=99), "annotations[1].category_id", "99 is not among"),
     "a category of the wrong type": Hostile(_annotation(category_id=[7]), "annotations[1].category_id", "not among"),
-    "a box outside its image": Hostile(_annotation(bbox=[50, 10, 30, 10]), "annotations[1].bbox", "reaches out of its 64x48"),
+    "a box outside its image": Hostile(
+        _annotation(bbox=[50, 10, 30, 10]), "annotations[1].bbox", "reaches out of its 64x48"
+    ),
     "a box of negative width": Hostile(_annotation(bbox=[50, 10, -5, 10]), "annotations[1].bbox", "negative"),
     "a box of text": Hostile(_annotation(bbox=["1", 2, 3, 4]), "annotations[1].bbox", "four numbers"),
     "a box at infinity": Hostile(_annotation(bbox=[1e300, 0, 1, 1]), "annotations[1].bbox", "four numbers"),

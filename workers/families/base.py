@@ -152,7 +152,7 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
     metric: str
     """The evaluation figure that picks the best checkpoint, such as `eval/ap50`."""
     metric_mode: ClassVar[str] = "max"
-    is_batch_divisible: ClassVar[bool] = False
+    is_batch_divisible: bool = False
     """Whether a batch may be trained in parts where memory is short: the loss is a mean over samples, every optimizer
     steps after the last backward, and the batch is made of tensors and lists with one row a sample."""
 

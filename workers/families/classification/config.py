@@ -105,6 +105,10 @@ class ClassificationConfig(SupervisedConfig):
     augment: Augment = Augment()
     eval: Eval = Eval()
 
+    def max_processes(self) -> int:
+        # An image's partner in an exchange of moments may be with another process.
+        return 1 if self.augment.moex > 0 else self.data.batch_size
+
     @model_validator(mode="after")
     def _exchange_is_seen(self) -> Self:
         if self.runtime.compile and self.augment.moex > 0:

@@ -52,6 +52,7 @@ class ClassificationRecipe(SupervisedRecipe[ClassificationConfigT, Batch], Gener
 
     def __init__(self, config: ClassificationConfigT, dataset_dir: Path) -> None:
         super().__init__(config, dataset_dir)
+        self.is_batch_divisible = config.augment.moex == 0
         data = config.data
         self._train = RecordSet(dataset_dir, "train", families=FAMILIES)
         held_out = RecordSet(dataset_dir, "val", families=FAMILIES)

@@ -55,6 +55,9 @@ class SegmentationConfig(SupervisedConfig):
         max_steps=60_000, checkpoint_every_steps=1000, evaluate_every_steps=2000, sample_every_steps=2000
     )
 
+    def max_processes(self) -> int:
+        return self.data.batch_size
+
 
 class FcnModel(Section):
     """The network: a VGG body turned into convolutions, scored at one to three resolutions."""

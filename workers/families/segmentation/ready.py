@@ -69,9 +69,12 @@ class Ready(SegmentationRecipe[ReadyConfig]):
         assert isinstance(network, ReadyNetwork)
         with placement.autocast():
             scores = network.scores(batch.images)
-        parts = {"pixels": pixel_loss(scores["out"], batch.masks)}
-        if "aux" in scores:
-            parts["aux"] = self.config.model.aux_weight * pixel_loss(scores["aux"], batch.masks)
+        losses = {
+            name: pixel_loss(found, batch.masks, mean_count=placement.mean_count) for name, found in scores.items()
+        }
+        parts = {"pixels": losses["out"]}
+        if "aux" in losses:
+            parts["aux"] = self.config.model.aux_weight * losses["aux"]
         return parts
 
     def serving_module(self, state: Any) -> nn.Module:

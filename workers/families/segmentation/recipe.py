@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -36,13 +37,16 @@ from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_n
 SegmentationConfigT = TypeVar("SegmentationConfigT", bound=SegmentationConfig)
 
 
-def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
+def pixel_loss(
+    scores: Tensor, masks: Tensor, *, mean_count: Callable[[Tensor], Tensor] = lambda count: count
+) -> Tensor:
     """Return the mean cross entropy of scores (N, C, H, W) against masks (N, H, W), over the pixels not ignored.
 
     0 where all are: augmentation can shrink an image into a corner of its square, or move its labels out.
+    `mean_count` is `Placement.mean_count`.
     """
     total = functional.cross_entropy(scores.float(), masks.long(), ignore_index=IGNORED_PIXEL, reduction="sum")
-    return total / (masks != IGNORED_PIXEL).sum().clamp(min=1)
+    return total / mean_count((masks != IGNORED_PIXEL).sum()).clamp(min=1)
 
 
 class SegmentationRecipe(SupervisedRecipe[SegmentationConfigT, Batch], Generic[SegmentationConfigT]):
@@ -76,7 +80,7 @@ class SegmentationRecipe(SupervisedRecipe[SegmentationConfigT, Batch], Generic[S
     def losses(self, network: nn.Module, batch: Batch, placement: Placement) -> dict[str, Tensor]:
         with placement.autocast():
             scores = network(batch.images)
-        return {"pixels": pixel_loss(scores, batch.masks)}
+        return {"pixels": pixel_loss(scores, batch.masks, mean_count=placement.mean_count)}
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
         confusion = Confusion(self.num_classes)
