@@ -33,11 +33,21 @@ class Principal:
     role: Role
 
 
+class TokenEnded(Unauthenticated):
+    """The token was valid once: it is revoked or has expired."""
+
+    def __init__(self, message: str | None = None, *, of: Principal | None = None) -> None:
+        super().__init__(message)
+        self.of = of
+
+
 @dataclass(frozen=True, slots=True)
 class _Remembered:
     until: float
     principal: Principal | None
     why_not: str
+    was: Principal | None = None
+    """Who showed it while it was valid."""
 
 
 class Authenticator:
@@ -53,12 +63,15 @@ class Authenticator:
         """Return who shows this token.
 
         Raises:
-            Unauthenticated: it is unknown, expired or revoked.
+            TokenEnded: it is expired or revoked.
+            Unauthenticated: it is unknown.
             DatabaseUnavailable: nobody can tell now.
         """
         known = self._known.get(token)
         if known is None or known.until <= self._clock():
             known = await self._ask(token)
+        if known.was is not None:
+            raise TokenEnded(known.why_not, of=known.was)
         if known.principal is None:
             raise Unauthenticated(known.why_not)
         return known.principal
@@ -92,10 +105,11 @@ def judge(token: ParsedToken, found: Credential | None, *, now: float) -> _Remem
     if found is None or not is_right or found.project != token.project:
         return _Remembered(until, None, "the token is not valid; make one with `trainyard admin token create`")
     remedy = f"make another with `trainyard admin token create --project {found.project} --role {found.role}`"
+    caller = Principal(found.id, found.project, found.role)
     if found.is_revoked:
-        return _Remembered(until, None, f"token {found.id} was revoked; {remedy}")
+        return _Remembered(until, None, f"token {found.id} was revoked; {remedy}", was=caller)
     if found.seconds_left is not None:
         if found.seconds_left <= 0:
-            return _Remembered(until, None, f"token {found.id} expired; {remedy}")
+            return _Remembered(until, None, f"token {found.id} expired; {remedy}", was=caller)
         until = min(until, now + found.seconds_left)
-    return _Remembered(until, Principal(found.id, found.project, found.role), "")
+    return _Remembered(until, caller, "")

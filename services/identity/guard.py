@@ -17,7 +17,7 @@ from services.db import audit
 from services.db.audit import AuditLine, Pending
 from services.identity import token as tokens
 from services.identity.access import ACCESS, OPEN, Rule
-from services.identity.authenticator import Authenticator, Principal
+from services.identity.authenticator import Authenticator, Principal, TokenEnded
 from services.identity.scope import confine, resource_of
 from services.identity.sessions import Sessions
 from services.identity.trail import Trail
@@ -63,7 +63,7 @@ class Guard:
             line.resource = _plain(resource_of(call.request, rule))
         except (Unauthenticated, PermissionDenied) as err:
             line.outcome = err.code.name
-            self._trail.add(line)
+            self._trail.add(_completed(line, call, err))
             raise
         _current.set(caller)
         with self._recorded(line, rule):
@@ -123,6 +123,15 @@ def peer_of(context: Context) -> str:
     """Return the address a call comes from, with the name in its certificate where it showed one."""
     names = context.auth_context().get("x509_common_name", ())
     return " ".join([context.peer() or "", *(name.decode(errors="replace") for name in names)])[:MAX_RESOURCE]
+
+
+def _completed(line: AuditLine, call: Call, err: PlatformError) -> AuditLine:
+    """Return the line of a refused call with whose token it showed and what it was aimed at, where that is known."""
+    if isinstance(err, TokenEnded) and err.of is not None:
+        line.token_id, line.project = err.of.token_id, err.of.project
+    if line.token_id and (rule := ACCESS.get(call.method)) is not None:
+        line.resource = _plain(resource_of(call.request, rule))
+    return line
 
 
 def _outcome(err: BaseException) -> str:

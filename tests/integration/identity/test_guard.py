@@ -99,6 +99,23 @@ def test_refused_calls_are_recorded_and_secrets_are_not(api: Running) -> None:
     assert viewer.rpartition("_")[2] not in repr(found)
 
 
+def test_a_refused_call_is_recorded_with_what_it_was_aimed_at_and_whose_token_it_showed(api: Running) -> None:
+    viewer, leaked, job = admit(api.database, role=Role.VIEWER), admit(api.database), api.create()
+    foreign = "projects/other/jobs/01kw0000000000000000000000"
+    revoke(api, leaked)
+    with grpc.insecure_channel(api.address) as channel:
+        jobs = job_pb2_grpc.JobServiceStub(channel)
+        for name, token in ((job.name, viewer), (foreign, leaked), (foreign, api.token)):
+            request = job_pb2.CancelJobRequest(name=name)
+            refused(lambda request=request, token=token: jobs.CancelJob(request, metadata=bearer(token)))
+
+    found = lines(api, 3)
+
+    assert [line.outcome for line in found] == ["PERMISSION_DENIED", "UNAUTHENTICATED", "PERMISSION_DENIED"]
+    assert [line.token_id for line in found] == [token_id(token) for token in (viewer, leaked, api.token)]
+    assert [line.resource for line in found] == [job.name, foreign, foreign]
+
+
 def test_a_line_is_stored_with_its_change_or_not_at_all(api: Running) -> None:
     with api.database.write() as session:
         session.connection.exec_driver_sql("ALTER TABLE audit_lines RENAME TO audit_lines_gone")
