@@ -11,10 +11,11 @@ from prometheus_client.metrics_core import Metric
 from services.agent import metrics as agent_metrics
 from services.controller import metrics as controller_metrics
 from services.core.disk import DiskCollector
+from services.identity import trail
 from services.rpc import metrics as rpc_metrics
 from workers import metrics as worker_metrics
 
-_MODULES: tuple[ModuleType, ...] = (agent_metrics, controller_metrics, rpc_metrics, worker_metrics)
+_MODULES: tuple[ModuleType, ...] = (agent_metrics, controller_metrics, rpc_metrics, trail, worker_metrics)
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
 

@@ -16,7 +16,7 @@ TEXT = (ROOT / "compose.yaml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 LASTING = {name: spec for name, spec in SERVICES.items() if name != "migrate"}
-VARIABLE = re.compile(r"\$\{([A-Z0-9_]+):-([^}]*)\}")
+VARIABLE = re.compile(r"\$\{([A-Z0-9_]+):?-([^}]*)\}")
 # What the manifests for Kubernetes call the same processes.
 WORKLOADS = {
     "api": "api/deployment",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import pytest
 
-from services.controller import figures
+from services.controller import compose, figures, loop
 from services.core.states import DeploymentState, FailureReason
 from services.rpc import metrics as rpc_metrics
 from tests.stack.manifests import Overlay, load
@@ -18,6 +19,8 @@ VALUES: dict[tuple[str, str], set[str]] = {
     ("trainyard_attempts_total", "reason"): {reason.value for reason in FailureReason},
     ("trainyard_workers", "state"): set(figures.WORKER_STATES),
     ("trainyard_deployments", "state"): {state.value for state in DeploymentState},
+    ("trainyard_controller_ticks_total", "loop"): set(re.findall(r'Loop\("(\w+)"', inspect.getsource(compose))),
+    ("trainyard_controller_ticks_total", "state"): set(re.findall(r'state = "(\w+)"', inspect.getsource(loop))),
     ("trainyard_rpc_requests_total", "code"): {code.name for code in rpc_metrics._BY_NUMBER.values()},
 }
 SELECTOR = re.compile(r"(trainyard_\w+)(?:\{([^}]*)\})?")
