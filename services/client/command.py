@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from services.client.wording import as_typed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_OUT_OF_RANGE = re.compile(r"Value out of range: (-?\d+)")
 _FAILURES = (ApiError, CredentialsInvalid, TransferFailed, PathInvalid, OSError)
 
 
@@ -88,6 +90,11 @@ def run(out: Output, body: Callable[[], None]) -> None:
     except (*_FAILURES, CommandFailed) as err:
         out.error(_told(err, is_json=out.is_json))
         sys.exit(1)
+    except ValueError as err:
+        # protobuf's, of a field of 32 bits.
+        if (found := _OUT_OF_RANGE.match(str(err))) is None:
+            raise
+        raise click.UsageError(f"{found[1]} is too large for any number of a request; give a smaller one") from err
     except KeyboardInterrupt:
         click.echo(err=True)
         sys.exit(130)

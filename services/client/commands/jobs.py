@@ -106,7 +106,7 @@ def watch(invocation: Invocation, *, job: str, after_seq: int) -> None:
 @jobs.command("list")
 @click.option("--state", "states", multiple=True, type=click.Choice(list(_STATES)), help="Only jobs in this state.")
 @click.option("--recipe", default="", help="Only jobs of this recipe.")
-@click.option("--limit", default=50, show_default=True, help="Most jobs to list.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most jobs to list.")
 @command
 def list_(invocation: Invocation, *, states: tuple[str, ...], recipe: str, limit: int) -> None:
     """List jobs, newest first."""

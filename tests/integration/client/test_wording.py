@@ -74,6 +74,16 @@ def test_a_recipe_that_needs_weights_asks_for_init_from_as_it_is_typed(server: S
     assert "projects/" not in line
 
 
+@pytest.mark.parametrize("option", ["--priority", "--processes"])
+def test_a_number_that_no_message_holds_is_refused_without_a_traceback(
+    server: Server, squares: None, option: str
+) -> None:
+    refused = run(server, *SUBMIT, option, "99999999999")
+
+    assert refused.exit_code == 2
+    assert "99999999999 is too large for any number of a request" in refused.stderr
+
+
 def test_machines_read_the_fields_of_the_request(server: Server, squares: None) -> None:
     refused = run(server, *SUBMIT, "--processes", "99", "--json").stderr
 
