@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from workers.families.detection.data import Record
 from workers.families.detection.draw import Box, draw_boxes
@@ -115,3 +115,13 @@ def test_a_sheet_shows_pictures_of_any_sizes_in_one_png():
     with Image.open(io.BytesIO(png)) as page:
         assert page.format == "PNG"
         assert page.size == (40 + 10 + 30 + 2 * 6, 60 + 5 + 6)
+
+
+def test_a_long_name_leaves_room_for_its_score():
+    long, longer, surer = (
+        draw_boxes(torch.zeros(3, 40, 60, dtype=torch.uint8), [Box(LEFT, 1, "w" * count, score)])
+        for count, score in ((80, 0.75), (90, 0.75), (80, 0.25))
+    )
+
+    assert ImageChops.difference(long, longer).getbbox() is None
+    assert ImageChops.difference(long, surer).getbbox()[0] > long.width // 2
