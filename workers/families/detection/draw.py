@@ -10,10 +10,12 @@ from torch import Tensor
 
 from services.core.fonts import Font, font
 from workers.families.images import to_pixels
-from workers.families.pictures import PALETTE, cut
+from workers.families.pictures import LINE, PALETTE, cut, lay_out, write
 
 _TRUTH = "#ffffff"
 _SHORT_SIDE = 320
+_GAP = 6
+_LEGEND = "thin and white: true; coloured: predicted, with class and score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,14 @@ def draw_boxes(image: Tensor, boxes: Sequence[Box]) -> Image.Image:
         text = cut(box.name, picture.width - 4, size=size, ending=f" {box.score:.2f}")
         _draw_caption(canvas, text, corner=(corners[0], corners[1]), colour=colour, letters=font(size))
     return picture
+
+
+def samples_page(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Lay out pictures with their boxes, and below them what the boxes mean."""
+    page = lay_out(pictures, columns=3, gap=_GAP)
+    legend = Image.new("RGB", (page.width, LINE), "white")
+    write(legend, _LEGEND, place=(_GAP, LINE / 2), width=page.width - _GAP, anchor="lm")
+    return lay_out([page, legend], columns=1, gap=_GAP)
 
 
 def _draw_caption(
