@@ -22,7 +22,7 @@ PALETTE = (
     (204, 121, 167),
     (255, 255, 255),
 )
-_SMALL_SIDE = 320
+_SMALL_SIDE, _LARGEST_SIDE = 320, 1600
 _PAD = 6
 
 
@@ -33,7 +33,7 @@ def draw_detections(image: Image.Image, prediction: Mapping[str, Any]) -> Image.
     `label_ids`, which choose the colours.
     """
     picture = ImageOps.exif_transpose(image).convert("RGB")
-    scale = max(1, round(_SMALL_SIDE / max(1, min(picture.size))))
+    scale = enlargement(picture.size)
     if scale > 1:
         picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
     line = max(2, min(picture.size) // 200)
@@ -50,6 +50,11 @@ def draw_detections(image: Image.Image, prediction: Mapping[str, Any]) -> Image.
         text = cut(label, picture.width - _PAD, size=size, ending=f" {score:.2f}")
         _draw_label(canvas, corners, text, letters=font(size), colour=colour, size=picture.size)
     return picture
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """Return how many times larger a picture of so many pixels is shown: small ones to be seen, none beyond a screen."""
+    return max(1, min(round(_SMALL_SIDE / max(1, min(size))), _LARGEST_SIDE // max(size)))
 
 
 def draw_file(source: Path, prediction: Mapping[str, Any], target: Path) -> None:

@@ -43,6 +43,13 @@ def test_a_small_picture_is_enlarged_with_its_boxes() -> None:
     assert drawn.getpixel((80, 240)) == PALETTE[0]
 
 
+def test_a_long_and_low_picture_is_enlarged_no_further_than_a_screen() -> None:
+    strip = Image.new("RGB", (1000, 10), GREY)
+
+    assert draw_detections(strip, prediction()).size == (1000, 10)
+    assert draw_detections(strip.crop((0, 0, 400, 10)), prediction()).size == (1600, 40)
+
+
 def test_classes_have_their_own_colours() -> None:
     drawn = draw_detections(picture(), prediction([20, 50, 120, 150], [220, 250, 320, 350], ids=[1, 3]))
 
