@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
+
+from services.core.fonts import Font, font
+from workers.families.pictures import cut
 
 # Told apart by hue and lightness, also by most colour-blind eyes (Okabe and Ito 2008, without black).
 PALETTE = (
@@ -19,7 +22,8 @@ PALETTE = (
     (204, 121, 167),
     (255, 255, 255),
 )
-_SMALL_SIDE = 320
+_SMALL_SIDE, _LARGEST_SIDE = 320, 1600
+_PAD = 6
 
 
 def draw_detections(image: Image.Image, prediction: Mapping[str, Any]) -> Image.Image:
@@ -29,11 +33,11 @@ def draw_detections(image: Image.Image, prediction: Mapping[str, Any]) -> Image.
     `label_ids`, which choose the colours.
     """
     picture = ImageOps.exif_transpose(image).convert("RGB")
-    scale = max(1, round(_SMALL_SIDE / max(1, min(picture.size))))
+    scale = enlargement(picture.size)
     if scale > 1:
         picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
     line = max(2, min(picture.size) // 200)
-    font = ImageFont.load_default(size=max(12, min(picture.size) // 28))
+    size = max(12, min(picture.size) // 28)
     canvas = ImageDraw.Draw(picture)
     labels = [str(label) for label in prediction.get("labels", ())]
     ids = _colour_ids(prediction, labels)
@@ -43,8 +47,14 @@ def draw_detections(image: Image.Image, prediction: Mapping[str, Any]) -> Image.
         colour = PALETTE[colour_id % len(PALETTE)]
         corners = _inside(box, scale, picture.size)
         canvas.rectangle(corners, outline=colour, width=line)
-        _draw_label(canvas, corners, f"{label} {score:.2f}", font=font, colour=colour, size=picture.size)
+        text = cut(label, picture.width - _PAD, size=size, ending=f" {score:.2f}")
+        _draw_label(canvas, corners, text, letters=font(size), colour=colour, size=picture.size)
     return picture
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """Return how many times larger a picture of so many pixels is shown: small ones to be seen, none beyond a screen."""
+    return max(1, min(round(_SMALL_SIDE / max(1, min(size))), _LARGEST_SIDE // max(size)))
 
 
 def draw_file(source: Path, prediction: Mapping[str, Any], target: Path) -> None:
@@ -82,17 +92,17 @@ def _draw_label(
     corners: tuple[float, float, float, float],
     text: str,
     *,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    letters: Font,
     colour: tuple[int, int, int],
     size: tuple[int, int],
 ) -> None:
-    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 4
+    left, top, right, bottom = canvas.textbbox((0, 0), text, font=letters)
+    width, height = right - left + _PAD, bottom - top + 4
     x = min(corners[0], size[0] - width)
     # Above the box where there is room, inside it otherwise.
     y = corners[1] - height if corners[1] >= height else corners[1]
     canvas.rectangle((x, y, x + width, y + height), fill=colour)
-    canvas.text((x + 3 - left, y + 2 - top), text, font=font, fill=_ink(colour))
+    canvas.text((x + 3 - left, y + 2 - top), text, font=letters, fill=_ink(colour))
 
 
 def _ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:

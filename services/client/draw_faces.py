@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from services.client.draw import PALETTE
+from services.core.fonts import font
+from workers.families.pictures import cut
 
 SIDE = 240
-_PANEL, _ROW, _EDGE = 420, 44, 16
+_PANEL, _ROW, _EDGE, _SIZE = 420, 44, 16, 16
 _PAPER, _INK, _FAINT = (250, 250, 250), (20, 20, 20), (215, 215, 215)
 YES, NO, LIMIT = PALETTE[2], PALETTE[5], PALETTE[4]
 """Colours of what reaches the threshold, of what does not, and of the threshold."""
@@ -21,14 +23,15 @@ def draw_matches(image: Image.Image, matches: Sequence[tuple[str, float]], thres
     height = max(SIDE, _ROW * (len(matches) + 1)) + 2 * _EDGE
     picture = Image.new("RGB", (SIDE + _PANEL + 3 * _EDGE, height), _PAPER)
     picture.paste(_square(image), (_EDGE, _EDGE))
-    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(size=16)
+    canvas, letters = ImageDraw.Draw(picture), font(_SIZE)
     left = SIDE + 2 * _EDGE
     is_known = any(similarity >= threshold for _, similarity in matches)
     title = f"known, threshold {threshold:.2f}" if is_known else f"unknown, threshold {threshold:.2f}"
-    canvas.text((left, _EDGE), title, fill=_INK, font=font)
+    canvas.text((left, _EDGE), title, fill=_INK, font=letters)
     for row, (label, similarity) in enumerate(matches, start=1):
         _draw_bar(canvas, (left, _EDGE + row * _ROW), similarity, threshold)
-        canvas.text((left, _EDGE + row * _ROW), f"{label[:36]}  {similarity:.3f}", fill=_INK, font=font)
+        text = cut(label, _PANEL, size=_SIZE, ending=f"  {similarity:.3f}")
+        canvas.text((left, _EDGE + row * _ROW), text, fill=_INK, font=letters)
     return picture
 
 
@@ -42,13 +45,12 @@ def draw_pair(
     picture.paste(_square(image), (_EDGE, _EDGE))
     if other is not None:
         picture.paste(_square(other), (SIDE + 2 * _EDGE, _EDGE))
-    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(size=16)
+    canvas, letters = ImageDraw.Draw(picture), font(_SIZE)
     top = SIDE + 2 * _EDGE
     verdict = "same" if similarity >= threshold else "different"
     _draw_bar(canvas, (_EDGE, top), similarity, threshold)
-    canvas.text(
-        (_EDGE, top), f"{verdict}{f' as {label[:20]}' if label else ''}  {similarity:.3f}", fill=_INK, font=font
-    )
+    text = cut(f"{verdict} as {label}" if label else verdict, _PANEL, size=_SIZE, ending=f"  {similarity:.3f}")
+    canvas.text((_EDGE, top), text, fill=_INK, font=letters)
     return picture
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from services.client.draw import enlargement
 from services.client.pictures import NoPicture, main_pictures
 from workers.families.pictures import LINE, captioned, lay_out, png, text_width
 
@@ -40,7 +41,9 @@ class _Layout:
 
 
 def draw_answer(result: Mapping[str, Any]) -> bytes:
-    """Return the picture that shows most of an answer: a single one as it came, or a sheet of all it lists.
+    """Return the picture that shows most of an answer: a single one, enlarged if it is small, or a sheet of all it lists.
+
+    A mask stays as it came: its pixels are classes, which belong to those of the image.
 
     Raises:
         NoPicture: it has none.
@@ -48,7 +51,7 @@ def draw_answer(result: Mapping[str, Any]) -> bytes:
     found = main_pictures(result)
     name, contents = next(iter(found.items()))
     if len(found) == 1 and not isinstance(result[name], list):
-        return contents[0]
+        return contents[0] if name == "mask" else _enlarged(contents[0])
     return _sheet(sample_rows(result))
 
 
@@ -127,6 +130,14 @@ def _opened(content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content)).convert("RGB")
     except OSError as err:
         raise NoPicture("the answer holds a picture that cannot be read") from err
+
+
+def _enlarged(content: bytes) -> bytes:
+    picture = _opened(content)
+    scale = enlargement(picture.size)
+    if scale == 1:
+        return content
+    return png(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST))
 
 
 def _sheet(rows: Sequence[Sequence[Sample]]) -> bytes:

@@ -73,7 +73,7 @@ def describe(result: Mapping[str, Any]) -> Iterator[str]:
         many: Sequence[Any] = value if isinstance(value, list) else [value]
         count = sum(_content(one) is not None for one in many)
         if count:
-            yield f"{key}: a picture" if many is not value else f"{key}: {count} pictures"
+            yield f"{key}: a picture" if count == 1 else f"{key}: {count} pictures"
         elif many is value and value and all(map(_is_row, value)):
             yield f"{key}:"
             yield from (f"  {_row(one)}" for one in value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
+Label = Callable[[str], str]
 
 MOST_TIMES_HIGHER = 25.0
 """A curve so much higher than another would press it flat, so they get panels of their own."""
@@ -29,14 +30,14 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw(curves: Curves) -> bytes:
-    """Return a PNG of the panels."""
+def draw(curves: Curves, *, label: Label = str) -> bytes:
+    """Return a PNG of the panels; `label` says what a curve is called in it, by its name."""
     buffer = io.BytesIO()
-    figure(curves).savefig(buffer, format="png")
+    figure(curves, label=label).savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def figure(curves: Curves) -> Figure:
+def figure(curves: Curves, *, label: Label = str) -> Figure:
     """Lay the panels out, three abreast."""
     from matplotlib.figure import Figure
 
@@ -45,7 +46,7 @@ def figure(curves: Curves) -> Figure:
     page = Figure(figsize=(6.4 * columns, 4.2 * rows), layout="constrained")
     for number, names in enumerate(shown, start=1):
         axes = page.add_subplot(rows, columns, number)
-        some = {name: curves[name] for name in names}
+        some = {label(name): curves[name] for name in names}
         if all(len(curve) == 1 for curve in some.values()):
             _print_values(axes, some)
         else:

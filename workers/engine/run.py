@@ -260,7 +260,7 @@ def _draw_curves(training: Training, hooks: Hooks) -> None:
     if not curves.can_draw():
         training.frames.write(FrameKind.LOG, level="info", text="no picture of the curves: matplotlib is not installed")
         return
-    png = curves.draw(hooks.log.history.curves)
+    png = curves.draw(hooks.log.history.curves, label=training.recipe.curve_label)
     step = training.state.step
     hooks.artifacts.save("curves.png", png, kind="curves", content_type="image/png", step=step)
 

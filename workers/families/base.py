@@ -208,6 +208,10 @@ class Recipe(ABC, Generic[ConfigT, BatchT]):
         """Return what people should hear of an evaluation's figures, a sentence each with its remedy; mostly nothing."""
         return []
 
+    def curve_label(self, scalar: str) -> str:
+        """Return what a scalar's curve is called in a picture, where its own name does not say what it is."""
+        return scalar
+
     def judge(self) -> Mapping[str, str]:
         """Return what, beside config and data, the last evaluation's figures depend on, JSON-ready; mostly nothing.
 

@@ -25,6 +25,9 @@ class Entry:
     summary: str
     datasets: tuple[str, ...] = ()
     """Empty: only datasets of the recipe's own family."""
+    metric: str = ""
+    """The figure that picks the best checkpoint, less what judged it (`@...`), as `Recipe.metric` says; empty where the
+    config chooses one."""
     metric_mode: Literal["max", "min"] = "max"
     """Whether the figure that picks the best checkpoint is better when it is larger; `Recipe.metric_mode` says the same."""
     needs_labels: bool = False
@@ -63,48 +66,56 @@ CATALOG: dict[str, Entry] = {
         recipe=f"{_CLASSIFICATION}.recipes:MnistFc",
         handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
         summary="A fully connected network for 28 x 28 grey digits; 159,410 parameters.",
+        metric="eval/accuracy",
     ),
     "classification/mnist_cnn": Entry(
         config=f"{_CLASSIFICATION}.config:MnistConfig",
         recipe=f"{_CLASSIFICATION}.recipes:MnistCnn",
         handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
         summary="Two convolutions for 28 x 28 grey digits; 3,720 parameters.",
+        metric="eval/accuracy",
     ),
     "classification/train": Entry(
         config=f"{_CLASSIFICATION}.config:TrainConfig",
         recipe=f"{_CLASSIFICATION}.recipes:Train",
         handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
         summary="Any classifier of torchvision or timm.",
+        metric="eval/accuracy",
     ),
     "classification/finetune": Entry(
         config=f"{_CLASSIFICATION}.config:FinetuneConfig",
         recipe=f"{_CLASSIFICATION}.finetune:Finetune",
         handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
         summary="A trained classifier tuned to other images, from a model, a checkpoint or torchvision's weights.",
+        metric="eval/accuracy",
     ),
     "classification/vit": Entry(
         config=f"{_CLASSIFICATION}.config:VitConfig",
         recipe=f"{_CLASSIFICATION}.recipes:Vit",
         handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
         summary="Vision Transformer: patches as words (Dosovitskiy et al. 2021).",
+        metric="eval/accuracy",
     ),
     "classification/mobilenet": Entry(
         config=f"{_CLASSIFICATION}.config:MobileConfig",
         recipe=f"{_CLASSIFICATION}.recipes:Mobile",
         handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
         summary="MobileNet: depthwise separable convolutions (Howard et al. 2017).",
+        metric="eval/accuracy",
     ),
     "detection/yolo_v1": Entry(
         config=f"{_DETECTION}.config:YoloV1Config",
         recipe=f"{_DETECTION}.yolo_v1:YoloV1",
         handler=f"{_DETECTION}.handler:DetectionHandler",
         summary="YOLO v1: one grid of boxes in one pass (Redmon et al. 2016).",
+        metric="eval/ap50",
     ),
     "detection/ssd": Entry(
         config=f"{_DETECTION}.config:SsdConfig",
         recipe=f"{_DETECTION}.ssd:Ssd",
         handler=f"{_DETECTION}.handler:DetectionHandler",
         summary="SSD: default boxes on several feature maps (Liu et al. 2016).",
+        metric="eval/ap50",
     ),
     "face/siamese": Entry(
         config=f"{_FACE}.config:SiameseConfig",
@@ -112,6 +123,7 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_FACE}.handler:FaceHandler",
         summary="Siamese network: one encoder for both faces of a pair (Koch et al. 2015).",
         serves_embeddings=True,
+        metric="eval/accuracy",
     ),
     "face/triplet": Entry(
         config=f"{_FACE}.config:TripletConfig",
@@ -119,18 +131,21 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_FACE}.handler:FaceHandler",
         summary="FaceNet: triplets mined in each batch (Schroff et al. 2015); ArcFace as another loss.",
         serves_embeddings=True,
+        metric="eval/accuracy",
     ),
     "segmentation/fcn": Entry(
         config=f"{_SEGMENTATION}.config:FcnConfig",
         recipe=f"{_SEGMENTATION}.fcn:Fcn",
         handler=f"{_SEGMENTATION}.handler:SegmentationHandler",
         summary="FCN: a classifier made convolutional, with skips (Long et al. 2015).",
+        metric="eval/miou",
     ),
     "segmentation/torchvision": Entry(
         config=f"{_SEGMENTATION}.config:ReadyConfig",
         recipe=f"{_SEGMENTATION}.ready:Ready",
         handler=f"{_SEGMENTATION}.handler:SegmentationHandler",
         summary="FCN, DeepLab v3 and LR-ASPP on ResNet and MobileNet bodies, as torchvision builds them.",
+        metric="eval/miou",
     ),
     "gan/vanilla": Entry(
         config=f"{_GAN}.config:VanillaConfig",
@@ -146,6 +161,7 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_GAN}.handler:GanHandler",
         summary="Conditional GAN: samples of the class asked for (Mirza and Osindero 2014).",
         datasets=("classification", "images"),
+        metric="eval/fid",
         metric_mode="min",
         needs_labels=True,
     ),
@@ -155,6 +171,7 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_GAN}.handler:GanHandler",
         summary="DCGAN: all convolutions (Radford et al. 2016).",
         datasets=_PICTURES,
+        metric="eval/fid",
         metric_mode="min",
     ),
     "gan/lapgan": Entry(
@@ -163,6 +180,7 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_GAN}.handler:GanHandler",
         summary="LAPGAN: from coarse to fine, a GAN a level (Denton et al. 2015).",
         datasets=_PICTURES,
+        metric="eval/fid",
         metric_mode="min",
     ),
     "gan/stylegan2": Entry(
@@ -171,6 +189,7 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_GAN}.handler:GanHandler",
         summary="StyleGAN2: a style for every layer (Karras et al. 2020).",
         datasets=_PICTURES,
+        metric="eval/fid",
         metric_mode="min",
     ),
     "gan/celeba_fc": Entry(
@@ -179,6 +198,7 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_GAN}.handler:GanHandler",
         summary="The lesson's fully connected GAN of faces: 46,712,513 parameters, most of them memory.",
         datasets=_PICTURES,
+        metric="eval/fid",
         metric_mode="min",
     ),
     "gan/celeba_conv": Entry(
@@ -187,6 +207,7 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_GAN}.handler:GanHandler",
         summary="The lesson's convolutional GAN of faces: a fifth of the memory.",
         datasets=_PICTURES,
+        metric="eval/fid",
         metric_mode="min",
     ),
     "gan/find_units": Entry(
@@ -195,6 +216,7 @@ CATALOG: dict[str, Entry] = {
         handler=f"{_GAN}.handler:GanHandler",
         summary="Which hidden units of a trained generator draw what (Radford et al. 2016, section 6.3.2).",
         datasets=_PICTURES,
+        metric="eval/attribute_accuracy",
     ),
 }
 

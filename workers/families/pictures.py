@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from functools import cache
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from services.core.fonts import font, legible
 
 # Twelve colours told apart on light and dark grounds.
 PALETTE = (
@@ -60,25 +61,22 @@ def captioned(picture: Image.Image, text: str) -> Image.Image:
 
 def write(page: Image.Image, text: str, *, place: tuple[float, float], width: float, anchor: str = "mm") -> None:
     """Write a line of text in black, cut to a width; the anchor is Pillow's and says which point of it is at `place`."""
-    ImageDraw.Draw(page).text(place, cut(text, width), fill="black", font=_font(TEXT_SIZE), anchor=anchor)
+    ImageDraw.Draw(page).text(place, cut(text, width), fill="black", font=font(TEXT_SIZE), anchor=anchor)
 
 
-def cut(text: str, width: float) -> str:
-    """Return the text on one line, its end left out where it is wider than so many pixels."""
-    text = " ".join(text.split())
-    if text_width(text) <= width:
-        return text
-    while text and text_width(text + _CUT) > width:
+def cut(text: str, width: float, *, size: int = TEXT_SIZE, ending: str = "") -> str:
+    """Return the text on one line and legible, with an ending; its last letters are left out where both are wider.
+
+    The width is in pixels.
+    """
+    text = " ".join(legible(text).split())
+    if text_width(text + ending, size=size) <= width:
+        return text + ending
+    while text and text_width(text + _CUT + ending, size=size) > width:
         text = text[:-1].rstrip()
-    return text + _CUT if text else ""
+    return (text + _CUT if text else "") + ending
 
 
 def text_width(text: str, *, size: int = TEXT_SIZE) -> float:
     """Return how many pixels wide a line of text is."""
-    return _font(size).getlength(text)
-
-
-@cache
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    # Pillow unpacks it anew at every call, which takes longer than the text.
-    return ImageFont.load_default(size=size)
+    return font(size).getlength(legible(text))

@@ -15,6 +15,8 @@ from services.client.output import human_bytes, human_time
 from services.client.plain import as_dict
 from services.client.transfer_view import transfer_bar
 
+_METRIC = "METRIC"
+
 
 @click.group()
 def checkpoints() -> None:
@@ -28,6 +30,8 @@ def list_(invocation: Invocation, *, job: str) -> None:
     """List the checkpoints of a job, the highest step first."""
     with invocation.client() as client:
         found = list(client.list_checkpoints(job))
+        has_figures = any(each.HasField("metric") for each in found)
+        column = _metric_name(client.get_job(job).recipe) if has_figures else _METRIC
     if invocation.out.is_json:
         invocation.out.document({"checkpoints": [as_dict(each) for each in found]})
         return
@@ -41,7 +45,7 @@ def list_(invocation: Invocation, *, job: str) -> None:
         )
         for each in found
     ]
-    invocation.out.table(("CHECKPOINT", "STEP", "METRIC", "SIZE", "CREATED"), rows, empty="no checkpoints")
+    invocation.out.table(("CHECKPOINT", "STEP", column, "SIZE", "CREATED"), rows, empty="no checkpoints")
 
 
 @checkpoints.command()
@@ -84,6 +88,14 @@ def delete(invocation: Invocation, *, job: str, checkpoint_ids: tuple[str, ...],
         size = human_bytes(sum(each.size_bytes for each in wanted))
         word = "checkpoint" if len(wanted) == 1 else "checkpoints"
         invocation.out.say(f"deleted {len(wanted)} {word} of {short(job)}, {size}")
+
+
+def _metric_name(recipe: str) -> str:
+    """Return what to call the figures of a recipe's checkpoints; a server may know recipes that this client does not."""
+    from workers.families.catalog import CATALOG
+
+    entry = CATALOG.get(recipe)
+    return (entry.metric.upper() if entry is not None else "") or _METRIC
 
 
 def _figure(checkpoint: job_pb2.Checkpoint) -> str:

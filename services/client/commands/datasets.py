@@ -28,6 +28,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PREFIX = "DATASET_FORMAT_"
 _AUTO = f"{_PREFIX}UNSPECIFIED"
 _FORMATS = {"auto" if name == _AUTO else name.removeprefix(_PREFIX).lower(): name for name, _ in DatasetFormat.items()}
+_UNITS = ("boxes", "images", "pixels")
+"""What the report counts by class, of each family one."""
+_MOST_CLASSES = 20
 
 
 @click.group()
@@ -96,7 +99,7 @@ def list_(invocation: Invocation) -> None:
             short(each.name),
             str(each.version),
             each.family,
-            str(len(each.classes)),
+            _classes(each),
             _images(each),
             human_bytes(each.size_bytes),
             human_time(each.create_time),
@@ -114,7 +117,9 @@ def list_(invocation: Invocation) -> None:
 def show(invocation: Invocation, *, dataset: str, version: int | None) -> None:
     """Show a version of a dataset, with what the import found."""
     with invocation.client() as client:
-        _show(invocation.out, client.get_dataset(dataset, version=version or 0))
+        found = client.get_dataset(dataset, version=version or 0)
+    _show(invocation.out, found)
+    _say_counts_by_class(invocation.out, found)
 
 
 @datasets.command()
@@ -234,6 +239,30 @@ def _show(out: Output, dataset: dataset_pb2.Dataset) -> None:
 
 def _counts(split: dataset_pb2.SplitCounts) -> str:
     return ", ".join(f"{split.counts[unit]} {unit}" for unit in sorted(split.counts, reverse=True))
+
+
+def _classes(dataset: dataset_pb2.Dataset) -> str:
+    """Return how many classes there are, or people, of whom none is in two splits."""
+    people = sum(split.counts["identities"] for split in dataset.splits.values() if "identities" in split.counts)
+    if people and not dataset.classes:
+        return "1 person" if people == 1 else f"{people} people"
+    return str(len(dataset.classes))
+
+
+def _say_counts_by_class(out: Output, dataset: dataset_pb2.Dataset) -> None:
+    """Say how much there is of each class in each split, of many the first ones."""
+    splits = as_dict(dataset)["report"].get("splits", {}) if dataset.HasField("report") else {}
+    unit = next((unit for unit in _UNITS for counts in splits.values() if counts.get(f"{unit}_per_class")), None)
+    if unit is None or not dataset.classes:
+        return
+    out.say(f"{unit} of each class:")
+    width = max(len(name) for name in dataset.classes[:_MOST_CLASSES])
+    for name in dataset.classes[:_MOST_CLASSES]:
+        found = {split: (counts.get(f"{unit}_per_class") or {}).get(name, 0) for split, counts in splits.items()}
+        text = " + ".join(f"{count:.0f} {split}" for split, count in sorted(found.items()))
+        out.say(f"  {name.ljust(width)}  {text}")
+    if (left_out := len(dataset.classes) - _MOST_CLASSES) > 0:
+        out.say(f"  and {left_out} more")
 
 
 def _images(dataset: dataset_pb2.Dataset) -> str:

@@ -52,6 +52,38 @@ def test_one_version_of_a_dataset_is_shown_and_one_it_has_not_is_refused(run: Ru
     assert "7" in result.stderr
 
 
+def test_people_are_counted_where_a_dataset_has_no_classes(run: Run, server: Server) -> None:
+    counts = {"train": {"images": 9, "identities": 3}, "val": {"images": 4, "identities": 2}}
+    with server.database.write() as session:
+        datasets.insert(session, new_dataset(dataset_id="faces", family="face", classes=[], counts=counts))
+
+    (row,) = (line for line in run("datasets", "list").stdout.splitlines() if line.startswith("faces "))
+
+    assert "  5 people  " in row
+    assert "9 train + 4 val" in row
+
+
+def test_what_there_is_of_each_class_is_shown(run: Run, imported: dict[str, Any]) -> None:
+    lines = run("datasets", "show", imported["name"].rpartition("/")[2]).stdout.splitlines()
+
+    place = lines.index("boxes of each class:")
+    assert lines[place + 1] == "  square  3 train + 1 val"
+
+
+def test_of_many_classes_the_first_are_shown(run: Run, server: Server) -> None:
+    names = [f"c{number}" for number in range(23)]
+    found = {"splits": {"train": {"images_per_class": dict.fromkeys(names, 4)}, "val": {"images_per_class": {"c0": 1}}}}
+    with server.database.write() as session:
+        many = new_dataset(dataset_id="many", family="classification", classes=names, counts={}, report=found)
+        datasets.insert(session, many)
+
+    lines = run("datasets", "show", "many").stdout.splitlines()
+
+    place = lines.index("images of each class:")
+    assert lines[place + 1 : place + 3] == ["  c0   4 train + 1 val", "  c1   4 train + 0 val"]
+    assert lines[place + 20 :] == ["  c19  4 train + 0 val", "  and 3 more"]
+
+
 def test_an_unknown_dataset_is_named(run: Run) -> None:
     result = run("datasets", "show", "nothing")
 
@@ -349,6 +381,7 @@ def test_the_checkpoint_that_did_best_is_told_and_becomes_a_model(run: Run, serv
     assert (watched.exit_code, created.exit_code, missing.exit_code) == (0, 0, 1)
     told = f"step 20 did better than the last, 0.8750 instead of 0.7500: `trainyard models create {job.id}/best` makes"
     assert told in " ".join(watched.stdout.split())
+    assert listed.stdout.split()[:5] == ["CHECKPOINT", "STEP", "EVAL/AP50", "SIZE", "CREATED"]
     assert [line.split()[2:4] for line in listed.stdout.splitlines()[1:]][1] == ["0.8750", "(best)"]
     assert listed.stdout.count("(best)") == 1
     assert f"no checkpoint of job '{unjudged.id}' was evaluated yet" in missing.stderr

@@ -96,9 +96,9 @@ def run(server: Server, *arguments: str) -> Result:
     return runner.invoke(main, [*arguments, "--server", server.address])
 
 
-def picture(level: int) -> bytes:
+def picture(level: int, *, side: int = 8) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level, 0, 0)).save(buffer, "PNG")
+    Image.new("RGB", (side, side), (level, 0, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -180,7 +180,7 @@ def test_drawings_of_many_images_go_beside_the_file_that_was_named(
     result = run(server, "predict", "asked", str(image), str(image), "--draw", str(tmp_path / "one.png"))
 
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "one-1.png").read_bytes() == (tmp_path / "one-2.png").read_bytes() == picture(7)
+    assert (tmp_path / "one-1.png").read_bytes() == (tmp_path / "one-2.png").read_bytes() == picture(7, side=320)
     assert not (tmp_path / "one.png").exists()
     assert f"drawn in {tmp_path / 'one-2.png'}" in result.stdout
 
@@ -252,7 +252,7 @@ def test_the_folder_of_a_drawing_is_made(server: Server, endpoint: Endpoint, ima
     result = run(server, "predict", "asked", str(image), "--draw", str(target))
 
     assert result.exit_code == 0, result.output
-    assert target.read_bytes() == picture(7)
+    assert target.read_bytes() == picture(7, side=320)
 
 
 @pytest.mark.parametrize(

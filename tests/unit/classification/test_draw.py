@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from PIL import Image, ImageChops
 
-from workers.families.classification.draw import confusion_picture
+from workers.families.classification.draw import captioned, confusion_picture
 from workers.families.pictures import text_width
 
 COUNTS = torch.tensor([[120, 7], [0, 31]])
@@ -47,3 +47,19 @@ def test_the_same_counts_give_the_same_bytes() -> None:
     one, other = (confusion_picture(COUNTS, ["cat", "dog"]).tobytes() for _ in range(2))
 
     assert one == other
+
+
+def test_a_name_that_differs_by_an_accent_or_is_of_another_script_is_told_apart() -> None:
+    # "a" with a diaeresis and with a ring, and two Cyrillic words of one length.
+    for one, other in (("\u00e4", "\u00e5"), ("\u0434\u043e\u043c", "\u0441\u043e\u043d")):
+        assert differs(confusion_picture(COUNTS, ["cat", one]), confusion_picture(COUNTS, ["cat", other]))
+
+
+def test_a_caption_too_long_for_its_picture_says_that_it_is_cut() -> None:
+    image = torch.zeros(3, 40, 40, dtype=torch.uint8)
+
+    long, longer = (captioned(image, "w" * length, is_right=True) for length in (40, 80))
+    ends = long.crop((157, 160, 160, 180))
+
+    assert not differs(long, longer)
+    assert len(ends.getcolors() or ()) == 1

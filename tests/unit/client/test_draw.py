@@ -43,6 +43,13 @@ def test_a_small_picture_is_enlarged_with_its_boxes() -> None:
     assert drawn.getpixel((80, 240)) == PALETTE[0]
 
 
+def test_a_long_and_low_picture_is_enlarged_no_further_than_a_screen() -> None:
+    strip = Image.new("RGB", (1000, 10), GREY)
+
+    assert draw_detections(strip, prediction()).size == (1000, 10)
+    assert draw_detections(strip.crop((0, 0, 400, 10)), prediction()).size == (1600, 40)
+
+
 def test_classes_have_their_own_colours() -> None:
     drawn = draw_detections(picture(), prediction([20, 50, 120, 150], [220, 250, 320, 350], ids=[1, 3]))
 
@@ -98,3 +105,22 @@ def test_drawings_go_where_the_target_says(tmp_path: Path) -> None:
     assert drawing_path(folder, 2, 2, stem="cat") == folder / "002-cat.png"
     assert drawing_path(folder, 1, 1, stem="cat") == folder / "001-cat.png"
     assert drawing_path(tmp_path / "of.v2", 1, 2, stem="cat") == tmp_path / "of.v2" / "001-cat.png"
+
+
+def test_a_long_name_leaves_room_for_its_score() -> None:
+    long, longer, surer = (
+        draw_detections(picture(), {"boxes": [[100, 150, 300, 350]], "labels": ["w" * count], "scores": [score]})
+        for count, score in ((80, 0.9), (90, 0.9), (80, 0.8))
+    )
+
+    assert ImageChops.difference(long, longer).getbbox() is None
+    assert (ImageChops.difference(long, surer).getbbox() or (0,))[0] > 300
+
+
+def test_a_name_is_drawn_whatever_its_script() -> None:
+    one, other = (
+        draw_detections(picture(), {"boxes": [[100, 150, 300, 350]], "labels": [label], "scores": [0.9]})
+        for label in ("\u0434\u043e\u043c", "\u0441\u043e\u043d")
+    )
+
+    assert ImageChops.difference(one, other).getbbox() is not None

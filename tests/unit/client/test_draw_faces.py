@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from services.client.draw_faces import LIMIT, NO, SIDE, YES, draw_matches, draw_pair
 
@@ -39,3 +39,19 @@ def test_a_pair_shows_both_faces_and_the_verdict() -> None:
     assert same[10, 120, 200] == same[200, 10, 10] == SIDE * SIDE
     assert (same[YES] > 0, same[NO]) == (True, 0)
     assert (different[NO] > 0, different[YES], different[200, 10, 10]) == (True, 0, 0)
+
+
+def test_a_long_label_is_cut_before_its_similarity() -> None:
+    long, longer, closer = (
+        draw_matches(FACE, [("w" * count, similarity)], 0.6)
+        for count, similarity in ((80, 0.5), (90, 0.5), (80, 0.501))
+    )
+
+    assert ImageChops.difference(long, longer).getbbox() is None
+    assert ImageChops.difference(long, closer).getbbox() is not None
+
+
+def test_labels_are_told_apart_whatever_their_script() -> None:
+    one, other = (draw_matches(FACE, [(label, 0.5)], 0.6) for label in ("\u0434\u043e\u043c", "\u0441\u043e\u043d"))
+
+    assert ImageChops.difference(one, other).getbbox() is not None

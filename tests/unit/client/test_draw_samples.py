@@ -180,8 +180,22 @@ def test_a_sheet_of_the_server_gives_way_to_captions() -> None:
     assert draw_answer({**answer, "sheet": encoded(9)}) == draw_answer(answer)
 
 
-def test_a_picture_that_is_no_sample_stays_as_it_is() -> None:
-    overlay = encoded(3)
+@pytest.mark.parametrize("name", ["gradcam", "overlay"])
+def test_a_small_picture_alone_is_enlarged_to_be_seen(name: str) -> None:
+    page = drawn({"label": "cat", name: encoded(7, side=32)})
+
+    assert page.size == (320, 320)
+    assert page.getpixel((319, 0)) == (7, 0, 0)
+
+
+def test_a_mask_alone_stays_of_the_image_s_size() -> None:
+    mask = encoded(4, side=32)
+
+    assert draw_answer({"mask": mask}) == base64.b64decode(mask["b64"])
+
+
+def test_a_large_picture_that_is_no_sample_stays_as_it_is() -> None:
+    overlay = encoded(3, side=320)
 
     assert draw_answer({"overlay": overlay, "mask": encoded(4)}) == base64.b64decode(overlay["b64"])
     assert draw_answer({"sheet": overlay}) == base64.b64decode(overlay["b64"])

@@ -66,6 +66,7 @@ def test_a_description_is_short_whatever_the_answer_holds() -> None:
 
     assert lines[:3] == ["images: 2 pictures", "sheet: a picture", "seeds: [1, 2]"]
     assert lines[3].startswith("z: [[0.5, 0.5")
+    assert list(describe({"images": [encoded(PNG)]})) == ["images: a picture"]
     assert max(map(len, lines)) < 220
 
 

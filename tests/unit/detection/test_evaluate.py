@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from workers.families.detection.data import Record
-from workers.families.detection.draw import Box, draw_boxes
+from workers.families.detection.draw import Box, draw_boxes, samples_page
 from workers.families.detection.evaluate import coco_figures, voc_11_point
 from workers.families.detection.postprocess import Detections, Thresholds, select
 from workers.families.letterbox import fit
@@ -109,9 +109,31 @@ def test_a_drawn_box_is_where_it_belongs():
     assert picture.getpixel((25 * zoom, 30 * zoom)) == (0, 0, 0)
 
 
+def test_the_sheet_says_below_its_pictures_what_the_boxes_mean():
+    picture = draw_boxes(torch.zeros(3, 40, 60, dtype=torch.uint8), [Box(LEFT, 1, "disc", 0.75), Box(LEFT, 1, "")])
+
+    page = samples_page([picture] * 4)
+
+    legend = page.crop((0, 2 * picture.height + 6, page.width, page.height))
+    words = ImageChops.invert(legend).getbbox()
+    # In one line that no picture cuts off.
+    assert words[3] - words[1] < 20
+    assert words[2] < picture.width
+
+
 def test_a_sheet_shows_pictures_of_any_sizes_in_one_png():
     png = sheet([Image.new("RGB", size, "red") for size in ((40, 20), (10, 60), (30, 30), (5, 5))])
 
     with Image.open(io.BytesIO(png)) as page:
         assert page.format == "PNG"
         assert page.size == (40 + 10 + 30 + 2 * 6, 60 + 5 + 6)
+
+
+def test_a_long_name_leaves_room_for_its_score():
+    long, longer, surer = (
+        draw_boxes(torch.zeros(3, 40, 60, dtype=torch.uint8), [Box(LEFT, 1, "w" * count, score)])
+        for count, score in ((80, 0.75), (90, 0.75), (80, 0.25))
+    )
+
+    assert ImageChops.difference(long, longer).getbbox() is None
+    assert ImageChops.difference(long, surer).getbbox()[0] > long.width // 2

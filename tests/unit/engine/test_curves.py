@@ -81,6 +81,15 @@ def test_a_single_point_beside_curves_is_printed_where_it_stands() -> None:
     assert axes.get_xlabel() == "step"
 
 
+def test_a_curve_is_called_what_its_recipe_says() -> None:
+    curves = {"train/loss": LOSS, "train/loss_generator": LOSS, "eval/ap": SHARE[:1]}
+
+    once, lines = figure(curves, label=lambda name: f"{name} of it").axes
+
+    assert lines.get_legend_handles_labels()[1] == ["train/loss of it", "train/loss_generator of it"]
+    assert [text.get_text() for text in once.get_yticklabels()] == ["eval/ap of it"]
+
+
 def test_the_parts_of_a_loss_stay_beside_it() -> None:
     assert panels({"train/loss": LOSS, "train/loss_boxes": SHARE}) == [["train/loss", "train/loss_boxes"]]
 

@@ -32,6 +32,23 @@ def test_a_sheet_of_classes_is_no_strip(classes: int, count: int) -> None:
     assert page.width >= 48
 
 
+@pytest.mark.parametrize(
+    ("classes", "count", "rows"),
+    [
+        pytest.param(6, 50, 4, id="two classes have one more"),
+        pytest.param(3, 50, 5, id="a last row is not full"),
+        pytest.param(2, 3, 1, id="one of the least"),
+    ],
+)
+def test_each_class_has_as_many_samples_in_whole_rows(classes: int, count: int, rows: int) -> None:
+    page = opened(by_class(torch.full((count, 1, 48, 48), -1.0), torch.arange(count) % classes, [""] * classes))
+
+    blacks = [x for x in range(page.width) if page.getpixel((x, 40)) == (0, 0, 0)]
+    full = 18 + 50 * rows - 2
+    assert page.height == full
+    assert all(page.getpixel((x, full - 24)) == (0, 0, 0) for x in blacks)
+
+
 def test_samples_stand_under_the_name_of_their_class() -> None:
     # Not in turn: batches of samples begin again with the first class.
     shades = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0, 0.0])

@@ -292,6 +292,20 @@ def test_a_collapse_is_told_with_a_remedy(digits: Path) -> None:
     assert recipe.warnings({}) == []
 
 
+@pytest.mark.parametrize(
+    ("scalar", "label"),
+    [
+        pytest.param("train/loss", "train/loss (discriminator)", id="the loss that every recipe has"),
+        pytest.param("train/loss_1", "train/loss_1 (discriminator)", id="of a level of a pyramid"),
+        pytest.param("train/loss_generator", "train/loss_generator", id="says itself whose it is"),
+        pytest.param("train/loss_generator_1", "train/loss_generator_1", id="says itself whose it is, at a level"),
+        pytest.param("eval/fid@small", "eval/fid@small", id="no loss"),
+    ],
+)
+def test_a_curve_says_whose_loss_it_is(digits: Path, scalar: str, label: str) -> None:
+    assert make(Dcgan, digits).curve_label(scalar) == label
+
+
 def test_samples_of_a_conditional_generator_stand_under_their_classes(digits: Path) -> None:
     recipe = make(Cgan, digits, eval={"num_samples": 4, "batch_size": 3})
     state = recipe.build(CPU)

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
+from services.core.fonts import font
 from workers.families.images import to_pixels
 from workers.families.pictures import LINE, cut, text_width, write
 
 _SIDE = 160
-_CAPTION = 20
+_CAPTION, _CAPTION_SIZE = 20, 13
 _MATRIX_SIDE = 640
 _LARGEST_CELL = 64
 _MOST_NAMED = 40
@@ -38,7 +39,8 @@ def captioned(image: Tensor, text: str, *, is_right: bool) -> Image.Image:
     page.paste(picture, ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2))
     canvas = ImageDraw.Draw(page)
     canvas.rectangle([0, _SIDE, _SIDE, _SIDE + _CAPTION], fill=_RIGHT if is_right else _WRONG)
-    canvas.text((4, _SIDE + 3), text[:24], fill="white", font=ImageFont.load_default(size=13))
+    line = cut(text, _SIDE - 2 * _PAD, size=_CAPTION_SIZE)
+    canvas.text((_PAD, _SIDE + _CAPTION / 2), line, fill="white", font=font(_CAPTION_SIZE), anchor="lm")
     return page
 
 
@@ -76,11 +78,11 @@ def _write_counts(picture: Image.Image, counts: Tensor, share: Tensor, *, cell: 
     size = next((size for size in _COUNT_SIZES if text_width(widest, size=size) <= cell - 4), None)
     if size is None or size > cell:
         return
-    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(size=size)
+    canvas = ImageDraw.Draw(picture)
     for row, column in counts.nonzero().tolist():
         ink = "white" if share[row, column] > _DARK else "black"
         place = ((column + 0.5) * cell, (row + 0.5) * cell)
-        canvas.text(place, str(int(counts[row, column])), fill=ink, font=font, anchor="mm")
+        canvas.text(place, str(int(counts[row, column])), fill=ink, font=font(size), anchor="mm")
 
 
 def _names(classes: Sequence[str], cell: int) -> Image.Image:

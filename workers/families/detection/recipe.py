@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from workers.families.base import Golden, Instance, InstanceInvalid, Picture, Placement, ServingSpec, TrainState
 from workers.families.detection.config import DetectionConfig
 from workers.families.detection.data import Batch, Record, SquareImages, TrainBatches, read_dataset
-from workers.families.detection.draw import Box, draw_boxes
+from workers.families.detection.draw import Box, draw_boxes, samples_page
 from workers.families.detection.evaluate import Predict, detect, evaluate
 from workers.families.detection.handler import DetectionHandler
 from workers.families.detection.network import DetectionNetwork, ServedNetwork
 from workers.families.detection.postprocess import Detections, Thresholds
 from workers.families.images import MEAN, STD, decode
 from workers.families.letterbox import FILL
-from workers.families.pictures import sheet
+from workers.families.pictures import png
 from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
 
 DetectionConfigT = TypeVar("DetectionConfigT", bound=DetectionConfig)
@@ -81,7 +81,7 @@ class DetectionRecipe(SupervisedRecipe[DetectionConfigT, Batch], Generic[Detecti
             draw_boxes(decode(record.read(), upright=False), truth_boxes(record) + self._found_boxes(one))
             for record, one in zip(records, found, strict=True)
         ]
-        return [Picture(name="samples", png=sheet(pictures))]
+        return [Picture(name="samples", png=png(samples_page(pictures)))]
 
     def serving_module(self, state: TrainState) -> nn.Module:
         return ServedNetwork(_network(state))

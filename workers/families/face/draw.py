@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from services.core.fonts import font
 from workers.families.images import to_pixels
 
 _SIDE = 96
@@ -45,4 +46,4 @@ def _paste(page: Image.Image, face: Tensor, *, x: int, text: str, colour: str) -
     canvas = ImageDraw.Draw(page)
     canvas.rectangle([x, 0, x + _SIDE - 1, _SIDE + _CAPTION - 1], fill=colour)
     page.paste(picture, (x + 2, 2))
-    canvas.text((x + 6, _SIDE), text, fill="white", font=ImageFont.load_default(size=13))
+    canvas.text((x + 6, _SIDE + _CAPTION / 2 - 1), text, fill="white", font=font(13), anchor="lm")

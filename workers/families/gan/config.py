@@ -115,7 +115,12 @@ class Eval(Section):
     feature_images: int = Field(20_000, ge=1, le=10_000_000, description="Images it is trained on, at most.")
     num_images: int = Field(5000, ge=2, le=1_000_000, description="Generated samples that are scored.")
     batch_size: int = Field(256, ge=1, le=8192, description="Samples in one forward of the evaluation.")
-    num_samples: int = Field(64, ge=1, le=256, description="Samples in the picture; their latents stay the same.")
+    num_samples: int = Field(
+        64,
+        ge=1,
+        le=256,
+        description="Samples in the picture, of classes as many of each as that gives; their latents stay the same.",
+    )
     collapse_below: Fraction = Field(
         0.3, description="Warn of a collapse when generated samples are this much less diverse than real ones."
     )

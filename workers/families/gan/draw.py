@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from PIL import Image
@@ -26,14 +27,19 @@ def grid(images: Tensor, *, columns: int) -> bytes:
 
 
 def by_class(images: Tensor, labels: Tensor, classes: Sequence[str]) -> bytes:
-    """Return images (N, C, H, W) of classes (N,) as one PNG: those of a class stand together under its name."""
-    shown = sorted(set(labels.tolist()))
+    """Return images (N, C, H, W) of classes (N,) as one PNG: those of a class stand together under its name.
+
+    Each class has as many, in whole rows; what is left over of some is left out.
+    """
+    counts = Counter(labels.tolist())
+    shown, each = sorted(counts), min(counts.values())
     rows = math.ceil(len(shown) / _MOST_ABREAST)
     abreast = math.ceil(len(shown) / rows)
     # As many columns a class as make the whole page somewhat wider than high.
-    columns = math.ceil((len(images) / len(shown) * rows / abreast) ** 0.5)
+    columns = math.ceil((each * rows / abreast) ** 0.5)
+    each -= each % columns
     blocks = [
-        captioned(lay_out(_cells(images[labels == label]), columns=columns, gap=_GAP), classes[label])
+        captioned(lay_out(_cells(images[labels == label][:each]), columns=columns, gap=_GAP), classes[label])
         for label in shown
     ]
     return png(lay_out(blocks, columns=abreast, gap=_CLASS_GAP))

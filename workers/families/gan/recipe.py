@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -31,6 +32,8 @@ GanConfigT = TypeVar("GanConfigT", bound=GanConfig)
 _EVAL_SEED = 1_000_003
 _SAMPLE_SEED = 7
 _WALKS, _WALK_STEPS = 4, 10
+_LOSS = re.compile(r"train/loss(_\d+)?")
+"""A loss that is not named after its player, of the whole or of a level of a pyramid: the discriminator's."""
 
 
 class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
@@ -176,6 +179,9 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
     def judge(self) -> Mapping[str, str]:
         """Return the digest of the feature network's weights by its name, once it has scored anything."""
         return {} if self._scorer is None else {self._scorer.net.name: self._scorer.net.digest}
+
+    def curve_label(self, scalar: str) -> str:
+        return f"{scalar} (discriminator)" if _LOSS.fullmatch(scalar) else scalar
 
     def notices(self) -> list[str]:
         if self.config.data.source != "images" or self.config.data.channels == 3 or not has_colour(self._train.records):

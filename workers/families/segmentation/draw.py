@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from workers.families.pictures import LINE, PALETTE, captioned, lay_out, write
 from workers.families.records import IGNORED_PIXEL
 
 Colours = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
-_OPACITY = 0.5
+_OPACITY = 0.65
+_LUMINANCE = (0.299, 0.587, 0.114)
 _GAP = 4
 _SMALLEST, _LARGEST = 160, 320
 """Pixels of the longer side of a picture in the sheet."""
@@ -58,12 +62,31 @@ class Case:
 
 
 def overlay(image: Tensor, mask: Tensor) -> Image.Image:
-    """Blend the classes of a mask (H, W) over a uint8 image (3, H, W); class 0 and ignored pixels stay clear."""
-    pixels = to_pixels(image).astype(np.float32)
+    """Lay the classes of a mask (H, W) over a uint8 image (3, H, W), outlined; class 0 and ignored pixels stay clear.
+
+    Beneath a class the image is grey: a green class over a blue thing would be neither's colour.
+    """
+    pixels = to_pixels(image)
     index = mask.numpy()
-    is_coloured = ((index != 0) & (index != IGNORED_PIXEL))[..., None]
-    blended = pixels * (1 - _OPACITY) + palette()[index] * _OPACITY
-    return Image.fromarray(np.where(is_coloured, blended, pixels).round().astype(np.uint8))
+    is_coloured = (index != 0) & (index != IGNORED_PIXEL)
+    colours = palette()[index]
+    blended = (_grey(pixels) * (1 - _OPACITY) + colours * _OPACITY).round().astype(np.uint8)
+    shown = np.where(is_coloured[..., None], blended, pixels)
+    return Image.fromarray(np.where((is_coloured & _is_edge(index))[..., None], colours, shown))
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    """Return (H, W, 3) without hue."""
+    grey = (pixels @ np.asarray(_LUMINANCE)).round().astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _is_edge(index: Pixels) -> Flags:
+    """Tell of every pixel (H, W) whether one beside it is of another class."""
+    padded = np.pad(index, 1, mode="edge")
+    above, below, left, right = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    is_edge: Flags = (index != above) | (index != below) | (index != left) | (index != right)
+    return is_edge
 
 
 def index_image(mask: Tensor) -> Image.Image:
@@ -74,16 +97,19 @@ def index_image(mask: Tensor) -> Image.Image:
 
 
 def samples_page(cases: Sequence[Case], classes: Sequence[str]) -> Image.Image:
-    """Show for each case what is true beside what was predicted, and below them what the colours mean."""
-    page = lay_out([_side_by_side(case) for case in cases], columns=3, gap=3 * _GAP)
+    """Show for each case the image, what is true and what was predicted, and below them what the colours mean."""
+    page = lay_out([_side_by_side(case) for case in cases], columns=2, gap=3 * _GAP)
     seen = torch.stack([_pixels_by_class(mask) for case in cases for mask in (case.truth, case.found)]).sum(0)
     return lay_out([page, _legend(seen, classes, width=page.width)], columns=1, gap=2 * _GAP)
 
 
 def _side_by_side(case: Case) -> Image.Image:
-    masks = {"truth": case.truth, "predicted": case.found}
-    shown = [captioned(_sized(overlay(case.image, mask)), word) for word, mask in masks.items()]
-    return lay_out(shown, columns=2, gap=_GAP)
+    pixels = to_pixels(case.image)
+    # All grey beneath the masks: what is coloured there is a class.
+    grey = torch.from_numpy(_grey(pixels)).permute(2, 0, 1)
+    masks = {"truth": overlay(grey, case.truth), "predicted": overlay(grey, case.found)}
+    shown = {"image": Image.fromarray(pixels), **masks}
+    return lay_out([captioned(_sized(picture), word) for word, picture in shown.items()], columns=3, gap=_GAP)
 
 
 def _sized(picture: Image.Image) -> Image.Image:
