@@ -75,6 +75,10 @@ class CredentialsInvalid(Exception):
     """A token or a certificate that was named cannot be used; the message says which and why."""
 
 
+class NoPlatform(Exception):
+    """No platform was named, and none runs on this machine; the message says what to do."""
+
+
 class TransferFailed(Exception):
     """Downloaded bytes are not the stored ones."""
 

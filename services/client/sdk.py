@@ -31,7 +31,7 @@ from trainyard.v1 import (
 
 from services.client.address import resolve_address
 from services.client.channel import Caller, open_channel, wait_for_contact
-from services.client.credentials import resolve_credentials, resolve_project
+from services.client.credentials import names_token, resolve_credentials, resolve_project
 from services.client.deployment_calls import DeploymentCalls
 from services.client.errors import ApiError
 from services.client.gallery_calls import PAGE_SIZE, GalleryCalls
@@ -80,8 +80,9 @@ class DatasetFields(TypedDict, total=False):
 class Trainyard(DeploymentCalls, GalleryCalls):
     """A platform and one project in it. Resources are named by id or by full name.
 
-    Without a token of the caller it is that of TRAINYARD_TOKEN, of TRAINYARD_TOKEN_FILE, or the one that
-    `trainyard up` keeps on this machine; without a project it is the token's.
+    Without an address of the caller it is that of TRAINYARD_SERVER, or where the platform of the state directory runs.
+    Without a token it is that of TRAINYARD_TOKEN, of TRAINYARD_TOKEN_FILE, or, for that platform alone, the one that
+    `trainyard up` keeps beside it; without a project it is the token's.
 
     Every method raises `ApiError` with code, reason, message and field violations. Creates are safe
     to repeat: without a request_id of the caller each call has one of its own, so that a lost reply
@@ -96,7 +97,8 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         token: str | None = None,
         token_file: str | None = None,
     ) -> None:
-        self.address = resolve_address(address, os.environ)
+        has_token = names_token(os.environ, token=token, token_file=token_file)
+        self.address = resolve_address(address, os.environ, has_token=has_token)
         shown = resolve_credentials(self.address, os.environ, token=token, token_file=token_file)
         self.name = Namer(resolve_project(project, os.environ, shown))
         self._caller = Caller(self.address, shown.metadata)

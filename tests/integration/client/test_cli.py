@@ -246,6 +246,19 @@ def test_no_platform_is_answered_with_how_to_start_one(monkeypatch: pytest.Monke
     assert "no platform answers at 127.0.0.1:1: start one with `trainyard up`" in result.stderr
 
 
+def test_a_platform_that_is_down_is_not_looked_for_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVER", "TOKEN", "TOKEN_FILE"):
+        monkeypatch.delenv(f"TRAINYARD_{name}", raising=False)
+    monkeypatch.setenv("TRAINYARD_STATE_DIR", str(tmp_path))
+
+    result = CliRunner().invoke(main, ["jobs", "list"])
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        f"error: no platform runs in {tmp_path}: start one with `trainyard up`, or name one"
+    )
+
+
 def test_an_import_ends_with_a_small_training_that_can_be_typed(
     run: Run, server: Server, coco_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
