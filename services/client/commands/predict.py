@@ -11,6 +11,7 @@ from typing import Any
 import click
 from trainyard.v1 import deployment_pb2
 
+from services.client.arguments import deployment_name
 from services.client.canvas import NotDrawn, canvas
 from services.client.command import CommandFailed, Invocation, command
 from services.client.draw import draw_file
@@ -30,7 +31,7 @@ _BATCH_BYTES = 3_000_000
 
 
 @click.command()
-@click.argument("deployment")
+@click.argument("deployment", callback=deployment_name)
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--draw",

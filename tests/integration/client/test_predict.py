@@ -205,6 +205,14 @@ def test_a_generator_given_an_image_names_it_and_the_option_to_use(
     assert refused == f"error: {image}: {text}\n"
 
 
+@pytest.mark.parametrize("command", [("predict",), ("deployments", "show"), ("deployments", "delete")])
+def test_a_model_version_is_no_deployment_and_can_become_one(server: Server, command: tuple[str, ...]) -> None:
+    refused = run(server, *command, "rn/1")
+
+    assert refused.exit_code == 2
+    assert "'rn/1' is not the name of a deployment; `trainyard deploy rn/1` makes one of it" in refused.stderr
+
+
 def test_an_empty_file_is_named_before_any_call(server: Server, image: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
 
