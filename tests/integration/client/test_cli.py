@@ -347,6 +347,9 @@ def test_a_deployment_is_gone_when_its_deletion_was_waited_for(run: Run, server:
 def test_the_checkpoint_that_did_best_is_told_and_becomes_a_model(run: Run, server: Server) -> None:
     job, unjudged = queued_job(server.database, model_id="best-of"), queued_job(server.database)
     with server.database.write() as session:
+        jobs.commit_checkpoint(
+            session, jobs.claim(session, unjudged.id, worker_id="b", ttl_seconds=60), new_checkpoint(1)
+        )
         lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
         made = [
             jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=metric))
@@ -389,7 +392,34 @@ def test_a_job_starts_from_the_checkpoint_that_did_best(run: Run, server: Server
 
     assert document(begun)["init_from"] == f"{source['name']}/checkpoints/{best.id}"
     assert document(fetched)["checkpoint"]["step"] == 5
-    assert f"no checkpoint of job '{job}' was evaluated yet" in unjudged.stderr
+    assert f"job '{job}' has no checkpoint: it stored none yet, or they were deleted" in unjudged.stderr
+
+
+def test_a_checkpoint_is_named_with_its_job_and_by_its_step(run: Run, server: Server, tmp_path: Path) -> None:
+    job = queued_job(server.database, model_id="steps")
+    with server.database.write() as session:
+        lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+        made = [
+            jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=metric))
+            for step, metric in ((80, 0.75), (90, 0.5))
+        ]
+    full = f"projects/default/jobs/{job.id}"
+
+    def fetched(*arguments: str) -> str:
+        shown = document(run("checkpoints", "download", *arguments, str(tmp_path), "--json"))["checkpoint"]
+        return str(shown["name"]).removeprefix(f"{full}/checkpoints/")
+
+    first, last = (each.id for each in made)
+    names = [f"{job.id}/{first}", f"{full}/checkpoints/{first}", f"{job.id}/80", f"{job.id}/best"]
+    assert [fetched(each) for each in (*names, job.id, full)] == [first] * 4 + [last] * 2
+    assert fetched(job.id, "--checkpoint", "80") == first
+    twice = run("checkpoints", "download", f"{job.id}/80", str(tmp_path), "--checkpoint", "80")
+    wrong = run("checkpoints", "download", f"{job.id}/81", str(tmp_path))
+    assert (twice.exit_code, wrong.exit_code) == (2, 1)
+    assert f"job '{job.id}' has no checkpoint '81'; `trainyard checkpoints list {job.id}` shows them" in wrong.stderr
+    with server.database.write() as session:
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+    assert document(run("models", "create", f"{job.id}/80", "--json"))["checkpoint"].endswith(first)
 
 
 def test_of_a_job_whose_last_state_did_best_nothing_is_said(run: Run, server: Server) -> None:

@@ -53,6 +53,10 @@ def test_checkpoints_of_an_ended_job_are_deleted(run: Run, server: Server) -> No
     assert document(run("jobs", "show", job.id, "--json"))["checkpoint_step"] == 2
     assert run("checkpoints", "delete", job.id, "--all").stdout == f"deleted 2 checkpoints of {job.id}, 20 B\n"
     assert run("checkpoints", "list", job.id).stdout == "no checkpoints\n"
+    assert (
+        "has no checkpoint: it stored none yet, or they were deleted"
+        in run("models", "create", f"{job.id}/best").stderr
+    )
 
 
 def test_ended_jobs_are_deleted(run: Run, server: Server) -> None:
