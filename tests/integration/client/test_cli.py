@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from services.client.cli import main
 from services.core.states import JobState
@@ -257,6 +258,20 @@ def test_a_platform_that_is_down_is_not_looked_for_elsewhere(tmp_path: Path, mon
     assert result.stderr.startswith(
         f"error: no platform runs in {tmp_path}: start one with `trainyard up`, or name one"
     )
+
+
+def test_an_import_tells_what_it_left_out(run: Run, tmp_path: Path) -> None:
+    for name, colour in (("cat", 40), ("dog", 90)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), (colour, 60 * number, 9)).save(tmp_path / "pets" / name / f"{number}.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "pets" / "dog" / "2.bmp")
+    (tmp_path / "pets" / "owl").mkdir()
+
+    lines = run("datasets", "import", str(tmp_path / "pets")).stdout.splitlines()
+
+    assert "note: left out images that are no JPEG, PNG or WEBP (.bmp): 1" in lines
+    assert "note: left out folders that are empty or links: owl" in lines
 
 
 def test_an_import_ends_with_a_small_training_that_can_be_typed(
