@@ -15,6 +15,7 @@ from trainyard.v1.dataset_pb2 import DatasetFormat
 
 from services.client import hints
 from services.client.command import Invocation, command, local_command
+from services.client.deletion import delete_each
 from services.client.names import short
 from services.client.output import Output, human_bytes, human_time
 from services.client.pack import ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX, PathInvalid, as_archive, empty_folders
@@ -129,16 +130,21 @@ def show(invocation: Invocation, *, dataset: str, version: int | None) -> None:
 
 
 @datasets.command()
-@click.argument("dataset")
+@click.argument("dataset_ids", metavar="DATASET...", nargs=-1, required=True)
 @command
-def delete(invocation: Invocation, *, dataset: str) -> None:
-    """Delete a dataset with all its versions."""
+def delete(invocation: Invocation, *, dataset_ids: tuple[str, ...]) -> None:
+    """Delete datasets with all their versions."""
     with invocation.client() as client:
-        client.delete_dataset(dataset)
+        # All are looked up first: a wrong name shall not leave half of them deleted.
+        names = [client.get_dataset(name).name for name in dict.fromkeys(map(client.name.dataset, dataset_ids))]
+        deleted, refusal = delete_each(names, client.delete_dataset)
     if invocation.out.is_json:
-        invocation.out.document({"deleted": dataset})
-    else:
-        invocation.out.say(f"deleted {dataset}")
+        if deleted or refusal is None:
+            invocation.out.document({"deleted": deleted})
+    elif deleted:
+        invocation.out.say(f"deleted {', '.join(map(short, deleted))}")
+    if refusal is not None:
+        raise refusal
 
 
 @datasets.command("catalogue")

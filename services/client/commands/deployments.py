@@ -189,10 +189,14 @@ def _say_parity(out: Output, form: str, parity: Mapping[str, Any]) -> None:
     differences = [f"{name} {value:g}" for name, value in sorted(parity.items()) if name not in _NO_DIFFERENCES]
     out.say(f"  farthest from the trainer's answers: {', '.join(differences)}")
     if "milliseconds" in parity:
-        out.say(f"  one forward when it was built: {parity['milliseconds']:g} ms")
+        out.say(f"  one forward when it was built: {parity['milliseconds']:.1f} ms")
     for other in parity.get("forms", []):
-        if other["form"] != form:
-            out.say(f"  not {other['form']}: {other.get('reason') or format(other['milliseconds'], 'g') + ' ms'}")
+        if other["form"] == form:
+            continue
+        if reason := other.get("reason"):
+            out.say(f"  not {other['form']}: {reason}")
+        else:
+            out.say(f"  slower: {other['form']}, {other['milliseconds']:.1f} ms")
 
 
 def _say_replica(out: Output, replica: deployment_pb2.Replica, model: str) -> None:
