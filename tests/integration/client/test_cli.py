@@ -437,6 +437,40 @@ def test_a_checkpoint_is_named_with_its_job_and_by_its_step(run: Run, server: Se
     assert document(run("models", "create", f"{job.id}/80", "--json"))["checkpoint"].endswith(first)
 
 
+def test_a_job_that_ended_is_not_resumed_and_says_what_can_be_done(run: Run, server: Server) -> None:
+    job = queued_job(server.database)
+    run("jobs", "cancel", job.id)
+
+    people, machine = run("jobs", "resume", job.id), run("jobs", "resume", job.id, "--json")
+    paused = run("jobs", "pause", job.id)
+
+    assert people.stderr == (
+        "error: the job was cancelled; only a job that waits, runs or is paused can be resumed;"
+        " `trainyard models create JOB/best` keeps what it learned, and"
+        " `trainyard jobs submit ... --init-from JOB/best` starts from it where the recipe allows\n"
+    )
+    said = json.loads(machine.stderr)["error"]["message"]
+    assert "create a model version of a checkpoint of it, or a job that starts from one by init_from" in said
+    assert paused.stderr.endswith("can be paused\n")
+
+
+def test_a_recipe_that_takes_no_weights_names_the_one_that_does(run: Run, server: Server) -> None:
+    with server.database.write() as session:
+        counts = {"train": {"images": 4}, "val": {"images": 2}}
+        datasets.insert(session, new_dataset(dataset_id="birds", family="classification", counts=counts))
+    source = trained(server.database, recipe="classification/train")
+
+    refused = run(
+        *("jobs", "submit", "classification/mobilenet", "--dataset", "birds", "--preset", "tiny"),
+        *("--init-from", f"{source.model_id}/{source.version}"),
+    )
+
+    assert refused.stderr == (
+        f"error: --init-from: {source.model_id}/{source.version} is of classification/train, but"
+        " classification/mobilenet starts from no other weights; classification/finetune can start from it\n"
+    )
+
+
 def test_of_a_job_whose_last_state_did_best_nothing_is_said(run: Run, server: Server) -> None:
     job = queued_job(server.database)
     with server.database.write() as session:
