@@ -23,5 +23,5 @@ keep trainyard_broker_url "redis://:$(cut -d' ' -f2 "$folder/redis_conf")@redis:
 keep trainyard_s3_access_key "trainyard"
 keep trainyard_s3_secret_key "$(random)"
 keep grafana_admin_password "$(random)"
-# An administrator's token: clients show it, and make others with it.
+# An administrator's token, which clients show; `trainyard admin token create` on the server makes others.
 keep bootstrap_token "ty_default_bootstrap_$(random)"

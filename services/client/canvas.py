@@ -7,12 +7,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.client.command import CommandFailed
-from services.client.draw import drawing_path
+from services.client.draw import drawing_path, is_picture
 from services.client.pictures import NoPicture
 
 
 class NotDrawn(CommandFailed):
     """A drawing could not be saved; the answer is there all the same, and is to be shown before this is raised."""
+
+
+def check_target(target: Path, count: int = 1) -> None:
+    """Refuse where `count` drawings cannot go for its name, before anything is asked; several may go into a folder.
+
+    Raises:
+        NotDrawn: its name is no picture's.
+    """
+    if not target.is_dir() and count == 1 and not is_picture(target):
+        example = target.with_name(f"{target.stem or 'out'}.png")
+        raise NotDrawn(f"--draw {target}: is not named like a picture; say {example}, or a folder that is there")
 
 
 @contextmanager

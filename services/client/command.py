@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from services.client.errors import ApiError, CredentialsInvalid, TransferFailed
+from services.client.errors import ApiError, CredentialsInvalid, NoPlatform, TransferFailed
 from services.client.output import Output
 from services.client.overrides import OverrideInvalid
 from services.client.pack import PathInvalid
@@ -22,7 +22,7 @@ from services.client.wording import as_typed
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OUT_OF_RANGE = re.compile(r"Value out of range: (-?\d+)")
-_FAILURES = (ApiError, CredentialsInvalid, TransferFailed, PathInvalid, OSError)
+_FAILURES = (ApiError, CredentialsInvalid, NoPlatform, TransferFailed, PathInvalid, OSError)
 
 
 class CommandFailed(Exception):

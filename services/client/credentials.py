@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from services.client.address import is_local, state_dir_of
+from services.client.address import local_address, state_dir_of
 from services.client.errors import CredentialsInvalid
 
 TOKEN_VARIABLE = "TRAINYARD_TOKEN"  # noqa: S105 - the name of a variable
@@ -45,7 +45,7 @@ def resolve_credentials(
 ) -> Credentials:
     """Return what to show to the platform at `address`.
 
-    The token that `trainyard up` keeps in the state directory goes to this machine only.
+    The token that `trainyard up` keeps in the state directory goes only to the address where that platform runs.
 
     Raises:
         CredentialsInvalid: a file that was named cannot be read, or what is there is no token.
@@ -54,6 +54,12 @@ def resolve_credentials(
     if not shown.isascii() or not all(character.isalnum() or character in "_-" for character in shown):
         raise CredentialsInvalid("the token has characters that none has; it reads ty_<project>_<id>_<secret>")
     return Credentials(shown, _tls(environ))
+
+
+def names_token(environ: Mapping[str, str], *, token: str | None = None, token_file: str | None = None) -> bool:
+    """Return whether the caller says which token to show."""
+    is_given = token is not None or token_file is not None
+    return is_given or bool(environ.get(TOKEN_VARIABLE) or environ.get(TOKEN_FILE_VARIABLE))
 
 
 def resolve_project(project: str | None, environ: Mapping[str, str], credentials: Credentials) -> str:
@@ -70,9 +76,10 @@ def _token(address: str, environ: Mapping[str, str], token: str | None, token_fi
     if path := environ.get(TOKEN_FILE_VARIABLE):
         return _read(Path(path), TOKEN_FILE_VARIABLE).decode().strip()
     local = state_dir_of(environ) / LOCAL_TOKEN
-    return (
-        _read(local, "the token of the local platform").decode().strip() if is_local(address) and local.exists() else ""
-    )
+    # Any other port of this machine, and the same one while the platform is down, may be somebody else's.
+    if address != local_address(environ) or not local.exists():
+        return ""
+    return _read(local, "the token of the local platform").decode().strip()
 
 
 def _tls(environ: Mapping[str, str]) -> grpc.ChannelCredentials | None:

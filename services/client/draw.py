@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,28 @@ def draw_file(source: Path, prediction: Mapping[str, Any], target: Path) -> None
         draw_detections(image, prediction).save(target)
 
 
+def save_as(content: bytes, target: Path) -> None:
+    """Write a picture in the format that the target is named after: as it came where it has that one."""
+    kind = Image.registered_extensions()[target.suffix.lower()]
+    with Image.open(io.BytesIO(content)) as image:
+        if image.format == kind:
+            target.write_bytes(content)
+        else:
+            # Palettes and transparency are not in every format.
+            (image if image.mode in ("L", "RGB") else image.convert("RGB")).save(target, kind)
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a path is named like a picture that can be written."""
+    return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE
+
+
 def drawing_path(target: Path, number: int, count: int, *, stem: str) -> Path:
     """Return where one of `count` drawings goes: `target` itself, beside it, or into it where it is a folder.
 
     Of several, one named like a picture gives `NAME-1.png`, `NAME-2.png`; any other name is a folder, which is made.
     """
-    is_picture = target.suffix.lower() in Image.registered_extensions()
-    if target.is_dir() or (count > 1 and not is_picture):
+    if target.is_dir() or (count > 1 and not is_picture(target)):
         target.mkdir(parents=True, exist_ok=True)
         return target / f"{number:03d}-{stem}.png"
     return target if count == 1 else target.with_name(f"{target.stem}-{number}{target.suffix}")

@@ -11,7 +11,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 _UNREACHABLE = "no platform answers at {address}: start one with `trainyard up`, or set TRAINYARD_SERVER to its address"
+_IS_THERE = re.compile("Socket closed|SETTINGS frame|reset by peer")
 _TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")
+_NOT_SPOKEN = (
+    "{address} hangs up: a platform with TLS wants TRAINYARD_TLS_CA, and where it asks for certificates"
+    " TRAINYARD_TLS_CLIENT_CERT and TRAINYARD_TLS_CLIENT_KEY of an authority that it knows; without TLS leave them out"
+)
 _NO_TLS = "no TLS with {address}: {why}; TRAINYARD_TLS_CA names the authority of the server's certificate"
 
 
@@ -75,6 +80,10 @@ class CredentialsInvalid(Exception):
     """A token or a certificate that was named cannot be used; the message says which and why."""
 
 
+class NoPlatform(Exception):
+    """No platform was named, and none runs on this machine; the message says what to do."""
+
+
 class TransferFailed(Exception):
     """Downloaded bytes are not the stored ones."""
 
@@ -99,9 +108,8 @@ def from_rpc(error: grpc.RpcError, *, address: str) -> ApiError:
         elif detail.Unpack(retry):
             retry_seconds = retry.retry_delay.ToMilliseconds() / 1000
     if code == "UNAVAILABLE" and status is None:
-        is_handshake = "handshake" in message.lower()
-        reason = "TLS_FAILED" if is_handshake else "UNREACHABLE"
-        message = (_NO_TLS if is_handshake else _UNREACHABLE).format(address=address, why=message)
+        reason, text = _why_out_of_reach(message)
+        message = text.format(address=address, why=message)
     if too_large := _TOO_LARGE.search(message):
         sent, most = (int(size) / 2**20 for size in too_large.groups())
         reason = "REQUEST_TOO_LARGE"
@@ -109,3 +117,11 @@ def from_rpc(error: grpc.RpcError, *, address: str) -> ApiError:
             f"the request has {sent:.1f} MiB, and one call takes {most:.0f}: send fewer or smaller pictures at once"
         )
     return ApiError(code, reason, message, violations=violations, request_id=request_id, retry_seconds=retry_seconds)
+
+
+def _why_out_of_reach(message: str) -> tuple[str, str]:
+    """Return the reason and the words for what the transport says of a call that reached no server."""
+    if "handshake" in message.lower():
+        return "TLS_FAILED", _NO_TLS
+    # Who takes the connection and ends it, or never answers on it, is there, but speaks otherwise.
+    return ("TLS_FAILED", _NOT_SPOKEN) if _IS_THERE.search(message) else ("UNREACHABLE", _UNREACHABLE)

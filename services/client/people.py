@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,28 @@ from services.client.wording import by_field, of_files
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"})
 _MAX_IMAGES = 16
 _NO_SLUG = re.compile(r"[^a-z0-9]+")
+_ACCENTS = re.compile(r"[\u0300-\u036f]")
+_PLAIN = str.maketrans(
+    {
+        "ß": "ss",
+        "æ": "ae",
+        "ð": "d",
+        "ø": "o",
+        "þ": "th",
+        "đ": "d",
+        "ħ": "h",
+        "\u0131": "i",
+        "ł": "l",
+        "ŋ": "ng",
+        "œ": "oe",
+        "ŧ": "t",
+        "ə": "e",
+        # Apostrophes that count as letters.
+        "\u02bb": "'",
+        "\u02bc": "'",
+    }
+)
+"""Latin letters that are more than a plain one with an accent, as they are mostly written without."""
 _OF_ALL = frozenset({"name", "parent", "threshold", "top_k"})
 """Fields that are the same for every picture of a command."""
 
@@ -36,13 +60,13 @@ def people(folder: Path) -> dict[str, Path]:
     """Return the folder of each person by the id they get.
 
     Raises:
-        PathInvalid: there is none, one makes no id, or two make the same.
+        PathInvalid: there is none, or two make the same id.
     """
     found: dict[str, Path] = {}
     for each in sorted(folder.iterdir()):
         if not each.is_dir():
             continue
-        identity = _slug(each.name)
+        identity = identity_id(each.name)
         if identity in found:
             raise PathInvalid(f"{found[identity]} and {each} both become identity {identity}; rename one")
         found[identity] = each
@@ -108,8 +132,14 @@ def _why(error: ApiError, images: Sequence[Path]) -> str:
     return "; ".join(texts) or named.message
 
 
-def _slug(name: str) -> str:
-    slug = _NO_SLUG.sub("-", name.lower()).strip("-")[:63].strip("-")
-    if not slug:
-        raise PathInvalid(f"folder {name!r} makes no id: name it with letters or digits")
-    return slug
+def identity_id(name: str) -> str:
+    """Return the id of a person of this name: the name in plain letters, or `person-` and a digest of it.
+
+    The digest is for names with letters of another script: what would be left without them may be anybody's.
+    """
+    # One name is written in two ways, in one by most systems and in the other by macOS.
+    name = unicodedata.normalize("NFC", name)
+    letters = unicodedata.normalize("NFKD", name.lower().translate(_PLAIN))
+    slug = _NO_SLUG.sub("-", _ACCENTS.sub("", letters)).strip("-")[:63].strip("-")
+    is_readable = all(each.isascii() or not each.isalnum() for each in letters)
+    return slug if slug and is_readable else f"person-{hashlib.sha256(name.encode()).hexdigest()[:10]}"

@@ -19,6 +19,9 @@ _IN_TURN = ("before", "after")
 _ROW_FIRST = ("label_id", "id", "label", "name", "score", "fraction")
 
 
+_NO_DRAW = "leave out --draw"
+
+
 class NoPicture(ValueError):
     """There is nothing to draw; the message says what can be done."""
 
@@ -33,10 +36,13 @@ def pictures(result: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def save_pictures(result: Mapping[str, Any], folder: Path, *, prefix: str) -> list[Path]:
-    """Write every picture of an answer into a folder, as `PREFIX-NAME.png`; returns where they went."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write every picture of an answer into a folder, as `PREFIX-NAME.png`; returns where they went.
+
+    The folder is made for the first of them.
+    """
     saved = []
     for name, content in pictures(result):
+        folder.mkdir(parents=True, exist_ok=True)
         # The name comes over the wire: it must not lead out of the folder.
         safe = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
         path = folder / f"{prefix}-{safe}.{_suffix(content)}"
@@ -53,7 +59,8 @@ def main_pictures(result: Mapping[str, Any]) -> dict[str, list[bytes]]:
     """
     found = {key: contents for key in sorted(result, key=_turn) if (contents := _contents(result[key]))}
     if not found:
-        raise NoPicture("the answer has no picture and no boxes to draw: leave out --draw")
+        remedy = "leave out --draw, or ask for a picture by --param gradcam=true" if _has_classes(result) else _NO_DRAW
+        raise NoPicture(f"the answer has no picture and no boxes to draw: {remedy}")
     if (name := next((name for name in _SHOWN_ALONE if name in found), None)) is not None:
         return {name: found[name]}
     # A server's sheet holds the other pictures, and does not say which is which.
@@ -93,6 +100,12 @@ def _contents(value: Any) -> list[bytes]:
 
 def _is_row(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(one, str | int | float) for one in value.values())
+
+
+def _has_classes(result: Mapping[str, Any]) -> bool:
+    """Return whether an answer is a classifier's: labels with scores."""
+    labels = result.get("labels")
+    return isinstance(labels, list) and bool(labels) and all(_is_row(one) and "score" in one for one in labels)
 
 
 def _row(row: Mapping[str, Any]) -> str:

@@ -31,9 +31,9 @@ from trainyard.v1 import (
 
 from services.client.address import resolve_address
 from services.client.channel import Caller, open_channel, wait_for_contact
-from services.client.credentials import resolve_credentials, resolve_project
+from services.client.choice import BEST, choose, choose_best
+from services.client.credentials import names_token, resolve_credentials, resolve_project
 from services.client.deployment_calls import DeploymentCalls
-from services.client.errors import ApiError
 from services.client.gallery_calls import PAGE_SIZE, GalleryCalls
 from services.client.names import Namer
 from services.client.pack import as_archive
@@ -80,8 +80,9 @@ class DatasetFields(TypedDict, total=False):
 class Trainyard(DeploymentCalls, GalleryCalls):
     """A platform and one project in it. Resources are named by id or by full name.
 
-    Without a token of the caller it is that of TRAINYARD_TOKEN, of TRAINYARD_TOKEN_FILE, or the one that
-    `trainyard up` keeps on this machine; without a project it is the token's.
+    Without an address of the caller it is that of TRAINYARD_SERVER, or where the platform of the state directory runs.
+    Without a token it is that of TRAINYARD_TOKEN, of TRAINYARD_TOKEN_FILE, or, for that platform alone, the one that
+    `trainyard up` keeps beside it; without a project it is the token's.
 
     Every method raises `ApiError` with code, reason, message and field violations. Creates are safe
     to repeat: without a request_id of the caller each call has one of its own, so that a lost reply
@@ -96,7 +97,8 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         token: str | None = None,
         token_file: str | None = None,
     ) -> None:
-        self.address = resolve_address(address, os.environ)
+        has_token = names_token(os.environ, token=token, token_file=token_file)
+        self.address = resolve_address(address, os.environ, has_token=has_token)
         shown = resolve_credentials(self.address, os.environ, token=token, token_file=token_file)
         self.name = Namer(resolve_project(project, os.environ, shown))
         self._caller = Caller(self.address, shown.metadata)
@@ -298,18 +300,15 @@ class Trainyard(DeploymentCalls, GalleryCalls):
         """Return the committed checkpoint of the best figure.
 
         Raises:
-            ApiError: there is no such job, or none of its checkpoints was evaluated.
+            ApiError: there is no such job, it has no checkpoint, or none was evaluated.
         """
-        found = next((each for each in self.list_checkpoints(job) if each.is_best), None)
-        if found is None:
-            text = f"no checkpoint of job {self.name.job(job).rpartition('/')[2]!r} was evaluated yet"
-            raise ApiError("FAILED_PRECONDITION", "NOT_EVALUATED", text)
-        return found
+        return choose_best(job, list(self.list_checkpoints(job)))
 
     def _found(self, name: str) -> str:
-        """Return the full name of a checkpoint instead of one that ends in `/checkpoints/best`; others pass."""
-        job = name.removesuffix("/checkpoints/best")
-        return name if job == name else self.best_checkpoint(job).name
+        """Return the full name of a checkpoint for one that ends in `/checkpoints/best` or in a step; others pass."""
+        job, _, last = name.partition("/checkpoints/")
+        is_looked_up = last == BEST or last.isdigit()
+        return choose(job, list(self.list_checkpoints(job)), last).name if is_looked_up else name
 
     def delete_checkpoint(self, checkpoint: str) -> None:
         """Delete a checkpoint of a job that has ended, named in full or as `job/checkpoint`."""
@@ -329,10 +328,10 @@ class Trainyard(DeploymentCalls, GalleryCalls):
     # Models and downloads
 
     def create_model_version(self, checkpoint: str, *, model: str = "", request_id: str = "") -> model_pb2.ModelVersion:
-        """Make a checkpoint, named in full, as `job/checkpoint` or as `job/best`, the next version of a model.
+        """Make a checkpoint, named in full, as `job/checkpoint`, `job/best` or by its step, the next version of a model.
 
         Raises:
-            ApiError: there is no such checkpoint, or none of the job's was evaluated.
+            ApiError: there is no such checkpoint, several have this step, or none of the job's was evaluated.
         """
         request = model_pb2.CreateModelVersionRequest(
             parent=self.name.model(model) if model else "",

@@ -71,6 +71,12 @@ every one. A field that ends in a dot stands for all that begins with it.
 
 PHRASES: Mapping[str, Mapping[str, str]] = {
     "galleries enrol": {"set replace_existing": "add --replace"},
+    "jobs resume": {
+        "create a model version of a checkpoint of it, or a job that starts from one by init_from": (
+            "`trainyard models create JOB/best` keeps what it learned, and"
+            " `trainyard jobs submit ... --init-from JOB/best` starts from it where the recipe allows"
+        ),
+    },
     "jobs submit": {
         "set resources.resource_class to GPU": "say --resources gpu",
         "projects/{project}/models/{model}/versions/{version}": "MODEL/VERSION",
@@ -92,6 +98,10 @@ _QUOTED = r"(?<!\w)(?:'[^']*'|\"[^\"]*\")(?!\w)"
 _WORD = re.compile(_QUOTED + r"|(?<![\w'\"/.-])[a-z]\w*+(?:\.\w+)*+(?![\w'\"/-])")
 _IS_FIELD = re.compile(r"\w*[_.][\w.]*")
 _INSTANCE = re.compile(r"\binstance (\d+): ")
+_STORED = re.compile(
+    _QUOTED
+    + r"|projects/[\w-]+/(?:models/(?P<model>[\w-]+)/versions|jobs/(?P<job>[\w-]+)/checkpoints)/(?P<last>[\w-]+)"
+)
 _MOST_FILES = 3
 
 
@@ -153,8 +163,15 @@ def _typed(field: str, fields: Mapping[str, str]) -> str:
 def _text(text: str, fields: Mapping[str, str], phrases: Mapping[str, str]) -> str:
     for wire, typed in phrases.items():
         text = text.replace(wire, typed)
+    text = _STORED.sub(_label, text)
     # A plain word, such as `priority`, may be meant as one.
     return _WORD.sub(lambda word: _typed(word[0], fields) if _IS_FIELD.fullmatch(word[0]) else word[0], text)
+
+
+def _label(name: re.Match[str]) -> str:
+    """Return `model/3` or `job/checkpoint` for a full name, and what is quoted as it is."""
+    owner = name["model"] or name["job"]
+    return f"{owner}/{name['last']}" if owner else name[0]
 
 
 def _file(field: str, files: Mapping[str, Path]) -> str:

@@ -25,6 +25,7 @@ _job = t.jobs.c
 _IS_PAUSED: ColumnElement[bool] = _job.state == "paused"
 _MAY_STILL_PAUSE = _job.desired.in_(("run", "yield"))
 _ENDED = "the job {state}; only a job that waits, runs or is paused can be {word}"
+_GO_ON = "create a model version of a checkpoint of it, or a job that starts from one by init_from"
 _RESTING = frozenset({JobState.PAUSED, JobState.PAUSING})
 _GOING = frozenset({JobState.QUEUED, JobState.RUNNING})
 
@@ -89,7 +90,7 @@ def resume(session: Session, project: str, job_id: str) -> Job:
     row = _ask(session, project, job_id, sa.or_(_IS_PAUSED, t.IS_RUNNING & (_job.desired == "pause")), values)
     if row is not None:
         events.write(session, job_id, [(row.event_seq, row.token, "resumed", {"state": row.state})])
-    return _in_one_of(job_rows.get(session, project, job_id), _GOING, "resumed")
+    return _in_one_of(job_rows.get(session, project, job_id), _GOING, "resumed", remedy=_GO_ON)
 
 
 def _ask(
@@ -105,9 +106,10 @@ def _ask(
     return session.execute(update).one_or_none()
 
 
-def _in_one_of(job: Job, states: frozenset[JobState], word: str) -> Job:
+def _in_one_of(job: Job, states: frozenset[JobState], word: str, *, remedy: str = "") -> Job:
     if job.state not in states:
         is_ending = job.state is JobState.CANCELLING
         state = "is being cancelled" if is_ending else f"has {job.state.value}"
-        raise PreconditionFailed(_ENDED.format(state=state.replace("has cancelled", "was cancelled"), word=word))
+        text = _ENDED.format(state=state.replace("has cancelled", "was cancelled"), word=word)
+        raise PreconditionFailed(f"{text}; {remedy}" if remedy else text)
     return job

@@ -22,6 +22,7 @@ from services.db.session import Session
 from services.jobs.near import suggestion
 from services.models.version import version_number
 from services.recipes.manager import Recipe
+from workers.families.catalog import CATALOG, family_of
 from workers.families.config import TORCHVISION, WEIGHTS, Origin, RecipeConfig
 
 FIELD = "init_from"
@@ -114,11 +115,19 @@ def complete(config: RecipeConfig, origin: Origin | None, recipe: Recipe) -> Rec
         return config
     if origin.recipe not in config.SOURCES:
         takes = f"starts from {' or '.join(config.SOURCES)}" if config.SOURCES else "starts from no other weights"
-        raise _invalid(f"{origin.name} is of {origin.recipe}, but {recipe.id} {takes}")
+        others = _takers(origin.recipe, recipe.family)
+        instead = f"; {' and '.join(others)} can start from it" if others else ""
+        raise _invalid(f"{origin.name} is of {origin.recipe}, but {recipe.id} {takes}{instead}")
     try:
         return config.adopt(origin)
     except ValueError as err:
         raise _invalid(str(err)) from err
+
+
+def _takers(source: str, family: str) -> list[str]:
+    """Return the recipes of a family that start from what a recipe made."""
+    named = ((recipe_id, entry) for recipe_id, entry in CATALOG.items() if family_of(recipe_id) == family)
+    return [recipe_id for recipe_id, entry in named if source in entry.load_config().SOURCES]
 
 
 def _remedy(session: Session, wanted: Wanted, *, project: str) -> str:

@@ -116,10 +116,7 @@ def _wait_for_exit(pid: int) -> None:
 
 def status(settings: Settings) -> Endpoints | None:
     """Return what runs on this state directory, or None."""
-    state_dir = with_absolute_state_dir(settings).state_dir
-    pid = holder(state_dir)
-    found = endpoints.read(state_dir)
-    return found if found is not None and found.pid == pid else None
+    return endpoints.running(with_absolute_state_dir(settings).state_dir)
 
 
 def with_absolute_state_dir(settings: Settings) -> Settings:

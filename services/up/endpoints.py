@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.up.lock import holder
 
 FILE_NAME = "endpoints.json"
 
@@ -63,6 +66,16 @@ def read(state_dir: Path) -> Endpoints | None:
         return Endpoints.model_validate_json((state_dir / FILE_NAME).read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def running(state_dir: Path) -> Endpoints | None:
+    """Return what the file says where the process that wrote it still runs; one that was killed leaves it behind."""
+    # Another user's state directory may be read, but not asked.
+    with suppress(PermissionError):
+        pid = holder(state_dir)
+        found = read(state_dir)
+        return found if found is not None and found.pid == pid else None
+    return None
 
 
 def remove(state_dir: Path) -> None:

@@ -182,7 +182,7 @@ MUTANTS = (
         "I3",
         lambda: [
             patch.object(control, "_ask", _ask_whatever_the_state),
-            patch.object(control, "_in_one_of", lambda job, *_: job),
+            patch.object(control, "_in_one_of", lambda job, *_, **__: job),
         ],
     ),
     Mutant(

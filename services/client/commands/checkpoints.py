@@ -9,7 +9,9 @@ import click
 from rich.console import Console
 from trainyard.v1 import job_pb2
 
+from services.client.choice import BEST, choose
 from services.client.command import CommandFailed, Invocation, command
+from services.client.errors import ApiError
 from services.client.names import short
 from services.client.output import human_bytes, human_time
 from services.client.plain import as_dict
@@ -49,16 +51,22 @@ def list_(invocation: Invocation, *, job: str) -> None:
 
 
 @checkpoints.command()
-@click.argument("job")
+@click.argument("given", metavar="JOB[/CHECKPOINT]")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--checkpoint", "checkpoint_id", default="", help="Its id, or best; default: the one of the highest step."
+    "--checkpoint",
+    "checkpoint_id",
+    default="",
+    help="Its id, its step, or best, also as JOB/best; default: the one of the highest step.",
 )
 @command
-def download(invocation: Invocation, *, job: str, folder: Path, checkpoint_id: str) -> None:
+def download(invocation: Invocation, *, given: str, folder: Path, checkpoint_id: str) -> None:
     """Fetch every file of a checkpoint into FOLDER, verified."""
+    job, named = _split(given)
+    if named and checkpoint_id:
+        raise click.UsageError(f"name the checkpoint once: {given} or --checkpoint {checkpoint_id}")
     with invocation.client() as client:
-        found = _find(job, list(client.list_checkpoints(job)), checkpoint_id)
+        found = _find(job, list(client.list_checkpoints(job)), named or checkpoint_id)
         with transfer_bar(Console(stderr=True), "downloading") as on_progress:
             files = client.download_files(found.name, found.files, folder, on_progress=on_progress)
     if invocation.out.is_json:
@@ -105,9 +113,20 @@ def _figure(checkpoint: job_pb2.Checkpoint) -> str:
 
 
 def _find(job: str, found: Sequence[job_pb2.Checkpoint], checkpoint_id: str) -> job_pb2.Checkpoint:
-    for checkpoint in found:
-        names = (checkpoint.name, short(checkpoint.name), "best" if checkpoint.is_best else "")
-        if not checkpoint_id or checkpoint_id in names:
-            return checkpoint
-    what = f"no checkpoint {checkpoint_id}" if checkpoint_id else "no checkpoint yet"
-    raise CommandFailed(f"job {short(job)} has {what}; `trainyard checkpoints list {short(job)}` shows them")
+    """Return the checkpoint that was named, the one of the highest step where none was.
+
+    Raises:
+        CommandFailed: there is none, or several have that step.
+    """
+    if not checkpoint_id and found:
+        return found[0]
+    try:
+        return choose(job, found, checkpoint_id or BEST)
+    except ApiError as err:
+        raise CommandFailed(f"{err.message}; `trainyard checkpoints list {short(job)}` shows them") from err
+
+
+def _split(given: str) -> tuple[str, str]:
+    """Return job and checkpoint of `JOB`, of `JOB/CHECKPOINT` or of their full names; without one it is empty."""
+    job, _, checkpoint_id = given.partition("/checkpoints/" if given.startswith("projects/") else "/")
+    return job, checkpoint_id

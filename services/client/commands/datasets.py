@@ -15,9 +15,10 @@ from trainyard.v1.dataset_pb2 import DatasetFormat
 
 from services.client import hints
 from services.client.command import Invocation, command, local_command
+from services.client.deletion import delete_each
 from services.client.names import short
 from services.client.output import Output, human_bytes, human_time
-from services.client.pack import ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX, PathInvalid, as_archive
+from services.client.pack import ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX, PathInvalid, as_archive, empty_folders
 from services.client.plain import as_dict
 from services.client.sdk import DatasetFields, Trainyard
 from services.client.transfer_view import transfer_bar
@@ -26,6 +27,7 @@ from services.core.names import SLUG
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PREFIX = "DATASET_FORMAT_"
+_MOST_NAMED = 10
 _AUTO = f"{_PREFIX}UNSPECIFIED"
 _FORMATS = {"auto" if name == _AUTO else name.removeprefix(_PREFIX).lower(): name for name, _ in DatasetFormat.items()}
 _UNITS = ("boxes", "images", "pixels")
@@ -68,11 +70,21 @@ def import_(
             dataset = _upload(client, Path(source), dataset_id or _default_id(Path(source)), **fields)
         next_step = hints.submit(short(dataset.name), dataset.family, client.list_recipes())
     _show(invocation.out, dataset)
+    if "://" not in source:
+        _say_what_is_empty(invocation.out, Path(source))
     if format_name == "auto" and not fields["family"] and hints.may_be_people(dataset):
         invocation.out.say(f"hint: {hints.PEOPLE}")
     if dataset.family == "weights":
         next_step = f"trainyard jobs submit ... --init-from datasets/{short(dataset.name)}"
     invocation.out.say(f"next: {next_step}")
+
+
+def _say_what_is_empty(out: Output, source: Path) -> None:
+    """Tell folders without files: only files are sent, so that the server never heard of them."""
+    empty = empty_folders(source) if source.is_dir() else []
+    if empty:
+        more = f" and {len(empty) - _MOST_NAMED} more" if len(empty) > _MOST_NAMED else ""
+        out.say(f"note: left out folders that are empty or links: {', '.join(empty[:_MOST_NAMED])}{more}")
 
 
 def _upload(client: Trainyard, path: Path, dataset_id: str, **fields: Unpack[DatasetFields]) -> dataset_pb2.Dataset:
@@ -123,16 +135,21 @@ def show(invocation: Invocation, *, dataset: str, version: int | None) -> None:
 
 
 @datasets.command()
-@click.argument("dataset")
+@click.argument("dataset_ids", metavar="DATASET...", nargs=-1, required=True)
 @command
-def delete(invocation: Invocation, *, dataset: str) -> None:
-    """Delete a dataset with all its versions."""
+def delete(invocation: Invocation, *, dataset_ids: tuple[str, ...]) -> None:
+    """Delete datasets with all their versions."""
     with invocation.client() as client:
-        client.delete_dataset(dataset)
+        # All are looked up first: a wrong name shall not leave half of them deleted.
+        names = [client.get_dataset(name).name for name in dict.fromkeys(map(client.name.dataset, dataset_ids))]
+        deleted, refusal = delete_each(names, client.delete_dataset)
     if invocation.out.is_json:
-        invocation.out.document({"deleted": dataset})
-    else:
-        invocation.out.say(f"deleted {dataset}")
+        if deleted or refusal is None:
+            invocation.out.document({"deleted": deleted})
+    elif deleted:
+        invocation.out.say(f"deleted {', '.join(map(short, deleted))}")
+    if refusal is not None:
+        raise refusal
 
 
 @datasets.command("catalogue")
@@ -233,8 +250,11 @@ def _show(out: Output, dataset: dataset_pb2.Dataset) -> None:
             ("created", human_time(dataset.create_time)),
         ]
     )
-    for note in as_dict(dataset)["report"].get("notes", []) if dataset.HasField("report") else []:
+    report = as_dict(dataset)["report"] if dataset.HasField("report") else {}
+    for note in report.get("notes", []):
         out.say(f"note: {note}")
+    for reason, count in sorted(report.get("ignored", {}).items()):
+        out.say(f"note: left out {reason}: {count:.0f}")
 
 
 def _counts(split: dataset_pb2.SplitCounts) -> str:

@@ -10,6 +10,7 @@ import click
 from trainyard.v1 import deployment_pb2, job_pb2
 
 from services.client import describe, hints
+from services.client.arguments import deployment_name
 from services.client.command import CommandFailed, Invocation, command
 from services.client.errors import ApiError
 from services.client.names import model_label, served_name, short
@@ -91,7 +92,7 @@ def list_(invocation: Invocation) -> None:
 
 
 @deployments.command()
-@click.argument("deployment")
+@click.argument("deployment", callback=deployment_name)
 @command
 def show(invocation: Invocation, *, deployment: str) -> None:
     """Show one deployment: its archives, its replicas and how to call them directly."""
@@ -104,7 +105,7 @@ def show(invocation: Invocation, *, deployment: str) -> None:
 
 
 @deployments.command()
-@click.argument("deployment")
+@click.argument("deployment", callback=deployment_name)
 @click.option("--wait", "is_waiting", is_flag=True, help="Return once it is gone.")
 @click.option("--timeout", "timeout_seconds", default=60.0, show_default=True, help="Seconds to wait at most.")
 @command
@@ -188,10 +189,14 @@ def _say_parity(out: Output, form: str, parity: Mapping[str, Any]) -> None:
     differences = [f"{name} {value:g}" for name, value in sorted(parity.items()) if name not in _NO_DIFFERENCES]
     out.say(f"  farthest from the trainer's answers: {', '.join(differences)}")
     if "milliseconds" in parity:
-        out.say(f"  one forward when it was built: {parity['milliseconds']:g} ms")
+        out.say(f"  one forward when it was built: {parity['milliseconds']:.1f} ms")
     for other in parity.get("forms", []):
-        if other["form"] != form:
-            out.say(f"  not {other['form']}: {other.get('reason') or format(other['milliseconds'], 'g') + ' ms'}")
+        if other["form"] == form:
+            continue
+        if reason := other.get("reason"):
+            out.say(f"  not {other['form']}: {reason}")
+        else:
+            out.say(f"  slower: {other['form']}, {other['milliseconds']:.1f} ms")
 
 
 def _say_replica(out: Output, replica: deployment_pb2.Replica, model: str) -> None:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from trainyard.v1 import gallery_pb2 as pb
 
-from services.client.canvas import NotDrawn, canvas
+from services.client.canvas import NotDrawn, canvas, check_target
 from services.client.command import CommandFailed, Invocation, command
 from services.client.draw_faces import draw_matches, draw_pair, load
 from services.client.errors import ApiError
@@ -191,6 +191,8 @@ def verify(
         raise click.UsageError("give OTHER or --identity, one of them")
     sent = {"image": image} if other is None else {"image": image, "other_image": other}
     _check(list(sent.values()))
+    if drawing is not None:
+        check_target(drawing)
     with invocation.client() as client, sending(sent):
         reply = client.verify(gallery, image, other_image=other, identity_id=identity_id, threshold=threshold)
     undrawn = None if drawing is None else _draw_pair(reply, image, other, drawing, label=identity_id)
@@ -227,6 +229,8 @@ def identify(
 ) -> None:
     """Say whom IMAGES show, among everybody enrolled."""
     _check(images)
+    if drawing is not None:
+        check_target(drawing, len(images))
     answers: list[_Answer] = []
     with invocation.client() as client:
         for image in images:

@@ -67,7 +67,7 @@ def show(invocation: Invocation, *, model: str) -> None:
 @click.option("--model", default="", help="Model to add a version to; default: the one of the checkpoint's job.")
 @command
 def create(invocation: Invocation, *, checkpoint: str, model: str) -> None:
-    """Make a checkpoint, as JOB/CHECKPOINT or JOB/best, the next version of a model."""
+    """Make a checkpoint, as JOB/CHECKPOINT, JOB/best or JOB/80 by its step, the next version of a model."""
     with invocation.client() as client:
         found = client.create_model_version(checkpoint, model=model)
     if invocation.out.is_json:

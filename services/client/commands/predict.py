@@ -11,9 +11,10 @@ from typing import Any
 import click
 from trainyard.v1 import deployment_pb2
 
-from services.client.canvas import NotDrawn, canvas
+from services.client.arguments import deployment_name
+from services.client.canvas import NotDrawn, canvas, check_target
 from services.client.command import CommandFailed, Invocation, command
-from services.client.draw import draw_file
+from services.client.draw import draw_file, save_as
 from services.client.draw_samples import draw_answer
 from services.client.errors import ApiError
 from services.client.output import Output
@@ -30,7 +31,7 @@ _BATCH_BYTES = 3_000_000
 
 
 @click.command()
-@click.argument("deployment")
+@click.argument("deployment", callback=deployment_name)
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--draw",
@@ -60,6 +61,8 @@ def predict(
 ) -> None:
     """Ask a deployed model about IMAGES, or without any for what --param says, such as a generator's samples."""
     params = parse_assignments(assignments, option="--param")
+    if drawing is not None:
+        check_target(drawing, max(1, len(images)))
     for image in images:
         check_image(image)
     with invocation.client() as client:
@@ -186,7 +189,7 @@ def _draw(cases: Sequence[_Case], target: Path, count: int) -> tuple[dict[int, P
                 if "boxes" in result and case.image is not None:
                     draw_file(case.image, result, path)
                 else:
-                    path.write_bytes(draw_answer(result))
+                    save_as(draw_answer(result), path)
         except NotDrawn as err:
             undrawn = err
         else:

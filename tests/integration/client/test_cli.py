@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from services.client.cli import main
 from services.core.states import JobState
@@ -278,6 +279,33 @@ def test_no_platform_is_answered_with_how_to_start_one(monkeypatch: pytest.Monke
     assert "no platform answers at 127.0.0.1:1: start one with `trainyard up`" in result.stderr
 
 
+def test_a_platform_that_is_down_is_not_looked_for_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVER", "TOKEN", "TOKEN_FILE"):
+        monkeypatch.delenv(f"TRAINYARD_{name}", raising=False)
+    monkeypatch.setenv("TRAINYARD_STATE_DIR", str(tmp_path))
+
+    result = CliRunner().invoke(main, ["jobs", "list"])
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        f"error: no platform runs in {tmp_path}: start one with `trainyard up`, or name one"
+    )
+
+
+def test_an_import_tells_what_it_left_out(run: Run, tmp_path: Path) -> None:
+    for name, colour in (("cat", 40), ("dog", 90)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), (colour, 60 * number, 9)).save(tmp_path / "pets" / name / f"{number}.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "pets" / "dog" / "2.bmp")
+    (tmp_path / "pets" / "owl").mkdir()
+
+    lines = run("datasets", "import", str(tmp_path / "pets")).stdout.splitlines()
+
+    assert "note: left out images that are no JPEG, PNG or WEBP (.bmp): 1" in lines
+    assert "note: left out folders that are empty or links: owl" in lines
+
+
 def test_an_import_ends_with_a_small_training_that_can_be_typed(
     run: Run, server: Server, coco_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,6 +394,9 @@ def test_a_deployment_is_gone_when_its_deletion_was_waited_for(run: Run, server:
 def test_the_checkpoint_that_did_best_is_told_and_becomes_a_model(run: Run, server: Server) -> None:
     job, unjudged = queued_job(server.database, model_id="best-of"), queued_job(server.database)
     with server.database.write() as session:
+        jobs.commit_checkpoint(
+            session, jobs.claim(session, unjudged.id, worker_id="b", ttl_seconds=60), new_checkpoint(1)
+        )
         lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
         made = [
             jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=metric))
@@ -409,7 +440,68 @@ def test_a_job_starts_from_the_checkpoint_that_did_best(run: Run, server: Server
 
     assert document(begun)["init_from"] == f"{source['name']}/checkpoints/{best.id}"
     assert document(fetched)["checkpoint"]["step"] == 5
-    assert f"no checkpoint of job '{job}' was evaluated yet" in unjudged.stderr
+    assert f"job '{job}' has no checkpoint: it stored none yet, or they were deleted" in unjudged.stderr
+
+
+def test_a_checkpoint_is_named_with_its_job_and_by_its_step(run: Run, server: Server, tmp_path: Path) -> None:
+    job = queued_job(server.database, model_id="steps")
+    with server.database.write() as session:
+        lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+        made = [
+            jobs.commit_checkpoint(session, lease, new_checkpoint(step, metric=metric))
+            for step, metric in ((80, 0.75), (90, 0.5))
+        ]
+    full = f"projects/default/jobs/{job.id}"
+
+    def fetched(*arguments: str) -> str:
+        shown = document(run("checkpoints", "download", *arguments, str(tmp_path), "--json"))["checkpoint"]
+        return str(shown["name"]).removeprefix(f"{full}/checkpoints/")
+
+    first, last = (each.id for each in made)
+    names = [f"{job.id}/{first}", f"{full}/checkpoints/{first}", f"{job.id}/80", f"{job.id}/best"]
+    assert [fetched(each) for each in (*names, job.id, full)] == [first] * 4 + [last] * 2
+    assert fetched(job.id, "--checkpoint", "80") == first
+    twice = run("checkpoints", "download", f"{job.id}/80", str(tmp_path), "--checkpoint", "80")
+    wrong = run("checkpoints", "download", f"{job.id}/81", str(tmp_path))
+    assert (twice.exit_code, wrong.exit_code) == (2, 1)
+    assert f"job '{job.id}' has no checkpoint '81'; `trainyard checkpoints list {job.id}` shows them" in wrong.stderr
+    with server.database.write() as session:
+        jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=new_model_version())
+    assert document(run("models", "create", f"{job.id}/80", "--json"))["checkpoint"].endswith(first)
+
+
+def test_a_job_that_ended_is_not_resumed_and_says_what_can_be_done(run: Run, server: Server) -> None:
+    job = queued_job(server.database)
+    run("jobs", "cancel", job.id)
+
+    people, machine = run("jobs", "resume", job.id), run("jobs", "resume", job.id, "--json")
+    paused = run("jobs", "pause", job.id)
+
+    assert people.stderr == (
+        "error: the job was cancelled; only a job that waits, runs or is paused can be resumed;"
+        " `trainyard models create JOB/best` keeps what it learned, and"
+        " `trainyard jobs submit ... --init-from JOB/best` starts from it where the recipe allows\n"
+    )
+    said = json.loads(machine.stderr)["error"]["message"]
+    assert "create a model version of a checkpoint of it, or a job that starts from one by init_from" in said
+    assert paused.stderr.endswith("can be paused\n")
+
+
+def test_a_recipe_that_takes_no_weights_names_the_one_that_does(run: Run, server: Server) -> None:
+    with server.database.write() as session:
+        counts = {"train": {"images": 4}, "val": {"images": 2}}
+        datasets.insert(session, new_dataset(dataset_id="birds", family="classification", counts=counts))
+    source = trained(server.database, recipe="classification/train")
+
+    refused = run(
+        *("jobs", "submit", "classification/mobilenet", "--dataset", "birds", "--preset", "tiny"),
+        *("--init-from", f"{source.model_id}/{source.version}"),
+    )
+
+    assert refused.stderr == (
+        f"error: --init-from: {source.model_id}/{source.version} is of classification/train, but"
+        " classification/mobilenet starts from no other weights; classification/finetune can start from it\n"
+    )
 
 
 def test_of_a_job_whose_last_state_did_best_nothing_is_said(run: Run, server: Server) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from services.core.states import JobState
-from services.db import jobs, models
+from services.db import datasets, jobs, models
 from tests.builders.galleries import deployed
 from tests.integration.client.conftest import Run, Server, document
-from tests.stack.builders import new_checkpoint, new_model_version, queued_job
+from tests.stack.builders import make_job, new_checkpoint, new_dataset, new_model_version, queued_job
 
 
 def test_model_versions_that_nothing_uses_are_deleted(run: Run, server: Server) -> None:
@@ -53,6 +53,26 @@ def test_checkpoints_of_an_ended_job_are_deleted(run: Run, server: Server) -> No
     assert document(run("jobs", "show", job.id, "--json"))["checkpoint_step"] == 2
     assert run("checkpoints", "delete", job.id, "--all").stdout == f"deleted 2 checkpoints of {job.id}, 20 B\n"
     assert run("checkpoints", "list", job.id).stdout == "no checkpoints\n"
+    assert (
+        "has no checkpoint: it stored none yet, or they were deleted"
+        in run("models", "create", f"{job.id}/best").stderr
+    )
+
+
+def test_datasets_are_deleted_together(run: Run, server: Server) -> None:
+    with server.database.write() as session:
+        made = [datasets.insert(session, new_dataset(dataset_id=f"old-{number}"))[0] for number in (1, 2, 3)]
+        make_job(session, made[1].id)
+
+    unknown = run("datasets", "delete", "old-1", "nothing")
+    some = run("datasets", "delete", "old-1", "old-2", "old-3")
+    last = run("datasets", "delete", "old-3", "old-3", "--json")
+
+    assert (unknown.exit_code, some.exit_code) == (1, 1)
+    assert "nothing" in unknown.stderr
+    assert some.stdout == "deleted old-1\n"
+    assert "old-2" in some.stderr
+    assert document(last) == {"deleted": ["projects/default/datasets/old-3"]}
 
 
 def test_ended_jobs_are_deleted(run: Run, server: Server) -> None:

@@ -93,10 +93,18 @@ def test_what_cannot_be_done_says_why(server: Server, endpoint: FaceEndpoint, pe
     missing = run(server, "identify", "nowhere", str(people / "0.png"))
     twice = run(server, "enrol-folder", "staff", str(tmp_path))
     nobody = run(server, "verify", "staff", str(people / "0.png"))
+    drawn = [
+        run(server, *asked, "--draw", str(tmp_path / "x.txt"))
+        for asked in (
+            ["identify", "staff", str(people / "0.png")],
+            ["verify", "staff", str(people / "0.png"), str(people / "1.png")],
+        )
+    ]
 
     assert (missing.exit_code, "no gallery 'nowhere'" in missing.stderr) == (1, True)
     assert (twice.exit_code, "both become identity ada-1" in twice.stderr) == (1, True)
     assert (nobody.exit_code, "--identity" in nobody.stderr) == (2, True)
+    assert all("x.txt: is not named like a picture" in each.stderr for each in drawn)
 
 
 def test_a_broken_picture_spoils_no_other_answer(

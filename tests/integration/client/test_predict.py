@@ -131,7 +131,7 @@ def test_a_deployment_is_shown_with_its_form_and_how_far_its_answers_are_off(
         "  farthest from the trainer's answers: lost 0, scores 0.0014",
         "  one forward when it was built: 12.4 ms",
         "  not aoti_bf16: this processor has no bf16 instructions",
-        "  not export: 15.25 ms",
+        "  slower: export, 15.2 ms",
     ]
 
 
@@ -153,7 +153,7 @@ def test_an_answer_that_cannot_be_drawn_is_shown_before_the_error(
 
     assert people.exit_code == machine.exit_code == 1
     assert "    7  seven  0.9" in people.stdout
-    assert "leave out --draw" in people.stderr
+    assert "leave out --draw, or ask for a picture by --param gradcam=true" in people.stderr
     assert json.loads(machine.stdout)["predictions"][0]["result"] == LABELS
     assert not (tmp_path / "out.png").exists()
 
@@ -203,6 +203,53 @@ def test_a_generator_given_an_image_names_it_and_the_option_to_use(
 
     text = "a generator takes no image: leave it out and say what to draw with --param, such as --param n=8"
     assert refused == f"error: {image}: {text}\n"
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x"])
+def test_a_drawing_that_is_not_named_like_a_picture_is_refused_before_any_call(
+    server: Server, image: Path, tmp_path: Path, name: str
+) -> None:
+    refused = run(server, "predict", "nobody", str(image), "--draw", str(tmp_path / name)).stderr
+
+    remedy = f"say {tmp_path / 'x.png'}, or a folder that is there"
+    assert refused == f"error: --draw {tmp_path / name}: is not named like a picture; {remedy}\n"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("x.png", "PNG"), ("x.JPG", "JPEG"), ("x.webp", "WEBP")])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_a_picture_is_saved_in_the_format_that_its_name_says(
+    server: Server, endpoint: Endpoint, image: Path, tmp_path: Path, name: str, kind: str, mode: str
+) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (8, 8)).save(buffer, "PNG")
+    endpoint.answer = {"mask": {"b64": base64.b64encode(buffer.getvalue()).decode()}}
+
+    result = run(server, "predict", "asked", str(image), "--draw", str(tmp_path / name))
+
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / name) as drawn:
+        assert drawn.format == kind
+    # The pixels of a mask are the numbers of its classes: where they can, they stay as they came.
+    assert kind != "PNG" or (tmp_path / name).read_bytes() == buffer.getvalue()
+
+
+def test_no_folder_is_made_for_an_answer_without_pictures(
+    server: Server, endpoint: Endpoint, image: Path, tmp_path: Path
+) -> None:
+    endpoint.answer = LABELS
+
+    result = run(server, "predict", "asked", str(image), "--out", str(tmp_path / "outs"))
+
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "outs").exists()
+
+
+@pytest.mark.parametrize("command", [("predict",), ("deployments", "show"), ("deployments", "delete")])
+def test_a_model_version_is_no_deployment_and_can_become_one(server: Server, command: tuple[str, ...]) -> None:
+    refused = run(server, *command, "rn/1")
+
+    assert refused.exit_code == 2
+    assert "'rn/1' is not the name of a deployment; `trainyard deploy rn/1` makes one of it" in refused.stderr
 
 
 def test_an_empty_file_is_named_before_any_call(server: Server, image: Path, tmp_path: Path) -> None:
@@ -259,7 +306,9 @@ def test_the_folder_of_a_drawing_is_made(server: Server, endpoint: Endpoint, ima
     ("answer", "name"),
     [
         pytest.param({"overlay": encoded(7)}, "seven.png/x.png", id="a folder that is a file"),
-        pytest.param({"boxes": [[1, 1, 5, 5]], "labels": ["a"], "scores": [0.9]}, "out.odd", id="no kind of picture"),
+        pytest.param(
+            {"boxes": [[1, 1, 5, 5]], "labels": ["a"], "scores": [0.9]}, "seven.png/x.png", id="boxes, below a file"
+        ),
     ],
 )
 def test_a_drawing_that_cannot_be_saved_comes_after_the_answer(
@@ -333,7 +382,7 @@ def test_answers_are_shown_though_their_pictures_cannot_be_saved(
 def test_what_failed_beside_the_error_is_said_too(
     server: Server, endpoint: Endpoint, image: Path, tmp_path: Path
 ) -> None:
-    endpoint.answer = {**LABELS, "nested": {"picture": encoded(90)}}
+    endpoint.answer = {**LABELS, "picture": encoded(90)}
     (tmp_path / "file").write_text("no folder")
     below = tmp_path / "file" / "below"
 

@@ -115,7 +115,8 @@ def test_a_client_that_knows_the_authority_gets_through_and_others_are_told_why(
         assert projects_jobs(server) == []
 
     assert plain.code == deceived.code == "UNAVAILABLE"
-    assert deceived.reason == "TLS_FAILED"
+    assert plain.reason == deceived.reason == "TLS_FAILED"
+    assert "wants TRAINYARD_TLS_CA" in plain.message
     assert "TRAINYARD_TLS_CA names the authority" in deceived.message
 
 
@@ -146,6 +147,8 @@ def test_a_client_without_a_certificate_of_the_authority_is_not_let_in(
         assert peers()[0].endswith(" ci.example.org")
 
     assert nameless.code == stranger.code == "UNAVAILABLE"
+    assert "asks for certificates TRAINYARD_TLS_CLIENT_CERT" in nameless.message
+    assert nameless.message == stranger.message
 
 
 def test_a_certificate_is_no_token(tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:

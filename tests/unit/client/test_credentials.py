@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from services.client.credentials import Credentials, resolve_credentials, resolve_project
+from services.client.credentials import Credentials, names_token, resolve_credentials, resolve_project
 from services.client.errors import CredentialsInvalid
 from services.identity import token
+from tests.builders.endpoints import platform_at, write_endpoints
 
 LOCAL, REMOTE = "127.0.0.1:7070", "platform.example.org:443"
 
@@ -45,14 +46,27 @@ def test_the_nearest_token_is_shown(
     if "token_file" in arguments:
         arguments = {"token_file": str(files / arguments["token_file"])}
 
-    shown = resolve_credentials(LOCAL, environ(files, *names), **arguments)  # type: ignore[arg-type]
+    named = environ(files, *names)
 
+    with platform_at(files, LOCAL):
+        shown = resolve_credentials(LOCAL, named, **arguments)  # type: ignore[arg-type]
+
+    assert names_token(named, **arguments) is (expected != "token")  # type: ignore[arg-type]
     assert shown.token.split("_")[2] == expected
     assert shown.metadata == (("authorization", f"Bearer {shown.token}"),)
 
 
-def test_the_token_of_this_machine_goes_nowhere_else(files: Path) -> None:
-    assert resolve_credentials(REMOTE, environ(files, "TRAINYARD_STATE_DIR")).metadata == ()
+@pytest.mark.parametrize("address", [REMOTE, "127.0.0.1:7071", "[::1]:7070"])
+def test_the_token_of_this_machine_goes_nowhere_else(files: Path, address: str) -> None:
+    with platform_at(files, LOCAL):
+        assert resolve_credentials(address, environ(files, "TRAINYARD_STATE_DIR")).metadata == ()
+
+
+def test_the_token_of_a_platform_that_is_down_goes_to_nobody(files: Path) -> None:
+    # Its port may be another user's by now, also where a kill left the file of addresses behind.
+    assert resolve_credentials(LOCAL, environ(files, "TRAINYARD_STATE_DIR")).metadata == ()
+    write_endpoints(files, LOCAL)
+    assert resolve_credentials(LOCAL, environ(files, "TRAINYARD_STATE_DIR")).metadata == ()
 
 
 def test_no_token_is_no_error_yet(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.client.commands.datasets import _default_id
-from services.client.pack import PathInvalid, as_archive
+from services.client.pack import PathInvalid, as_archive, empty_folders, list_files
 
 
 def ignore(done: int, total: int) -> None:
@@ -125,6 +125,49 @@ def test_a_bad_file_in_a_folder_is_named(folder: Path, spoil: object, message: s
 
     with pytest.raises(PathInvalid, match=message), as_archive(folder, on_progress=ignore):
         pass
+
+
+def test_every_bad_file_of_a_folder_is_named_at_once(folder: Path) -> None:
+    (folder / "images" / "b.png").touch()
+    (folder / "images" / "c.png").symlink_to("gone")
+
+    with pytest.raises(PathInvalid) as refused, as_archive(folder, on_progress=ignore):
+        pass
+
+    assert str(refused.value).splitlines() == [
+        "2 files cannot be packed:",
+        "  images/b.png is an empty file; restore or remove the image",
+        "  images/c.png is a link to nothing; remove it or restore its target",
+    ]
+
+
+def test_of_many_bad_files_the_first_are_named_and_the_rest_counted(folder: Path) -> None:
+    for number in range(25):
+        (folder / f"{number:02d}.png").touch()
+
+    with pytest.raises(PathInvalid) as refused, as_archive(folder, on_progress=ignore):
+        pass
+
+    lines = str(refused.value).splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (22, "25 files cannot be packed:", "  and 5 more")
+
+
+def test_a_folder_of_images_that_no_server_takes_is_no_dataset(tmp_path: Path) -> None:
+    (tmp_path / "a.bmp").write_bytes(b"x")
+
+    with pytest.raises(PathInvalid, match=r"holds no image \(.jpeg, .jpg, .png, .webp\)") as refused:
+        list_files(tmp_path)
+
+    assert ".bmp" not in str(refused.value)
+
+
+def test_folders_without_a_file_are_told_by_the_highest_of_them(folder: Path) -> None:
+    for name in ("train/owl", "val/cat/old", "val/dog", ".cache/x"):
+        (folder / name).mkdir(parents=True)
+    (folder / "val/dog/1.png").write_bytes(b"x")
+    (folder / "train/owl/.DS_Store").write_bytes(b"x")
+
+    assert empty_folders(folder) == ["train", "val/cat"]
 
 
 @pytest.mark.parametrize(("name", "dataset_id"), [("net.safetensors", "net"), ("My Set.tar.gz", "my-set")])

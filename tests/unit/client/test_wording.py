@@ -63,6 +63,9 @@ def words(command: click.Command) -> set[str]:
         pytest.param("recipe", "raise data.batch_size", "RECIPE: raise data.batch_size", id="a key of a config stays"),
         pytest.param("recipe", "no 'an init_from b'", "RECIPE: no 'an init_from b'", id="all that was typed stays"),
         pytest.param("recipe", "model_id.json/x", "RECIPE: model_id.json/x", id="the beginning of a path stays"),
+        pytest.param("a", "projects/p/models/rn/versions/1 is", "a: rn/1 is", id="a model version's name is short"),
+        pytest.param("a", "projects/p/jobs/01j/checkpoints/01c", "a: 01j/01c", id="a checkpoint's name is short"),
+        pytest.param("a", "no 'projects/p/models/m/versions/1'", "a: no 'projects/p/models/m/versions/1'", id="quoted"),
         pytest.param("dataset", "see /init_from/model_id", "--dataset: see /init_from/model_id", id="a path stays"),
     ],
 )
