@@ -234,6 +234,9 @@ class Attempt:
                 self._note_step(frame)
             elif frame.kind is FrameKind.FAILURE:
                 self._faulty_device = frame.fields.get("device")
+                # What explains itself to its owner has no traceback in the job's log, and may still be ours to mend.
+                told = {name: frame.fields.get(name) for name in ("reason", "traceback")}
+                log.info("trainer_failed", **self._names(), **told)
         except (KeyError, TypeError, ValueError, OSError) as err:
             raise FrameInvalid(f"a {frame.kind} frame cannot be used: {err!r}") from err
         if frame.kind not in _SILENT:

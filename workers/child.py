@@ -1,7 +1,8 @@
 """A trainer's first and last lines: ties it to its parents, gives it its share of the machine, runs its plan.
 
 Entered after the fork, with one thread and torch imported. Whatever goes wrong ends as one failure frame with a
-reason and a sentence to act on; the supervisor judges the rest by how the process ended.
+reason and a sentence to act on, and as a traceback in the log where these do not say it all; the supervisor judges the
+rest by how the process ended.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from workers import allocator, process
 from workers.engine.frames import FrameKind, FrameWriter
-from workers.failure import Diagnosis, diagnose
+from workers.failure import Diagnosis, diagnose, last_words
 from workers.plan import LOG_NAME, PLAN_NAME, read_plan
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -61,8 +62,9 @@ def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -
         _take_share(int(plan["threads"]))
         _MODES[plan["mode"]](plan, frames, stop)
     except BaseException as err:  # noqa: BLE001 - the process ends here, and its supervisor must learn why
-        traceback.print_exc()
-        _tell(frames, diagnose(err, who="trainer" if plan.get("mode", "train") == "train" else "build"))
+        diagnosis = diagnose(err, who="trainer" if plan.get("mode", "train") == "train" else "build")
+        sys.stderr.write(last_words(err, diagnosis))
+        _tell(frames, diagnosis)
         return 1
     return 0
 

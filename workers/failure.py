@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import signal
+import traceback
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +45,8 @@ class Diagnosis:
     """Into how many parts the next attempt should cut a batch; None where that would not help."""
     is_loader: bool = False
     """Whether a loader process died: the kernel may have killed it for memory."""
+    is_explained: bool = False
+    """Whether the message says it all: the place in our code where it was noticed would tell a person nothing."""
 
 
 def diagnose(err: BaseException, *, who: Literal["trainer", "build"] = "trainer") -> Diagnosis:
@@ -56,7 +59,24 @@ def diagnose(err: BaseException, *, who: Literal["trainer", "build"] = "trainer"
         step if isinstance(step, int) else None,
         micro_batches if isinstance(micro_batches, int) else None,
         is_loader=_loader_death(err) is not None,
+        is_explained=_is_explained(err, reason),
     )
+
+
+def last_words(err: BaseException, diagnosis: Diagnosis) -> str:
+    """Return what belongs in the log beside the message: the traceback, or of an explained failure just its cause."""
+    if not diagnosis.is_explained:
+        return "".join(traceback.format_exception(err))
+    cause = err.__cause__
+    if cause is None or _text(cause) in diagnosis.message:
+        return ""
+    return "".join(traceback.format_exception_only(cause))
+
+
+def _is_explained(err: BaseException, reason: FailureReason) -> bool:
+    """Tell whether it was raised with its reason; what is guessed from an exception's words is not."""
+    is_typed = isinstance(err, PlatformError | pydantic.ValidationError)
+    return is_typed and reason not in (FailureReason.CRASH, FailureReason.INTERNAL)
 
 
 def _judge(err: BaseException, who: str) -> tuple[FailureReason, str]:

@@ -33,7 +33,7 @@ from workers.child import DUMP_SIGNAL, STOP_SIGNALS, StopFlag, failure_fields
 from workers.engine import run
 from workers.engine.crew import PeerLost, joined
 from workers.engine.frames import FrameKind, FrameWriter
-from workers.failure import diagnose
+from workers.failure import diagnose, last_words
 
 WATCH_SECONDS = 0.1
 """How often the launcher looks whether a process ended."""
@@ -149,8 +149,8 @@ def _take_part(order: _Order) -> None:
         traceback.print_exc()
         _wait_to_be_ended()
         _fail(order, rank)
-    except BaseException:  # noqa: BLE001 - the process ends here, and the launcher must learn why
-        traceback.print_exc()
+    except BaseException as err:  # noqa: BLE001 - the process ends here, and the launcher must learn why
+        sys.stderr.write(last_words(err, diagnose(err)))
         _fail(order, rank)
 
 

@@ -35,6 +35,8 @@ DUMP_SECONDS = 1.0
 STALL_STEPS = 20
 TICK_SECONDS = 1.0
 MEMORY_SECONDS = 0.5
+PROBING = "probing"
+"""A phase before the first step of a job, in which a child has nothing to save and one step may outlast its grace."""
 
 
 class StallWatch:
@@ -81,9 +83,12 @@ class _Heard:
     final: Mapping[str, Any] | None = None
     failure: Mapping[str, Any] | None = None
     last_step: int = -1
+    phase: str = ""
 
     def take(self, frame: Frame) -> None:
-        if frame.kind is FrameKind.FINAL:
+        if frame.kind is FrameKind.PHASE:
+            self.phase = str(frame.fields.get("phase"))
+        elif frame.kind is FrameKind.FINAL:
             self.final = frame.fields
         elif frame.kind is FrameKind.FAILURE:
             self.failure = frame.fields
@@ -203,9 +208,13 @@ class Supervisor:
 
     def _mind_stop(self) -> None:
         reason = self._stop.reason
-        if reason is None or self._child.pid is None:
+        # Once killed it needs no second word, however long the kernel takes to end it.
+        if reason is None or self._child.pid is None or self._is_killed:
             return
         if reason is StopReason.LOST:
+            self._kill()
+        elif self._heard.phase == PROBING:
+            log.info("child_ended_while_probing", pid=self._child.pid)
             self._kill()
         elif self._times.termed is None:
             self._times.termed = self._clock()
@@ -231,7 +240,7 @@ class Supervisor:
     def _mind_memory(self) -> None:
         """End a trainer that takes more than its share, before the kernel ends somebody of its own choice."""
         pid, now = self._child.pid, self._clock()
-        if not self._memory_limit or pid is None or now - self._memory_looked < MEMORY_SECONDS:
+        if not self._memory_limit or pid is None or self._is_killed or now - self._memory_looked < MEMORY_SECONDS:
             return
         self._memory_looked = now
         used = host.resident_bytes(pid)

@@ -30,6 +30,31 @@ def attempt_state(state: job_pb2.AttemptState) -> str:
     return _word(job_pb2.AttemptState.Name(state), "ATTEMPT_STATE_")
 
 
+def attempt_end(found: job_pb2.Attempt, job: job_pb2.Job) -> str:
+    """Return why an attempt ended; nothing of one that runs or succeeded."""
+    if found.HasField("failure"):
+        return failure(found.failure)
+    if found.state == job_pb2.ATTEMPT_STATE_CANCELLED:
+        return "the job was cancelled"
+    if found.state != job_pb2.ATTEMPT_STATE_REQUEUED:
+        return ""
+    gave_way = ", or it gave way to another" if job.is_preemptible else ""
+    return f"given back, counts towards no limit: its worker was stopped, or the job was paused{gave_way}"
+
+
+def attempts(job: job_pb2.Job) -> str:
+    """Return how many attempts began, and how many of them count; nothing while none did."""
+    began, counted = num_attempts(job), f"{job.attempt} of {job.max_attempts}"
+    if not began:
+        return ""
+    return counted if began == job.attempt else f"{began} ({counted} counted)"
+
+
+def num_attempts(job: job_pb2.Job) -> int:
+    # A server of an earlier release tells only of those that count.
+    return max(job.num_attempts, job.attempt)
+
+
 def phase(value: job_pb2.Phase) -> str:
     return "" if value == job_pb2.PHASE_UNSPECIFIED else _word(job_pb2.Phase.Name(value), "PHASE_")
 

@@ -59,6 +59,8 @@ class Job:
     attempt: int
     """Charged attempts begun; an attempt given back uncharged is subtracted again."""
     max_attempts: int
+    uncharged_restarts: int
+    """Attempts given back uncharged."""
     token: int
     checkpoint_step: int
     """Step of the newest committed checkpoint; -1: none."""
@@ -76,6 +78,11 @@ class Job:
     event_seq: int
     etag: str
     """Changes whenever the job does; opaque."""
+
+    @property
+    def num_attempts(self) -> int:
+        """How many attempts began, charged or not."""
+        return self.attempt + self.uncharged_restarts
 
 
 @dataclass(frozen=True, slots=True)

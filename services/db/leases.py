@@ -142,6 +142,7 @@ def _claim(session: Session, which: ColumnElement[bool], *, worker_id: str, ttl_
             t.jobs.c.queue,
             t.jobs.c.token,
             t.jobs.c.attempt,
+            t.jobs.c.uncharged_restarts,
             t.jobs.c.event_seq,
             t.jobs.c.checkpoint_step,
         )
@@ -152,7 +153,12 @@ def _claim(session: Session, which: ColumnElement[bool], *, worker_id: str, ttl_
     announce(session)
     lease = Lease(row.id, row.project, row.token, row.attempt, worker_id)
     session.execute(_OPEN_ATTEMPT, _attempt_values(lease))
-    payload = {"worker_id": worker_id, "attempt": row.attempt, "checkpoint_step": row.checkpoint_step}
+    payload = {
+        "worker_id": worker_id,
+        "attempt": row.attempt,
+        "number": row.attempt + row.uncharged_restarts,
+        "checkpoint_step": row.checkpoint_step,
+    }
     events.write(session, row.id, [(row.event_seq, row.token, "claimed", payload)])
     schedule.take_turn(session, row.queue, row.project)
     return lease

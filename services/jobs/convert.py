@@ -94,6 +94,7 @@ def job_to_proto(job: Job) -> pb.Job:
         max_attempts=job.max_attempts,
         state=STATES[job.state],
         attempt=job.attempt,
+        num_attempts=job.num_attempts,
         progress=pb.Progress(step=job.progress_step, total_steps=job.progress_total),
         event_seq=job.event_seq,
         create_time=timestamp(job.create_time),

@@ -33,7 +33,8 @@ def event_to_proto(event: Event, job_name: str) -> pb.JobEvent:
 def _state(state: pb.JobState) -> Fill:
     def fill(message: pb.JobEvent, payload: Payload, job_name: str) -> None:
         message.state_change.state = state
-        message.state_change.attempt = int(payload.get("attempt", 0))
+        # Events of an earlier release have only its number among those that count.
+        message.state_change.attempt = int(payload.get("number", payload.get("attempt", 0)))
         message.state_change.worker_id = str(payload.get("worker_id", ""))
         message.state_change.message = str(payload.get("reason") or payload.get("message") or "")
 

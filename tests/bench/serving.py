@@ -33,9 +33,9 @@ from tests.bench.figures import percentile
 from tests.bench.serving_models import Case, cases, jpegs, write_ours, write_stock
 from tests.stack.platform import wait_until
 from tests.stack.ports import free_port
+from workers.engine.processor import has_fast_int8
 from workers.families.base import ServingSpec
 from workers.families.catalog import CATALOG
-from workers.serving.form import has_fast_int8
 
 WORKERS, CALLERS = 2, 8
 STOCK_BATCH_SIZE = 8

@@ -36,7 +36,7 @@ class FrameKind(enum.StrEnum):
     EVAL = "eval"
     """step, metrics"""
     PRECISION = "precision"
-    """precision, is_channels_last, source (config, checkpoint, cache, probe, default), candidates"""
+    """precision, is_channels_last, source (config, checkpoint, cache, probe, default), candidates, left_out"""
     CHECKPOINT = "checkpoint"
     """step, path, metric, metric_name, stall_ms, write_seconds, files"""
     ARTIFACT = "artifact"

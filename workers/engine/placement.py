@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from services.core.errors import RequestInvalid, Violation
+from workers.engine.processor import has_fast_bf16
 from workers.families.base import Placement
 from workers.families.config import Runtime
 
@@ -27,6 +28,8 @@ class Decision:
     source: str
     """config, checkpoint, cache, probe, or `default` where a probe would not pay."""
     candidates: tuple[Mapping[str, Any], ...] = field(default=())
+    left_out: tuple[Mapping[str, Any], ...] = field(default=())
+    """What a probe did not try, and why not."""
 
     def placement(self, device: torch.device, *, is_compiled: bool) -> Placement:
         return Placement(
@@ -44,7 +47,8 @@ class Decision:
         precision = str(document["precision"])
         if precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision}")
-        return cls(precision, bool(document["is_channels_last"]), source, tuple(document.get("candidates", ())))
+        candidates, left_out = (tuple(document.get(name, ())) for name in ("candidates", "left_out"))
+        return cls(precision, bool(document["is_channels_last"]), source, candidates, left_out)
 
 
 def device_of(runtime: Runtime, own: str) -> torch.device:
@@ -78,13 +82,21 @@ def default(runtime: Runtime) -> Decision:
     return Decision(precision, runtime.channels_last == "on", "default")
 
 
-def choices(runtime: Runtime, *, has_convolutions: bool) -> list[Decision]:
-    """Return what a probe may choose among, the plainest first."""
+def choices(runtime: Runtime, device: torch.device, *, has_convolutions: bool) -> list[Decision]:
+    """Return what a probe may choose among, the plainest first; never a precision that the processor only emulates.
+
+    A precision that the config names is taken as it is.
+    """
+    is_emulated = device.type == "cpu" and not has_fast_bf16()
     precisions = list(PRECISIONS) if runtime.precision == "auto" else [runtime.precision]
+    left_out: tuple[Mapping[str, Any], ...] = ()
+    if runtime.precision == "auto" and is_emulated:
+        precisions.remove("bf16")
+        left_out = ({"precision": "bf16", "reason": "this processor has no bf16 instructions"},)
     formats = [False, True] if runtime.channels_last == "auto" else [runtime.channels_last == "on"]
     if not has_convolutions and runtime.channels_last == "auto":
         formats = [False]
-    return [Decision(precision, is_last, "probe") for is_last in formats for precision in precisions]
+    return [Decision(precision, is_last, "probe", left_out=left_out) for is_last in formats for precision in precisions]
 
 
 def device_name(device: torch.device) -> str:

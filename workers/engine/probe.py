@@ -65,12 +65,13 @@ def probe(
 ) -> Decision:
     """Return the fastest decision whose losses are the plainest one's and whose kernels are right; keeps all generators.
 
-    Asked to stop it returns the default at once, since nothing will be computed with it.
+    Asked to stop it returns the default before its next step, since nothing will be computed with it.
     """
     seed = recipe.config.runtime.seed
     with rng.guarded(seed):
-        has_convolutions = _has_convolutions(recipe, device)
-        options = choices(recipe.config.runtime, has_convolutions=has_convolutions)
+        options = choices(recipe.config.runtime, device, has_convolutions=_has_convolutions(recipe, device))
+        if len(options) == 1:
+            return options[0]
         batch = source.batch(0)
         trials = [
             _start(recipe, option, batch, device=device, is_compiled=is_compiled, seed=seed) for option in options
@@ -111,7 +112,7 @@ def _alternate(recipe: Recipe[Any, Any], plain: _Trial, others: Sequence[_Trial]
             _step(recipe, trial)
         if number > 0 and time.monotonic() - start > BUDGET_SECONDS:
             break
-        # Where the hardware has no bf16, it takes many times longer: three more such steps would say nothing new.
+        # What the hardware only emulates takes many times longer: three more such steps would say nothing new.
         others = [trial for trial in others if min(trial.seconds) < HOPELESS * min(plain.seconds)]
     return True
 

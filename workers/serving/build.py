@@ -13,6 +13,7 @@ import torch
 from services.core.answers import same_answer
 from services.core.target import ServingTarget
 from workers.engine.frames import FrameKind, FrameWriter
+from workers.engine.processor import instruction_sets
 from workers.families.catalog import CATALOG, Entry
 from workers.serving.archive import ArchiveFile, bundle_members, write_archive
 from workers.serving.bundle import (
@@ -25,7 +26,7 @@ from workers.serving.bundle import (
     read_parts,
 )
 from workers.serving.export import Exporter
-from workers.serving.form import MEMORY_FORMATS, Form, instruction_sets, memory_format_of
+from workers.serving.form import MEMORY_FORMATS, Form, memory_format_of
 from workers.serving.parity import Choice, choose
 
 

@@ -22,13 +22,13 @@ from torch import nn
 
 from services.core.errors import PlatformError
 from services.core.target import AUTO, ServingTarget
+from workers.engine.processor import instruction_sets
 from workers.families.base import Golden, Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
 from workers.families.catalog import CATALOG, Entry
 from workers.serving.envelope import parse_request
 from workers.serving.form import (
     MEMORY_FORMATS,
     Form,
-    instruction_sets,
     load_eager,
     load_stored,
     memory_format_of,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from services.core.target import FP32, INT8, ServingTarget
+from workers.engine.processor import has_fast_bf16, has_fast_int8
 from workers.families.base import Network
 from workers.serving import quantisation, winograd
 from workers.serving.alignment import aligning_environment
@@ -27,8 +28,6 @@ from workers.serving.flops import flops_of
 from workers.serving.form import (
     Form,
     LowPrecision,
-    has_fast_bf16,
-    has_fast_int8,
     load_eager,
     load_stored,
     memory_format_of,

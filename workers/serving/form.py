@@ -20,7 +20,6 @@ from workers.families.base import Network
 _Outputs = Tensor | tuple[Tensor, ...]
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 """By the names that archives keep."""
-_ISA_PREFIXES = ("avx", "amx", "fma", "sve", "asimd")
 
 
 class Form(enum.StrEnum):
@@ -55,22 +54,6 @@ class LowPrecision(nn.Module):
     def forward(self, x: Tensor) -> _Outputs:
         outputs = self.module(x.to(torch.bfloat16))
         return outputs.float() if isinstance(outputs, Tensor) else tuple(output.float() for output in outputs)
-
-
-def instruction_sets() -> tuple[str, ...]:
-    """Return the vector extensions of this processor, by the names torch gives them."""
-    capabilities = torch.cpu.get_capabilities()
-    return tuple(sorted(name for name, has in capabilities.items() if has is True and name.startswith(_ISA_PREFIXES)))
-
-
-def has_fast_bf16() -> bool:
-    """Return whether this processor computes bf16 in hardware; elsewhere it is emulated and slower than fp32."""
-    return bool({"avx512_bf16", "amx_bf16"} & set(instruction_sets()))
-
-
-def has_fast_int8() -> bool:
-    """Return whether this processor multiplies int8 into int32 sums; without it products of int8 can overflow."""
-    return bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(instruction_sets()))
 
 
 def memory_format_of(module: nn.Module, input_shape: tuple[int, ...]) -> torch.memory_format:

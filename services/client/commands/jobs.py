@@ -123,13 +123,13 @@ def list_(invocation: Invocation, *, states: tuple[str, ...], recipe: str, limit
             short(job.dataset),
             describe.job_state(job.state),
             _steps(job),
-            str(job.attempt),
+            str(describe.num_attempts(job)),
             human_time(job.create_time),
             job.display_name,
         )
         for job in found
     ]
-    columns = ("JOB", "RECIPE", "DATASET", "STATE", "STEP", "ATTEMPT", "CREATED", "TITLE")
+    columns = ("JOB", "RECIPE", "DATASET", "STATE", "STEP", "ATTEMPTS", "CREATED", "TITLE")
     invocation.out.table(columns, rows, empty="no jobs; submit one with `trainyard jobs submit RECIPE --dataset D`")
 
 
@@ -343,7 +343,7 @@ def _show(out: Output, found: job_pb2.GetJobResponse) -> None:
             ("state", describe.job_state(job.state)),
             ("waits", describe.waiting(waiting) if waiting is not None else ""),
             ("step", _steps(job)),
-            ("attempt", f"{job.attempt} of {job.max_attempts}" if job.attempt else ""),
+            ("attempts", describe.attempts(job)),
             ("checkpoint", f"step {job.checkpoint_step}" if job.HasField("checkpoint_step") else ""),
             ("model", model_label(job.model_version)),
             ("failure", describe.failure(job.failure) if job.HasField("failure") else ""),
@@ -352,16 +352,19 @@ def _show(out: Output, found: job_pb2.GetJobResponse) -> None:
             ("ended", human_time(job.end_time)),
         ]
     )
-    if len(attempts) > 1 or any(each.HasField("failure") for each in attempts):
+    ends = [describe.attempt_end(each, job) for each in attempts]
+    if len(attempts) > 1 or any(ends):
+        # The last ones are shown, and a number is kept however many of those before were given back.
+        first = max(1, describe.num_attempts(job) - len(attempts) + 1)
         rows = [
             (
-                str(each.attempt),
+                str(number),
                 each.worker_id,
                 describe.attempt_state(each.state),
                 human_time(each.start_time),
-                describe.failure(each.failure) if each.HasField("failure") else "",
+                end,
             )
-            for each in attempts
+            for number, (each, end) in enumerate(zip(attempts, ends, strict=True), first)
         ]
         out.say("")
         out.table(("ATTEMPT", "WORKER", "STATE", "STARTED", "WHY IT ENDED"), rows, empty="")

@@ -317,19 +317,49 @@ def test_an_import_ends_with_a_small_training_that_can_be_typed(
     assert document(run(*command.removesuffix(" --watch").split(), "--json"))["state"] == "JOB_STATE_QUEUED"
 
 
-def test_attempts_are_numbered_as_the_state_of_the_job_numbers_them(run: Run, server: Server) -> None:
+def attempts_of(shown: str) -> list[str]:
+    lines = shown.splitlines()
+    return lines[next(number for number, line in enumerate(lines) if line.startswith("ATTEMPT ")) + 1 :]
+
+
+def test_every_attempt_has_its_own_number_and_those_that_count_are_told(run: Run, server: Server) -> None:
     job = queued_job(server.database)
     for is_charged in (True, False, True):
         with server.database.write() as session:
             lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
             jobs.requeue(session, lease, is_charged=is_charged)
 
-    lines = run("jobs", "show", job.id).stdout.splitlines()
+    shown, logs = run("jobs", "show", job.id).stdout, run("jobs", "logs", job.id).stdout
 
-    assert ["attempt", "2", "of", "3"] in [line.split() for line in lines]
-    table = lines[next(number for number, line in enumerate(lines) if line.startswith("ATTEMPT")) + 1 :]
-    # The worker that stopped on its own was not charged, so the attempt after it has its number.
-    assert [line.split()[0] for line in table] == ["1", "2", "2"]
+    assert ["attempts", "3", "(2", "of", "3", "counted)"] in [line.split() for line in shown.splitlines()]
+    assert [line.split()[0] for line in attempts_of(shown)] == ["1", "2", "3"]
+    assert [f"running, attempt {number} on a" in logs for number in (1, 2, 3)] == [True] * 3
+
+
+def test_an_attempt_that_was_given_back_says_so(run: Run, server: Server) -> None:
+    job = queued_job(server.database)
+    with server.database.write() as session:
+        jobs.requeue(session, jobs.claim(session, job.id, worker_id="a", ttl_seconds=60), is_charged=False)
+
+    (line,) = attempts_of(run("jobs", "show", job.id).stdout)
+
+    assert "requeued" in line
+    assert line.endswith("given back, counts towards no limit: its worker was stopped, or the job was paused")
+
+
+def test_a_paused_job_that_ran_is_listed_with_its_attempts(run: Run, server: Server) -> None:
+    job, fresh = queued_job(server.database), queued_job(server.database)
+    for _ in range(2):
+        with server.database.write() as session:
+            lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+            jobs.requeue(session, lease, is_charged=False)
+    run("jobs", "pause", job.id)
+
+    header, *rows = run("jobs", "list").stdout.splitlines()
+
+    place = header.index("ATTEMPTS")
+    counts = {row.split()[0]: row[place:].split()[0] for row in rows}
+    assert (counts[job.id], counts[fresh.id]) == ("2", "0")
 
 
 def test_a_queued_job_says_why_it_waits(run: Run, server: Server, imported: dict[str, Any]) -> None:

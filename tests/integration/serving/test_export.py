@@ -22,11 +22,12 @@ from tests.builders.toy_serving import CATALOG as TOYS
 from tests.builders.toy_serving import SIDE, write_toy_bundle
 from tests.stack.install import find_program, required_parts
 from workers.engine.frames import Frame, FrameKind, FrameReader, FrameWriter
+from workers.engine.processor import has_fast_int8
 from workers.families.catalog import CATALOG
 from workers.serving.build import BuildPlan, build, build_archive
 from workers.serving.bundle import golden_instances, open_bundle, read_parts
 from workers.serving.export import Exporter
-from workers.serving.form import Form, has_fast_int8
+from workers.serving.form import Form
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.builders.kernels import WrongGradients
 from tests.builders.toy_recipe import Toy, ToyBatch, toy_recipe
 from tests.builders.training import StopAtStep
+from workers.engine import placement as placements
 from workers.engine import rng
 from workers.engine.placement import Decision, choices, default, settled
 from workers.engine.probe import ProbeCache, cache_key, cached_probe, probe
@@ -19,11 +20,23 @@ from workers.families.base import Placement, TrainState
 from workers.families.config import Runtime
 
 CPU = torch.device("cpu")
+GPU = torch.device("cuda")
 FREE = {"precision": "auto", "channels_last": "auto"}
 
 
 def probed(recipe: Toy, *, stop_at: int | None = None) -> Decision:
     return probe(recipe, recipe.train_batches(), device=CPU, is_compiled=False, stop=StopAtStep(stop_at))
+
+
+@pytest.fixture
+def bf16_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that computes bf16, or so it says: where this machine emulates it, the steps are slow and right."""
+    monkeypatch.setattr(placements, "has_fast_bf16", lambda: True)
+
+
+@pytest.fixture
+def old_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placements, "has_fast_bf16", lambda: False)
 
 
 def test_a_probe_moves_no_generator_and_no_weight() -> None:
@@ -40,6 +53,7 @@ def test_a_probe_moves_no_generator_and_no_weight() -> None:
     assert all(torch.equal(value, weights[name]) for name, value in state.modules["network"].state_dict().items())
 
 
+@pytest.mark.usefixtures("bf16_processor")
 def test_every_candidate_is_timed_and_compared_with_the_plainest() -> None:
     decision = probed(toy_recipe(runtime=FREE))
 
@@ -47,6 +61,38 @@ def test_every_candidate_is_timed_and_compared_with_the_plainest() -> None:
     assert rows == [("fp32", False), ("bf16", False), ("fp32", True), ("bf16", True)]
     assert decision.candidates[0]["loss_distance"] == 0
     assert all(row["step_ms"] > 0 for row in decision.candidates)
+    assert decision.left_out == ()
+
+
+@pytest.mark.usefixtures("old_processor")
+def test_bf16_is_not_tried_where_the_processor_only_emulates_it() -> None:
+    SlowInBf16.slow_steps = 0
+
+    decision = probed(SlowInBf16(toy_recipe(runtime=FREE).config, Path()))
+
+    assert SlowInBf16.slow_steps == 0
+    assert [(row["precision"], row["is_channels_last"]) for row in decision.candidates] == [
+        ("fp32", False),
+        ("fp32", True),
+    ]
+    assert decision.left_out == ({"precision": "bf16", "reason": "this processor has no bf16 instructions"},)
+    assert Decision.from_json(decision.to_json(), source="cache").left_out == decision.left_out
+
+
+class NoSteps(Toy):
+    """Fails at its first step."""
+
+    def train_step(self, state: TrainState, batch: ToyBatch, placement: Placement) -> dict[str, Tensor]:
+        raise AssertionError("a step was done")
+
+
+@pytest.mark.usefixtures("old_processor")
+def test_a_single_choice_costs_no_step() -> None:
+    recipe = NoSteps(toy_recipe(runtime={"precision": "auto", "channels_last": "on"}).config, Path())
+
+    decision = probed(recipe)
+
+    assert (decision.precision, decision.is_channels_last, decision.source) == ("fp32", True, "probe")
 
 
 class WrongInBf16(Toy):
@@ -61,6 +107,7 @@ class WrongInBf16(Toy):
         return scalars
 
 
+@pytest.mark.usefixtures("bf16_processor")
 def test_a_faster_candidate_with_other_losses_is_not_chosen() -> None:
     recipe = WrongInBf16(toy_recipe(runtime=FREE, model={"dropout": 0.0}).config, Path())
 
@@ -86,6 +133,7 @@ class SlowInBf16(Toy):
         return scalars
 
 
+@pytest.mark.usefixtures("bf16_processor")
 def test_a_hopelessly_slow_candidate_is_given_up_after_its_first_step() -> None:
     SlowInBf16.slow_steps = 0
     recipe = SlowInBf16(toy_recipe(runtime=FREE).config, Path())
@@ -161,8 +209,27 @@ def test_a_config_that_leaves_nothing_open_is_not_probed() -> None:
         pytest.param(Runtime(channels_last="on"), True, 2, id="only the precision is open"),
     ],
 )
+@pytest.mark.usefixtures("bf16_processor")
 def test_choices_are_what_the_config_leaves_open(runtime: Runtime, has_convolutions: bool, expected: int) -> None:
-    assert len(choices(runtime, has_convolutions=has_convolutions)) == expected
+    assert len(choices(runtime, CPU, has_convolutions=has_convolutions)) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected"),
+    [
+        pytest.param("auto", CPU, {"fp32"}, id="a processor without it"),
+        pytest.param("auto", GPU, {"fp32", "bf16"}, id="the processor beside a GPU says nothing"),
+        pytest.param("bf16", CPU, {"bf16"}, id="the config insists on it"),
+    ],
+)
+@pytest.mark.usefixtures("old_processor")
+def test_emulated_bf16_is_no_choice_unless_the_config_names_it(
+    precision: Literal["auto", "bf16"], device: torch.device, expected: set[str]
+) -> None:
+    found = choices(Runtime(precision=precision), device, has_convolutions=True)
+
+    assert {choice.precision for choice in found} == expected
+    assert all(bool(choice.left_out) is (expected == {"fp32"}) for choice in found)
 
 
 class SlowInFp32(Toy):
@@ -174,6 +241,7 @@ class SlowInFp32(Toy):
         return super().train_step(state, batch, placement)
 
 
+@pytest.mark.usefixtures("bf16_processor")
 def test_a_faster_candidate_with_wrong_kernels_is_not_chosen() -> None:
     recipe = SlowInFp32(toy_recipe(runtime=FREE).config, Path())
     assert probed(recipe).precision == "bf16"

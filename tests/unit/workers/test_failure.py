@@ -10,8 +10,15 @@ from PIL import UnidentifiedImageError
 
 from services.core.errors import DatasetInvalid
 from services.core.states import FailureReason
-from workers.engine.errors import LOADER_SIGNAL, CheckpointMismatch, ConfigUnbuildable, NonFiniteLoss, OutOfMemory
-from workers.failure import diagnose
+from workers.engine.errors import (
+    LOADER_SIGNAL,
+    CheckpointMismatch,
+    ConfigUnbuildable,
+    NonFiniteLoss,
+    OutOfMemory,
+    StateUnsupported,
+)
+from workers.failure import diagnose, last_words
 
 
 class Config(pydantic.BaseModel):
@@ -94,3 +101,53 @@ def test_a_loader_s_death_that_nobody_saw_is_told_by_how_it_ended() -> None:
 
     assert found.is_loader
     assert found.reason is FailureReason.SHARED_MEMORY
+
+
+def raised(err: BaseException, cause: BaseException | None = None) -> BaseException:
+    with pytest.raises(type(err)) as caught:
+        raise err from cause
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("err", "cause", "words"),
+    [
+        pytest.param(NonFiniteLoss("the loss is nan: lower the rate", step=3), None, "", id="it says it all"),
+        pytest.param(invalid_config(), None, "", id="so does a field's"),
+        pytest.param(
+            ConfigUnbuildable("cannot be built: groups do not fit; change the model"),
+            ValueError("groups do not\nfit"),
+            "",
+            id="with its cause",
+        ),
+        pytest.param(
+            OutOfMemory("the device ran out of memory", step=1, micro_batches=2),
+            RuntimeError("tried to allocate 20 MiB"),
+            "RuntimeError: tried to allocate 20 MiB\n",
+            id="its cause says more",
+        ),
+    ],
+)
+def test_a_failure_that_explains_itself_leaves_no_traceback(
+    err: BaseException, cause: BaseException | None, words: str
+) -> None:
+    err = raised(err, cause)
+
+    assert last_words(err, diagnose(err)) == words
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        pytest.param(KeyError("weights"), id="a bug"),
+        pytest.param(StateUnsupported("a recipe of ours"), id="a fault of ours that has a class"),
+        pytest.param(OSError("image file is truncated (3 bytes)"), id="a reason guessed from words"),
+    ],
+)
+def test_any_other_leaves_its_traceback(err: BaseException) -> None:
+    err = raised(err)
+
+    words = last_words(err, diagnose(err))
+
+    assert words.startswith("Traceback")
+    assert "test_failure.py" in words

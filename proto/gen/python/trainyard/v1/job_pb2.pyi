@@ -134,7 +134,7 @@ class Resources(_message.Message):
     def __init__(self, resource_class: _Optional[_Union[ResourceClass, str]] = ..., processes: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("name", "display_name", "labels", "recipe", "preset", "config", "dataset", "dataset_version_id", "resources", "model_id", "priority", "max_attempts", "state", "attempt", "progress", "checkpoint_step", "model_version", "failure", "event_seq", "create_time", "start_time", "end_time", "update_time", "etag", "is_preemptible", "init_from")
+    __slots__ = ("name", "display_name", "labels", "recipe", "preset", "config", "dataset", "dataset_version_id", "resources", "model_id", "priority", "max_attempts", "state", "attempt", "progress", "checkpoint_step", "model_version", "failure", "event_seq", "create_time", "start_time", "end_time", "update_time", "etag", "is_preemptible", "init_from", "num_attempts")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class Job(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     IS_PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
     INIT_FROM_FIELD_NUMBER: _ClassVar[int]
+    NUM_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     labels: _containers.ScalarMap[str, str]
@@ -194,7 +195,8 @@ class Job(_message.Message):
     etag: str
     is_preemptible: bool
     init_from: str
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., dataset_version_id: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., attempt: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., checkpoint_step: _Optional[int] = ..., model_version: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., event_seq: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., is_preemptible: _Optional[bool] = ..., init_from: _Optional[str] = ...) -> None: ...
+    num_attempts: int
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., recipe: _Optional[str] = ..., preset: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dataset: _Optional[str] = ..., dataset_version_id: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., model_id: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., attempt: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., checkpoint_step: _Optional[int] = ..., model_version: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., event_seq: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., is_preemptible: _Optional[bool] = ..., init_from: _Optional[str] = ..., num_attempts: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "total_steps")
