@@ -12,6 +12,7 @@ import grpc
 
 from services.client.address import is_local
 from services.client.errors import ApiError, from_rpc
+from services.core.clock import Deadline
 from services.core.retry import Backoff
 
 Request = TypeVar("Request")
@@ -21,6 +22,7 @@ Item = TypeVar("Item")
 MAX_MESSAGE_BYTES = 64 * 2**20
 UNARY_SECONDS = 60.0
 _TRIES = 4
+_NUDGE_SECONDS = 0.25
 _BACKOFF = Backoff(base_seconds=0.15, cap_seconds=2.0)
 # A call that reaches a server between the end of its drain and its own end is dropped as CANCELLED; nobody here cancels.
 _LOST = ("UNAVAILABLE", "CANCELLED")
@@ -48,19 +50,32 @@ def open_channel(address: str, tls: grpc.ChannelCredentials | None = None) -> gr
 
 def wait_for_contact(channel: grpc.Channel, seconds: float) -> None:
     """Wait for `seconds`; where the connection is down, only until it is back."""
-    was_down, is_back = threading.Event(), threading.Event()
+    was_down, is_back, is_idle = threading.Event(), threading.Event(), threading.Event()
 
     def note(state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.IDLE:
+            is_idle.set()
         if state is not grpc.ChannelConnectivity.READY:
             was_down.set()
         elif was_down.is_set():
             is_back.set()
 
+    deadline = Deadline(seconds)
     channel.subscribe(note, try_to_connect=True)
     try:
-        is_back.wait(seconds)
+        while not is_back.wait(min(_NUDGE_SECONDS, deadline.remaining)) and not deadline.is_over:
+            # A connection that ends after the first look is idle, and nobody would make it anew. Not at the last moment:
+            # the channel takes note a fifth of a second later, when its owner may have closed it.
+            if is_idle.is_set() and deadline.remaining > 2 * _NUDGE_SECONDS:
+                is_idle.clear()
+                channel.subscribe(_ignore, try_to_connect=True)
+                channel.unsubscribe(_ignore)
     finally:
         channel.unsubscribe(note)
+
+
+def _ignore(state: grpc.ChannelConnectivity) -> None:
+    del state
 
 
 class _PageRequest(Protocol):

@@ -107,6 +107,21 @@ def test_waiting_for_contact_ends_when_the_server_is_back() -> None:
         assert time.monotonic() - started < 60
 
 
+def test_waiting_for_contact_outlives_a_server_that_goes_while_it_waits() -> None:
+    port = free_port()
+    with open_channel(f"127.0.0.1:{port}") as channel, ThreadPoolExecutor(1) as pool:
+        with serving(port):
+            status(channel)
+            waiting = pool.submit(wait_for_contact, channel, 60.0)
+            time.sleep(0.3)
+        time.sleep(0.3)
+        assert not waiting.done()
+        started = time.monotonic()
+        with serving(port):
+            waiting.result(timeout=90)
+    assert time.monotonic() - started < 50
+
+
 @pytest.mark.parametrize("is_up", [True, False])
 def test_waiting_for_contact_is_no_longer_than_asked(is_up: bool) -> None:
     port = free_port()
