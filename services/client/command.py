@@ -17,10 +17,11 @@ from services.client.overrides import OverrideInvalid
 from services.client.pack import PathInvalid
 from services.client.sdk import Trainyard
 from services.client.wording import as_typed
+from services.core.errors import SettingsInvalid
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FAILURES = (ApiError, CredentialsInvalid, TransferFailed, PathInvalid, OSError)
+_FAILURES = (ApiError, CredentialsInvalid, TransferFailed, PathInvalid, SettingsInvalid, OSError)
 
 
 class CommandFailed(Exception):
