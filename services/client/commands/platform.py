@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 from services.client.command import CommandFailed, local_command
+from services.client.credentials import LOCAL_TOKEN
 from services.client.output import Output
+from services.client.starting import describe_starting
 from services.core.environment import read_settings
 from services.up import embedded
 from services.up.display import LineDisplay, describe_port, make_display
@@ -62,7 +65,7 @@ def status(out: Output) -> None:
         raise CommandFailed(f"process {pid} is starting or stopping the platform in {settings.state_dir}; ask again")
     if found is None:
         raise CommandFailed(f"no platform runs in {settings.state_dir}; start one with `trainyard up`")
-    _show(out, found)
+    _show(out, found, settings.state_dir)
 
 
 def _up_here(out: Output) -> None:
@@ -83,12 +86,12 @@ def _up_in_background(out: Output) -> None:
     except (KeyboardInterrupt, SystemExit):
         out.say("interrupted: what was started is stopped again")
         raise
-    _show(out, found)
+    _show(out, found, settings.state_dir)
     if moved := describe_port(settings.api_port, found.address):
         out.say(moved)
 
 
-def _show(out: Output, found: Endpoints) -> None:
+def _show(out: Output, found: Endpoints, state_dir: Path) -> None:
     if out.is_json:
         out.document(found.model_dump())
         return
@@ -98,3 +101,5 @@ def _show(out: Output, found: Endpoints) -> None:
     ]
     out.table(("PART", "STATE", "PID", "METRICS PORT", "RESTARTS", "LOG"), rows, empty="no parts")
     out.say(f"{'ready' if found.is_ready else 'not ready yet'}: the API answers at {found.address} (pid {found.pid})")
+    if found.is_ready and (coming := describe_starting(found.address, state_dir.expanduser() / LOCAL_TOKEN)):
+        out.say(coming)

@@ -112,12 +112,17 @@ def test_an_interrupted_start_leaves_nothing_in_the_background(tmp_path: Path, n
     assert pid is not None
     started = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
 
-    waiting.send_signal(number)
-    said, _ = waiting.communicate(timeout=60)
+    try:
+        waiting.send_signal(number)
+        said, _ = waiting.communicate(timeout=60)
+        left = [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    finally:
+        if started[0].is_running():
+            started[0].kill()
 
     assert waiting.returncode == 128 + number
     assert "interrupted: what was started is stopped again" in said
-    assert not [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert left == []
     assert not (tmp_path / "state" / LOCK_NAME).exists()
 
 
