@@ -24,7 +24,7 @@ from services.up.endpoints import Endpoints, PartStatus
 from services.up.lock import AlreadyRunning, hold_lock, holder
 from services.up.part import Part, trim_log
 from services.up.plan import Plan, make_plan
-from services.up.state_dir import log_dir, prepare
+from services.up.state_dir import close, log_dir, make
 from services.up.supervisor import Observer, PartRefused, Supervisor
 
 _EXIT_SECONDS = 10.0
@@ -46,8 +46,9 @@ def run(settings: Settings, environ: Mapping[str, str], display: Display) -> Non
     """
     settings = with_absolute_state_dir(settings)
     check_settings(settings)
-    if prepare(settings.state_dir):
-        display.say(f"{settings.state_dir} was open to other users; now it is yours alone")
+    make(settings.state_dir)
+    if remark := close(settings.state_dir):
+        display.say(remark)
     with background.ended_by_signals(), hold_lock(settings.state_dir):
         plan = make_plan(settings, environ, endpoints.read_last(settings.state_dir))
         display.say(f"preparing the state directory {settings.state_dir}")
@@ -77,7 +78,7 @@ def start_in_background(settings: Settings, environ: Mapping[str, str], *, timeo
     if (pid := holder(settings.state_dir)) is not None:
         raise AlreadyRunning(settings.state_dir, pid)
     check_settings(settings)
-    prepare(settings.state_dir)
+    make(settings.state_dir)
     with background.ended_by_signals():
         started = background.launch(settings.state_dir, environ)
         try:

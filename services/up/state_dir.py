@@ -12,24 +12,45 @@ from pathlib import Path
 from services.core.errors import SettingsInvalid
 
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_OURS = {"metadata.sqlite3", "token", "objects"}
+# What parts make there, by the beginning of its name.
+_OURS = (
+    "metadata.sqlite3", "objects", "broker", "logs", "token", ".token.", "up.lock", "endpoints.", "last-endpoints.",
+    "torchserve", "workers", "cache", "salvage", "uploads", "imports",
+)  # fmt: skip
 
 
 def log_dir(state_dir: Path) -> Path:
     return state_dir / "logs"
 
 
-def prepare(state_dir: Path) -> bool:
-    """Make the directory and that of its logs; return whether other users could look into it and no longer can.
+def make(state_dir: Path) -> None:
+    """Make the directory, for its owner alone, and that of its logs.
 
     Raises:
         SettingsInvalid: it is no directory, or this user may not write there.
     """
     with faults_named(state_dir):
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        is_closed = _is_open(state_dir) and _close(state_dir)
         log_dir(state_dir).mkdir(exist_ok=True)
-    return is_closed
+
+
+def close(state_dir: Path) -> str:
+    """Take a platform's directory from other users; return what there is to say about it, or nothing.
+
+    One that holds other things too keeps its mode: as /var/lib, it may be needed by everybody.
+    """
+    if not _is_open(state_dir):
+        return ""
+    foreign = [name for name in sorted(os.listdir(state_dir)) if not name.startswith(_OURS)]
+    if foreign:
+        return (
+            f"other users may look into {state_dir}, which holds {foreign[0]} besides a platform: "
+            "close it with `chmod 700`, or choose another TRAINYARD_STATE_DIR"
+        )
+    # A volume may refuse it, and works as it is.
+    with suppress(OSError):
+        state_dir.chmod(stat.S_IMODE(state_dir.stat().st_mode) & 0o700)
+    return "" if _is_open(state_dir) else f"other users could look into {state_dir}; now it is yours alone"
 
 
 @contextmanager
@@ -56,19 +77,6 @@ def faults_named(state_dir: Path) -> Iterator[None]:
 
 
 def _is_open(state_dir: Path) -> bool:
-    """Tell whether the directory is a platform's, belongs to this user, and lets others in.
-
-    Whoever names /tmp or another directory that serves more than a platform has chosen its mode.
-    """
+    """Tell whether others may enter a directory that this user can close; a shared one such as /tmp is none."""
     found = state_dir.stat()
-    names = set(os.listdir(state_dir))
-    is_ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX and (not names or bool(names & _OURS))
-    return is_ours and bool(found.st_mode & 0o077)
-
-
-def _close(state_dir: Path) -> bool:
-    # A volume may refuse it, and works as it is.
-    with suppress(OSError):
-        state_dir.chmod(stat.S_IMODE(state_dir.stat().st_mode) & 0o700)
-        return not _is_open(state_dir)
-    return False
+    return found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX and bool(found.st_mode & 0o077)

@@ -19,7 +19,7 @@ from services.up import background
 from services.up.check import check_settings
 from services.up.lock import LOCK_NAME, holder
 from services.up.part import LOG_LIMIT_BYTES
-from services.up.state_dir import prepare
+from services.up.state_dir import make
 from tests.stack.platform import settings_of
 
 ROOT = Path(__file__).parents[3]
@@ -127,7 +127,7 @@ def test_an_interrupted_start_leaves_nothing_in_the_background(tmp_path: Path, n
 
 
 def test_a_start_appends_to_the_log_and_tells_only_its_own_error(tmp_path: Path) -> None:
-    prepare(tmp_path)
+    make(tmp_path)
     log = background.log_path(tmp_path)
     log.write_text("2026-11-29T10:00:00Z  error: why the last one died\n")
 
@@ -141,7 +141,7 @@ def test_a_start_appends_to_the_log_and_tells_only_its_own_error(tmp_path: Path)
 
 
 def test_a_log_that_grew_too_long_is_put_aside_at_a_start(tmp_path: Path) -> None:
-    prepare(tmp_path)
+    make(tmp_path)
     log = background.log_path(tmp_path)
     with log.open("wb") as file:
         file.truncate(LOG_LIMIT_BYTES + 1)
