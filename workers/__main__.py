@@ -2,8 +2,8 @@
 
 import sys
 
-from services.core.settings import Settings
+from services.core.environment import run_process
 from workers.app import run
 
 if __name__ == "__main__":
-    sys.exit(run(Settings()))
+    sys.exit(run_process(run))

@@ -16,7 +16,9 @@ from prometheus_client import start_http_server
 from services.broker.app import make_app, select_queues
 from services.broker.sender import BUILD_QUEUE
 from services.core.disk import register_disk
+from services.core.errors import SettingsInvalid
 from services.core.log import configure_logging
+from services.core.queues import names_of
 from services.core.settings import Settings
 from services.db.database import Database
 from services.storage.open import open_store
@@ -37,14 +39,14 @@ log = structlog.get_logger(__name__)
 HOME_SECONDS = 2.0
 
 
-class NoGpu(Exception):
+class NoGpu(SettingsInvalid):
     """TRAINYARD_WORKER_DEVICE is cuda, but this machine shows no NVIDIA device; install the driver or say auto."""
 
     def __init__(self) -> None:
         super().__init__(inspect.getdoc(type(self)))
 
 
-class SlotTooSmall(Exception):
+class SlotTooSmall(SettingsInvalid):
     """A queue's jobs need more GPUs than a slot has."""
 
     def __init__(self, wanted: int) -> None:
@@ -117,7 +119,7 @@ def _slots(settings: Settings, identity: Identity, database: Database) -> list[S
         return [Slot() for _ in range(settings.worker_slots)]
     usable = devices.register(database, gpus, host=identity.host)
     size = settings.worker_slot_gpus
-    wanted = max(map(devices_of, settings.worker_queues.split(",")))
+    wanted = max(map(devices_of, names_of(settings.worker_queues)))
     if wanted > size:
         raise SlotTooSmall(wanted)
     whole = usable[: min(settings.worker_slots, len(usable) // size) * size]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.broker.sender import BUILD_QUEUE
+from services.core.queues import names_of
 from services.core.retry import Backoff
 from services.core.settings import Settings
 from services.db.database import Database
@@ -145,7 +146,7 @@ class Runtime:
 
     @property
     def queues(self) -> list[str]:
-        return [name.strip() for name in self.settings.worker_queues.split(",") if name.strip()]
+        return names_of(self.settings.worker_queues)
 
     @property
     def train_queues(self) -> list[str]:

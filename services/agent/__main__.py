@@ -17,6 +17,7 @@ from services.agent import readiness
 from services.agent.agent import Agent
 from services.agent.config import Layout, write_config
 from services.core.disk import register_disk
+from services.core.environment import run_process
 from services.core.log import configure_logging
 from services.core.settings import Settings
 from services.db.database import Database
@@ -27,7 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m services.agent", description=__doc__)
     parser.add_argument("--no-launch", action="store_true", help="reconcile a TorchServe that someone else runs")
     options = parser.parse_args(arguments)
-    settings = Settings()
+    return run_process(lambda settings: _run(settings, is_launching=not options.no_launch))
+
+
+def _run(settings: Settings, *, is_launching: bool) -> int:
     configure_logging(level=settings.log_level, as_json=settings.log_json)
     layout = Layout(settings.resolved_torchserve_dir.absolute())
     write_config(settings, layout)
@@ -46,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         database=database,
         objects=open_store(settings),
         agent_id=settings.agent_id or socket.gethostname(),
-        is_launching=not options.no_launch,
+        is_launching=is_launching,
     )
     if settings.metrics_port:
         readiness.serve(settings.host, settings.metrics_port, agent.is_ready)

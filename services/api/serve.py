@@ -11,13 +11,13 @@ from prometheus_client import start_http_server
 
 from services.api.compose import Api
 from services.core.disk import register_disk
+from services.core.environment import run_process
 from services.core.errors import DatabaseUnavailable
 from services.core.loading import loading
 from services.core.log import configure_logging
 from services.core.settings import Settings
 from services.db.database import Database
 from services.db.schema import wait_for_schema
-from services.rpc.tls import TlsInvalid
 from services.storage.open import open_store
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,10 @@ SWITCH_INTERVAL_SECONDS = 0.001
 
 def serve() -> int:
     """Return the exit code of the process."""
-    settings = Settings()
+    return run_process(_run)
+
+
+def _run(settings: Settings) -> int:
     configure_logging(level=settings.log_level, as_json=settings.log_json)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     database = Database(settings.resolved_database_url)
@@ -37,11 +40,7 @@ def serve() -> int:
     except DatabaseUnavailable as err:
         log.error("api_gave_up", reason=str(err))
         return 1
-    try:
-        asyncio.run(_serve(settings, database))
-    except TlsInvalid as err:
-        log.error("api_gave_up", reason=str(err))
-        return 1
+    asyncio.run(_serve(settings, database))
     database.dispose()
     log.info("api_stopped")
     return 0

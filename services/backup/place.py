@@ -27,8 +27,8 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
     """Open both; neither is made or contacted before it is used."""
     database = Database(settings.resolved_database_url)
     if not database.is_postgres and database.url.database:
-        # SQLite makes the file, not the folder.
-        Path(database.url.database).parent.mkdir(parents=True, exist_ok=True)
+        # SQLite makes the file, not the folder. It holds who may do what: nobody else may read it.
+        Path(database.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         yield Platform(settings, database, open_store(settings))
     finally:

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu import Exchange, Queue
+from kombu.transport import resolve_transport
 
+from services.core.errors import SettingsInvalid
 from services.core.settings import Settings
 
 FILES_TRANSPORT = "services.broker.transport:FilesTransport"
@@ -16,7 +18,12 @@ PUBLISH_OPTIONS = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.2
 
 
 def make_app(settings: Settings) -> Celery:
-    """Return the application; connects to nothing until a message is sent or a worker starts."""
+    """Return the application; connects to nothing until a message is sent or a worker starts.
+
+    Raises:
+        SettingsInvalid: the address of the broker is none.
+    """
+    check_url(settings.resolved_broker_url)
     app = Celery("trainyard", set_as_current=False)
     app.conf.update(
         worker_pool="threads",
@@ -37,6 +44,24 @@ def make_app(settings: Settings) -> Celery:
         **_broker(settings.resolved_broker_url),
     )
     return app
+
+
+def check_url(url: str) -> None:
+    """Check the address of a broker without going there.
+
+    Raises:
+        SettingsInvalid: it is none, or of a kind of broker that cannot be used. It is not repeated: it may hold a
+            password.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        if parts.scheme != "files":
+            resolve_transport(parts.scheme)
+    except (ValueError, KeyError, ImportError) as err:
+        raise SettingsInvalid(
+            "TRAINYARD_BROKER_URL must be redis://host:port/number, rediss:// or files:///path"
+        ) from err
 
 
 def select_queues(app: Celery, names: list[str]) -> None:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from services.client.command import CommandFailed
+from services.core.environment import read_settings
 from services.core.errors import DatabaseUnavailable, PlatformError
-from services.core.settings import Settings
 from services.identity.admin import Admin, open_admin
 
 
@@ -19,7 +19,7 @@ def administering() -> Iterator[Admin]:
     Raises:
         CommandFailed: whatever the platform refuses.
     """
-    settings = Settings()
+    settings = read_settings()
     try:
         with open_admin(settings) as admin:
             if not admin.is_ready():

@@ -18,11 +18,12 @@ from services.client.overrides import OverrideInvalid
 from services.client.pack import PathInvalid
 from services.client.sdk import Trainyard
 from services.client.wording import as_typed
+from services.core.errors import SettingsInvalid
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OUT_OF_RANGE = re.compile(r"Value out of range: (-?\d+)")
-_FAILURES = (ApiError, CredentialsInvalid, NoPlatform, TransferFailed, PathInvalid, OSError)
+_FAILURES = (ApiError, CredentialsInvalid, NoPlatform, TransferFailed, PathInvalid, SettingsInvalid, OSError)
 
 
 class CommandFailed(Exception):

@@ -27,7 +27,7 @@ from services.client.live import Watcher
 from services.client.pack import as_archive
 from services.client.sdk import Trainyard
 from services.core.clock import Deadline
-from services.core.settings import Settings
+from services.core.environment import read_settings
 from services.datasets.digit_scenes import write_digit_scenes
 from services.up import embedded
 
@@ -88,7 +88,7 @@ def run_demo(
 @contextmanager
 def _platform(state_dir: Path, stages: Stages) -> Iterator[Trainyard]:
     environ = {**os.environ, "TRAINYARD_STATE_DIR": str(state_dir)}
-    settings = Settings(state_dir=state_dir)
+    settings = read_settings(state_dir=state_dir)
     with stages.stage("start", "starting the platform"):
         endpoints = embedded.start_in_background(settings, environ, timeout_seconds=120)
     try:

@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from services.controller.compose import Controller
+from services.core.environment import run_process
 from services.core.errors import DatabaseUnavailable
 from services.core.log import configure_logging
 from services.core.settings import Settings
@@ -20,7 +21,10 @@ log = structlog.get_logger(__name__)
 
 
 def main() -> int:
-    settings = Settings()
+    return run_process(_run)
+
+
+def _run(settings: Settings) -> int:
     configure_logging(level=settings.log_level, as_json=settings.log_json)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.host)

@@ -52,6 +52,13 @@ class PlatformError(Exception):
         self.violations = tuple(violations)
 
 
+class SettingsInvalid(ValueError):
+    """A setting cannot be used; the message names its variable and says what to do.
+
+    No PlatformError: it ends a process or a local command, and no call is answered with it.
+    """
+
+
 class RequestInvalid(PlatformError):
     """The request has invalid fields."""
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.core import queues
+
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 def _default_state_dir() -> Path:
@@ -78,9 +82,9 @@ class Settings(BaseSettings):
     broker_url: str = Field("", description="Celery broker URL; empty: files under state_dir.")
 
     host: str = Field("127.0.0.1", description="Address the servers of this process bind to.")
-    api_port: int = 7070
-    metrics_port: int = Field(0, description="Port of this process's /metrics; 0: none.")
-    health_port: int = Field(0, description="Port where the API answers health checks without TLS; 0: none.")
+    api_port: Port = 7070
+    metrics_port: Port = Field(0, description="Port of this process's /metrics; 0: none.")
+    health_port: Port = Field(0, description="Port where the API answers health checks without TLS; 0: none.")
     tls_cert_file: Path | None = Field(
         None, description="Certificate chain of the API in PEM; with its key it turns TLS on."
     )
@@ -105,7 +109,9 @@ class Settings(BaseSettings):
     )
 
     worker_id: str = Field("", description="Stable name of this worker; empty: host and pid.")
-    worker_queues: str = Field("train.cpu,serve.build", description="Queues this worker consumes, by comma.")
+    worker_queues: Annotated[str, AfterValidator(queues.check_names)] = Field(
+        "train.cpu,serve.build", description="Queues this worker consumes, by comma."
+    )
     worker_slots: int = Field(1, ge=1, description="Attempts at a time: one per GPU, or one on a CPU.")
     worker_threads: int = Field(0, ge=0, description="Intra-op threads per trainer; 0: the cores divided by the slots.")
     worker_memory_limit_bytes: int = Field(
@@ -132,11 +138,11 @@ class Settings(BaseSettings):
         description="Read by API servers, for what is deployed from then on: fp32: nothing else; auto: or bf16, if faster "
         "and within the parity gate; int8: or bf16 or int8.",
     )
-    torchserve_inference_port: int = 7080
-    torchserve_management_port: int = 7081
-    torchserve_metrics_port: int = 7082
-    torchserve_grpc_port: int = 7083
-    torchserve_grpc_management_port: int = 7084
+    torchserve_inference_port: Port = 7080
+    torchserve_management_port: Port = 7081
+    torchserve_metrics_port: Port = 7082
+    torchserve_grpc_port: Port = 7083
+    torchserve_grpc_management_port: Port = 7084
     torchserve_dir: Path | None = Field(
         None, description="Model store, configuration and logs; empty: under state_dir."
     )

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
-from services.core.errors import DatabaseUnavailable
+from services.core.errors import DatabaseUnavailable, SettingsInvalid
 from services.db import migrations
 from services.db.changes import ChangeFeed, SqliteChangeFeed
 from services.db.leader import FileLeadership, Leadership
@@ -30,12 +30,24 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 10.0
 
+_DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "sqlite": "sqlite+pysqlite",
+    "sqlite+pysqlite": "sqlite+pysqlite",
+}
+
 
 class Database:
-    """One database and its pool. Threads may share it; a forked process builds its own."""
+    """One database and its pool. Threads may share it; a forked process builds its own.
+
+    Raises:
+        SettingsInvalid: the address is of no database that can be used.
+    """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        self.url = _with_driver(make_url(url))
+        self.url = parse_url(url)
         self.is_postgres = self.url.get_backend_name() == "postgresql"
         self._engine = self._build_engine(pool_size)
         # Reads are single statements: without BEGIN and ROLLBACK each costs one round trip, not three.
@@ -88,7 +100,7 @@ class Database:
     def migrate(self) -> None:
         """Bring the schema to the newest revision. Safe to run from many processes at once."""
         if not self.is_postgres and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _faults_translated(), self._write_turn(), self._engine.connect() as connection:
             migrations.upgrade(connection)
 
@@ -101,7 +113,7 @@ class Database:
         if not migrations.is_known(revision):
             raise ValueError(f"no revision {revision!r}")
         if not self.is_postgres and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _faults_translated(), self._write_turn():
             # Each ends its connection, and with it what it set there.
             with self._engine.connect() as connection:
@@ -187,9 +199,20 @@ class Database:
         return connection
 
 
-def _with_driver(url: URL) -> URL:
-    drivers = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg", "sqlite": "sqlite+pysqlite"}
-    return url.set(drivername=drivers.get(url.drivername, url.drivername))
+def parse_url(text: str) -> URL:
+    """Return an address of a database with the driver that is used for it.
+
+    Raises:
+        SettingsInvalid: it is none, or of a kind of database that cannot be used. It is not repeated: it may hold a
+            password.
+    """
+    try:
+        url = make_url(text)
+        return url.set(drivername=_DRIVERS[url.drivername])
+    except (exc.ArgumentError, ValueError, KeyError) as err:
+        raise SettingsInvalid(
+            "TRAINYARD_DATABASE_URL must be postgresql://user:password@host:port/database or sqlite:////path"
+        ) from err
 
 
 @contextmanager

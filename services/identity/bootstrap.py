@@ -76,7 +76,7 @@ def _read(path: Path) -> ParsedToken | None:
 
 def _write_private(path: Path, text: str) -> None:
     """Replace the file at once; nobody but its owner ever may read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{new_id()}")
     with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(text + "\n")

@@ -9,12 +9,14 @@ from pathlib import Path
 import grpc
 import structlog
 
+from services.core.errors import SettingsInvalid
+
 log = structlog.get_logger(__name__)
 
 Stamp = tuple[tuple[int, int], ...]
 
 
-class TlsInvalid(Exception):
+class TlsInvalid(SettingsInvalid):
     """The files of TLS cannot be used; the message names the setting and what is wrong."""
 
 
@@ -58,7 +60,10 @@ class TlsFiles:
         try:
             context.load_cert_chain(self.cert, self.key)
         except ssl.SSLError as err:
-            raise TlsInvalid(f"{self.cert} and {self.key} are not a certificate and its key: {err.reason}") from err
+            raise TlsInvalid(
+                "TRAINYARD_TLS_CERT_FILE and TRAINYARD_TLS_KEY_FILE: "
+                f"{self.cert} and {self.key} are not a certificate and its key: {err.reason}"
+            ) from err
         if authority is not None:
             try:
                 context.load_verify_locations(cadata=authority.decode("ascii"))

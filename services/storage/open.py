@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from services.core.errors import SettingsInvalid
 from services.core.settings import Settings
 from services.storage.local import LocalStore
 from services.storage.port import ObjectStore
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def open_store(settings: Settings) -> ObjectStore:
-    """Return the store of `settings.object_store_url`; nothing is created or contacted before it is used."""
+    """Return the store of `settings.object_store_url`; nothing is created or contacted before it is used.
+
+    Raises:
+        SettingsInvalid: the address is of no store.
+    """
     url = settings.resolved_object_store_url
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc:
@@ -26,7 +31,7 @@ def open_store(settings: Settings) -> ObjectStore:
         from services.storage.minio import MinioStore
 
         return MinioStore(_endpoint(settings, parts.netloc, bucket))
-    raise ValueError(
+    raise SettingsInvalid(
         "TRAINYARD_OBJECT_STORE_URL must be s3://host:port/bucket or file:///path; "
         "keys belong in TRAINYARD_S3_ACCESS_KEY and TRAINYARD_S3_SECRET_KEY"
     )
@@ -37,7 +42,7 @@ def _endpoint(settings: Settings, address: str, bucket: str) -> S3Endpoint:
 
     public = urlsplit(settings.s3_public_url)
     if settings.s3_public_url and (public.scheme not in ("http", "https") or public.path.strip("/")):
-        raise ValueError("TRAINYARD_S3_PUBLIC_URL must be http://host:port or https://host:port")
+        raise SettingsInvalid("TRAINYARD_S3_PUBLIC_URL must be http://host:port or https://host:port")
     return S3Endpoint(
         address=address,
         bucket=bucket,

@@ -7,7 +7,8 @@ import sys
 
 from rich.console import Console
 
-from services.core.settings import Settings
+from services.core.environment import read_settings
+from services.core.errors import SettingsInvalid
 from services.up import embedded
 from services.up.display import LineDisplay
 from services.up.lock import AlreadyRunning
@@ -17,8 +18,8 @@ from services.up.ports import PortTaken
 def main() -> int:
     display = LineDisplay(Console())
     try:
-        embedded.run(Settings(), os.environ, display)
-    except (AlreadyRunning, PortTaken, embedded.StartFailed) as err:
+        embedded.run(read_settings(), os.environ, display)
+    except (AlreadyRunning, PortTaken, SettingsInvalid, embedded.StartFailed) as err:
         display.say(f"error: {err}")
         return 1
     return 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
 from rich.console import Console
@@ -35,24 +35,28 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-class LineDisplay:
-    """One plain line a change: for logs and pipes."""
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, console: Console) -> None:
+
+class LineDisplay:
+    """One plain line a change, with its time: for logs and pipes."""
+
+    def __init__(self, console: Console, now: Callable[[], datetime] = _utc_now) -> None:
         self._console = console
+        self._now = now
         self._shown: dict[str, tuple[PartState, int | None]] = {}
-        self._begun = time.monotonic()
 
     def show(self, parts: Sequence[Part]) -> None:
         for part in parts:
             if self._shown.get(part.spec.name) != (part.state, part.pid):
                 self._shown[part.spec.name] = (part.state, part.pid)
                 pid = f" (pid {part.pid})" if part.pid else ""
-                seconds = time.monotonic() - self._begun
-                self.say(f"{seconds:6.1f} s  {part.spec.name}: {part.state}{pid}")
+                self.say(f"{part.spec.name}: {part.state}{pid}")
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        line = f"{self._now():%Y-%m-%dT%H:%M:%SZ}  {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -95,6 +99,13 @@ def describe_death(part: Part, code: int, delay_seconds: float) -> str:
         f"{part.spec.name} {how}; starting it again in {delay_seconds:.1f} s. "
         f"The last lines of {part.spec.log_path}:{tail}"
     )
+
+
+def describe_port(wanted: int, address: str) -> str:
+    """Say why the API answers at another port than the usual one, or nothing where it does not."""
+    if not wanted or address.rpartition(":")[2] == str(wanted):
+        return ""
+    return f"port {wanted} is not free: the API answers at {address}; TRAINYARD_API_PORT pins a port of your choice"
 
 
 def describe_ready(plan: Plan) -> str:

@@ -16,20 +16,23 @@ import psutil
 from services.core.clock import Deadline
 from services.core.settings import Settings
 from services.identity.bootstrap import LOCAL_FILE
-from services.up import endpoints
-from services.up.display import Display, describe_death, describe_ready
+from services.up import background, endpoints
+from services.up.background import Background, cause_of, last_lines
+from services.up.check import check_settings
+from services.up.display import Display, describe_death, describe_port, describe_ready
 from services.up.endpoints import Endpoints, PartStatus
 from services.up.lock import AlreadyRunning, hold_lock, holder
-from services.up.part import Part
-from services.up.plan import Plan, log_dir, make_plan
-from services.up.supervisor import Observer, Supervisor
+from services.up.part import Part, trim_log
+from services.up.plan import Plan, make_plan
+from services.up.state_dir import close, log_dir, make
+from services.up.supervisor import Observer, PartRefused, Supervisor
 
 _EXIT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 
 
 class StartFailed(Exception):
-    """The platform did not start; the message holds its last log lines."""
+    """The platform did not start; the message holds the cause, or its last log lines."""
 
 
 def run(settings: Settings, environ: Mapping[str, str], display: Display) -> None:
@@ -38,16 +41,24 @@ def run(settings: Settings, environ: Mapping[str, str], display: Display) -> Non
     Raises:
         AlreadyRunning: another process runs it.
         PortTaken: a port named in the environment is in use.
-        StartFailed: the metadata database could not be brought to the newest schema.
+        SettingsInvalid: a setting cannot be used.
+        StartFailed: the metadata database could not be brought to the newest schema, or a part refused a setting.
     """
     settings = with_absolute_state_dir(settings)
-    log_dir(settings.state_dir).mkdir(parents=True, exist_ok=True)
-    with hold_lock(settings.state_dir):
-        plan = make_plan(settings, environ)
+    check_settings(settings)
+    make(settings.state_dir)
+    if remark := close(settings.state_dir):
+        display.say(remark)
+    with background.ended_by_signals(), hold_lock(settings.state_dir):
+        plan = make_plan(settings, environ, endpoints.read_last(settings.state_dir))
         display.say(f"preparing the state directory {settings.state_dir}")
+        if moved := describe_port(settings.api_port, plan.address):
+            display.say(moved)
         _migrate(plan, settings.state_dir)
         try:
             Supervisor(plan.parts, _observer(plan, settings.state_dir, display)).run()
+        except PartRefused as err:
+            raise StartFailed(str(err)) from err
         finally:
             endpoints.remove(settings.state_dir)
     display.say("stopped")
@@ -56,35 +67,34 @@ def run(settings: Settings, environ: Mapping[str, str], display: Display) -> Non
 def start_in_background(settings: Settings, environ: Mapping[str, str], *, timeout_seconds: float) -> Endpoints:
     """Start the platform as a process of its own and return once it is ready.
 
+    Whatever ends the wait, Ctrl-C and SIGTERM too, ends the platform.
+
     Raises:
         AlreadyRunning: another process runs it.
+        SettingsInvalid: a setting cannot be used.
         StartFailed: it ended, or was not ready in time; then it is stopped again.
     """
     settings = with_absolute_state_dir(settings)
     if (pid := holder(settings.state_dir)) is not None:
         raise AlreadyRunning(settings.state_dir, pid)
-    logs = log_dir(settings.state_dir)
-    logs.mkdir(parents=True, exist_ok=True)
-    log_path = logs / "up.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.up"],
-            env={**environ, "TRAINYARD_STATE_DIR": str(settings.state_dir)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    deadline = Deadline(timeout_seconds)
-    while not deadline.is_over and process.poll() is None:
-        found = endpoints.read(settings.state_dir)
-        if found is not None and found.pid == process.pid and found.is_ready:
+    check_settings(settings)
+    make(settings.state_dir)
+    with background.ended_by_signals():
+        started = background.launch(settings.state_dir, environ)
+        try:
+            return _wait_until_ready(started, settings.state_dir, Deadline(timeout_seconds))
+        except BaseException:
+            started.end()
+            raise
+
+
+def _wait_until_ready(started: Background, state_dir: Path, deadline: Deadline) -> Endpoints:
+    while not deadline.is_over and started.exit_code() is None:
+        found = endpoints.read(state_dir)
+        if found is not None and found.pid == started.pid and found.is_ready:
             return found
         time.sleep(_POLL_SECONDS)
-    why = "it was not ready in time" if process.poll() is None else f"it ended with exit code {process.returncode}"
-    process.terminate()
-    process.wait()
-    raise StartFailed(f"the platform did not start: {why}\n{_tail(log_path)}")
+    raise StartFailed(started.describe_end())
 
 
 def stop(settings: Settings, *, on_wait: Callable[[int], None]) -> bool:
@@ -135,7 +145,8 @@ def _migrate(plan: Plan, state_dir: Path) -> None:
             check=False,
         )
     if done.returncode != 0:
-        raise StartFailed(f"the metadata database could not be prepared:\n{_tail(log_path)}")
+        said = log_path.read_text(errors="replace")
+        raise StartFailed(cause_of(said) or f"the metadata database could not be prepared:\n{last_lines(said)}")
 
 
 def _observer(plan: Plan, state_dir: Path, display: Display) -> Observer:
@@ -151,6 +162,8 @@ def _observer(plan: Plan, state_dir: Path, display: Display) -> Observer:
 
     def died(part: Part, code: int, delay_seconds: float) -> None:
         display.say(describe_death(part, code, delay_seconds))
+        # A part that keeps dying fills it; in the foreground there is none.
+        trim_log(background.log_path(state_dir))
 
     return Observer(changed, died)
 
@@ -169,7 +182,3 @@ def _endpoints(plan: Plan, parts: Sequence[Part], *, is_ready: bool) -> Endpoint
     return Endpoints(
         address=plan.address, pid=os.getpid(), is_ready=is_ready, parts=described, torchserve=plan.torchserve
     )
-
-
-def _tail(path: Path) -> str:
-    return "\n".join(f"    {line}" for line in path.read_text(errors="replace").splitlines()[-15:])

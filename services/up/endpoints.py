@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.up.lock import holder
 
 FILE_NAME = "endpoints.json"
+LAST_NAME = "last-endpoints.json"
+"""Where the last platform of the directory answered, for the next one to answer there too."""
 
 
 class PartStatus(BaseModel):
@@ -62,10 +64,12 @@ def write(state_dir: Path, endpoints: Endpoints) -> None:
 
 def read(state_dir: Path) -> Endpoints | None:
     """Return what the file says, or None where there is no readable one."""
-    try:
-        return Endpoints.model_validate_json((state_dir / FILE_NAME).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    return _read(state_dir / FILE_NAME)
+
+
+def read_last(state_dir: Path) -> Endpoints | None:
+    """Return what the last platform was; one that was killed left the file of a running one."""
+    return read(state_dir) or _read(state_dir / LAST_NAME)
 
 
 def running(state_dir: Path) -> Endpoints | None:
@@ -79,4 +83,13 @@ def running(state_dir: Path) -> Endpoints | None:
 
 
 def remove(state_dir: Path) -> None:
-    (state_dir / FILE_NAME).unlink(missing_ok=True)
+    """Take the facts away from readers, and keep them for the next start."""
+    with suppress(FileNotFoundError):
+        (state_dir / FILE_NAME).replace(state_dir / LAST_NAME)
+
+
+def _read(path: Path) -> Endpoints | None:
+    try:
+        return Endpoints.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

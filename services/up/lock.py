@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from services.core.clock import Deadline
+from services.up.state_dir import faults_named
 
 LOCK_NAME = "up.lock"
 
@@ -32,9 +33,11 @@ def hold_lock(state_dir: Path) -> Iterator[None]:
 
     Raises:
         AlreadyRunning: another process holds it.
+        SettingsInvalid: it is no directory, or this user may not use it.
     """
     path = state_dir / LOCK_NAME
-    descriptor = _lock(path, state_dir)
+    with faults_named(state_dir):
+        descriptor = _lock(path, state_dir)
     try:
         yield
     finally:
@@ -44,8 +47,12 @@ def hold_lock(state_dir: Path) -> Iterator[None]:
 
 
 def holder(state_dir: Path) -> int | None:
-    """Return the pid of the process that holds this directory, or None; a stale file counts for nothing."""
-    with suppress(FileNotFoundError), (state_dir / LOCK_NAME).open("r+") as file:
+    """Return the pid of the process that holds this directory, or None; a stale file counts for nothing.
+
+    Raises:
+        SettingsInvalid: it is no directory, or this user may not use it.
+    """
+    with faults_named(state_dir), suppress(FileNotFoundError), (state_dir / LOCK_NAME).open("r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -54,6 +54,7 @@ class Part:
     streak: int = 0
     started_at: float = 0.0
     retry_at: float = 0.0
+    was_ready: bool = False
     _log_start: int = 0
     _guard: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -113,8 +114,11 @@ class Part:
             return []
 
     def trim_log(self, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
-        """Keep one older half of a log that grew too long; the part goes on writing to the same file."""
-        path = self.spec.log_path
-        if path.exists() and path.stat().st_size > limit_bytes:
-            path.with_suffix(".log.1").write_bytes(path.read_bytes())
-            os.truncate(path, 0)
+        trim_log(self.spec.log_path, limit_bytes)
+
+
+def trim_log(path: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
+    """Keep one older half of a log that grew too long; whoever appends to it goes on with the same file."""
+    if path.exists() and path.stat().st_size > limit_bytes:
+        path.with_suffix(".log.1").write_bytes(path.read_bytes())
+        os.truncate(path, 0)

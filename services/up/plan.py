@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from services.core.settings import Settings
-from services.up.endpoints import TorchServePorts
+from services.up.endpoints import Endpoints, TorchServePorts
 from services.up.part import PartSpec
 from services.up.ports import PortPicker
 from services.up.probe import grpc_serves, http_answers
+from services.up.state_dir import log_dir
 
 LOOPBACK = "127.0.0.1"
 _HEALTH_PORT = 7079
@@ -37,23 +37,15 @@ class Plan:
     env: Mapping[str, str]
 
 
-def make_plan(settings: Settings, environ: Mapping[str, str]) -> Plan:
-    """Choose ports and environments for every part.
+def make_plan(settings: Settings, environ: Mapping[str, str], last: Endpoints | None = None) -> Plan:
+    """Choose ports and environments for every part; where a port is taken, the one of the last platform comes next.
 
     Raises:
         PortTaken: a port that the environment names is in use.
     """
     picker = PortPicker(settings.host)
-    api_port = _pick(picker, environ, "api_port", settings.api_port)
-    torchserve = TorchServePorts(
-        inference=_pick(picker, environ, "torchserve_inference_port", settings.torchserve_inference_port),
-        management=_pick(picker, environ, "torchserve_management_port", settings.torchserve_management_port),
-        metrics=_pick(picker, environ, "torchserve_metrics_port", settings.torchserve_metrics_port),
-        grpc=_pick(picker, environ, "torchserve_grpc_port", settings.torchserve_grpc_port),
-        grpc_management=_pick(
-            picker, environ, "torchserve_grpc_management_port", settings.torchserve_grpc_management_port
-        ),
-    )
+    api_port = _pick(picker, environ, "api_port", settings.api_port, last=_port_of(last.address) if last else 0)
+    torchserve = _pick_torchserve(picker, settings, environ, last.torchserve if last else None)
     address = f"{_reachable(settings.host)}:{api_port}"
     env = _shared_env(settings, environ, api_port=api_port, torchserve=torchserve)
     asked = address
@@ -62,14 +54,39 @@ def make_plan(settings: Settings, environ: Mapping[str, str]) -> Plan:
         env["TRAINYARD_HEALTH_PORT"] = str(_pick(picker, environ, "health_port", settings.health_port or _HEALTH_PORT))
         asked = f"{_reachable(settings.host)}:{env['TRAINYARD_HEALTH_PORT']}"
     parts = tuple(
-        _part(name, settings, env, metrics_port=picker.pick(port), address=asked, torchserve=torchserve)
+        _part(
+            name,
+            settings,
+            env,
+            metrics_port=picker.pick(port, last=_metrics_port(last, name)),
+            address=asked,
+            torchserve=torchserve,
+        )
         for name, port in _METRICS_PORTS.items()
     )
     return Plan(parts, address, torchserve, env)
 
 
-def log_dir(state_dir: Path) -> Path:
-    return state_dir / "logs"
+def _pick_torchserve(
+    picker: PortPicker, settings: Settings, environ: Mapping[str, str], last: TorchServePorts | None
+) -> TorchServePorts:
+    found = {}
+    for name in TorchServePorts.model_fields:
+        setting = f"torchserve_{name}_port"
+        found[name] = _pick(
+            picker, environ, setting, getattr(settings, setting), last=getattr(last, name) if last else 0
+        )
+    return TorchServePorts(**found)
+
+
+def _port_of(address: str) -> int:
+    port = address.rpartition(":")[2]
+    return int(port) if port.isdigit() else 0
+
+
+def _metrics_port(last: Endpoints | None, name: str) -> int:
+    part = last.parts.get(name) if last else None
+    return (part.metrics_port if part else None) or 0
 
 
 def _part(
@@ -120,9 +137,9 @@ def _queues(settings: Settings) -> str:
     return "train.gpu,train.cpu,serve.build" if has_gpu else settings.worker_queues
 
 
-def _pick(picker: PortPicker, environ: Mapping[str, str], name: str, wanted: int) -> int:
+def _pick(picker: PortPicker, environ: Mapping[str, str], name: str, wanted: int, *, last: int = 0) -> int:
     setting = f"TRAINYARD_{name.upper()}"
-    return picker.pick(wanted, is_fixed=setting in environ, setting=setting)
+    return picker.pick(wanted, is_fixed=setting in environ, setting=setting, last=last)
 
 
 def _reachable(host: str) -> str:

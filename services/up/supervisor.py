@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from services.core.clock import Deadline
+from services.core.environment import UNUSABLE_EXIT
 from services.core.retry import Backoff
 from services.up.part import Part, PartSpec, PartState
 
@@ -25,6 +26,14 @@ _HEALTHY_SECONDS = 60.0
 _KILL_SECONDS = 10.0
 _PROBE_SECONDS = 0.1
 _IDLE_SECONDS = 1.0
+
+
+class PartRefused(Exception):
+    """A part cannot work with its settings; the message is what it said last."""
+
+    def __init__(self, part: Part) -> None:
+        said = part.log_tail(1)
+        super().__init__(said[0].removeprefix("error: ") if said else f"{part.spec.name} refuses its settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +54,31 @@ class Supervisor:
     parts: list[Part] = field(init=False)
     _rng: random.Random = field(default_factory=random.Random)
     _stops: int = 0
+    _refused: Part | None = None
     _wake: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
 
     def __post_init__(self) -> None:
         self.parts = [Part(spec) for spec in self.specs]
 
     def run(self) -> None:
-        """Return once every part is gone. No process of theirs is left, however this ends."""
+        """Return once every part is gone. No process of theirs is left, however this ends.
+
+        Raises:
+            PartRefused: a part ended because of a setting before it ever was ready.
+        """
         with _Signals(self._on_stop, self._wake):
             try:
                 for part in self.parts:
                     part.start()
                 self._tell()
-                while not self._stops:
+                while not self._stops and self._refused is None:
                     self._look_after()
                     self._sleep()
                 self._stop_in_order()
             finally:
                 self._kill_rest()
+        if self._refused is not None:
+            raise PartRefused(self._refused)
 
     @property
     def is_ready(self) -> bool:
@@ -93,9 +109,13 @@ class Supervisor:
             if time.monotonic() >= part.retry_at:
                 part.start()
         elif (code := part.exit_code()) is not None:
-            self._schedule_restart(part, code)
+            # One that worked once may work again: files of settings, such as certificates, are replaced meanwhile.
+            if code == UNUSABLE_EXIT and not part.was_ready:
+                self._refused, part.pid = part, None
+            else:
+                self._schedule_restart(part, code)
         elif part.state is PartState.STARTING and part.answers():
-            part.state = PartState.READY
+            part.state, part.was_ready = PartState.READY, True
 
     def _schedule_restart(self, part: Part, code: int) -> None:
         if time.monotonic() - part.started_at > _HEALTHY_SECONDS:

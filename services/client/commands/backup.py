@@ -15,8 +15,8 @@ from services.backup.save import Backup, Saved
 from services.backup.vault import open_vault
 from services.client.command import CommandFailed, local_command
 from services.client.output import Output, human_bytes
+from services.core.environment import read_settings
 from services.core.errors import PlatformError
-from services.core.settings import Settings
 
 _SHOWN = 50
 
@@ -75,7 +75,7 @@ def verify(out: Output, *, where: str, snapshot_id: str, quick: bool) -> None:
     """
     if where:
         with _failures_in_words():
-            report = verify_backup(open_vault(where, Settings()), snapshot_id)
+            report = verify_backup(open_vault(where, read_settings()), snapshot_id)
     else:
         with _platform() as platform:
             if not platform.database.is_at_head():
@@ -88,7 +88,7 @@ def verify(out: Output, *, where: str, snapshot_id: str, quick: bool) -> None:
 
 @contextmanager
 def _platform() -> Iterator[Platform]:
-    with _failures_in_words(), open_platform(Settings()) as platform:
+    with _failures_in_words(), open_platform(read_settings()) as platform:
         yield platform
 
 

@@ -157,6 +157,64 @@ def test_a_second_signal_does_not_wait_for_a_part_that_will_not_stop(tmp_path: P
     assert not is_alive(grandchild)
 
 
+REFUSED = """
+import os, pathlib, sys
+from services.core.environment import UNUSABLE_EXIT
+from services.up.part import PartSpec
+from services.up.supervisor import Observer, PartRefused, Supervisor
+
+directory = pathlib.Path(sys.argv[1])
+
+def spec(name, code):
+    return PartSpec(
+        name=name, command=(sys.executable, "-c", code, str(directory)), env=dict(os.environ),
+        log_path=directory / (name + ".log"), probes=((directory / name).exists,),
+    )
+
+refuses = f"print('error: TRAINYARD_X: is wrong'); raise SystemExit({UNUSABLE_EXIT})"
+works = "import pathlib, sys, time; (pathlib.Path(sys.argv[1]) / 'good').touch(); time.sleep(600)"
+worked = (
+    "import pathlib, sys, time; mark = pathlib.Path(sys.argv[1]) / 'bad'; again = mark.exists(); mark.touch();"
+    f"time.sleep(600 if again else 2); raise SystemExit({UNUSABLE_EXIT})"
+)
+died = lambda part, code, delay: print("died", part.spec.name, code, flush=True)
+changed = lambda parts, is_ready: print(*[f"{part.spec.name}={part.state}:{part.pid}" for part in parts], flush=True)
+bad = worked if sys.argv[2] == "once ready" else refuses
+try:
+    Supervisor([spec("good", works), spec("bad", bad)], Observer(changed, died)).run()
+except PartRefused as err:
+    print("refused:", err, flush=True)
+"""
+
+
+def test_a_part_that_refuses_a_setting_is_not_started_again_and_says_why(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(tmp_path), "never ready"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert "refused: TRAINYARD_X: is wrong\n" in done.stdout, done.stderr
+    assert "died" not in done.stdout
+    assert done.stdout.splitlines()[-2] == "good=stopped:None bad=stopped:None"
+
+
+def test_a_part_that_was_ready_before_it_refused_a_setting_is_started_again(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", REFUSED, str(tmp_path), "once ready"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        told = iter(process.stdout.readline, "")
+        assert next(line for line in told if "died" in line or "refused" in line) == "died bad 78\n"
+        assert "bad=ready" in next(line for line in told if "bad=ready" in line)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
 def test_the_guard_needs_nothing_but_the_standard_library() -> None:
     code = textwrap.dedent("""
         import sys

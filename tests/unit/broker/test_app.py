@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from services.broker.app import make_app
+from services.core.errors import SettingsInvalid
 from services.core.settings import Settings
 
 
@@ -39,3 +40,11 @@ def test_a_files_url_names_the_folder(tmp_path: Path) -> None:
 
     assert settings.broker_transport_options["data_folder_in"] == f"{tmp_path}/messages"
     assert (tmp_path / "messages").is_dir()
+
+
+@pytest.mark.parametrize("url", ["http://:secret@foo", "nonsense", "redis://:secret@host:port/0"])
+def test_an_address_of_no_broker_is_refused_without_repeating_it(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsInvalid, match="TRAINYARD_BROKER_URL must be redis://") as caught:
+        conf(tmp_path, url)
+
+    assert "secret" not in str(caught.value)

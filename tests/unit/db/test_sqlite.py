@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from services.core.errors import DatabaseUnavailable
+from services.core.errors import DatabaseUnavailable, SettingsInvalid
 from services.db import database as database_module
 from services.db.database import Database
 from tests.stack.builders import make_dataset, queued_job
@@ -108,3 +108,13 @@ def test_hot_queries_use_their_partial_indexes(database: Database) -> None:
             plan = "\n".join(row.detail for row in session.execute(sa.text(f"EXPLAIN QUERY PLAN {query}")))
             assert index in plan
             assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://x:secret@y/z", "postgresql+asyncpg://x:secret@y/z", "x:secret", "postgresql://x:secret@y:p/z"]
+)
+def test_an_address_of_no_usable_database_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(SettingsInvalid, match="TRAINYARD_DATABASE_URL must be postgresql://") as caught:
+        Database(url)
+
+    assert "secret" not in str(caught.value)
