@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -
         _take_share(int(plan["threads"]))
         _MODES[plan["mode"]](plan, frames, stop)
     except BaseException as err:  # noqa: BLE001 - the process ends here, and its supervisor must learn why
-        traceback.print_exc()
+        _log_traceback()
         _tell(frames, diagnose(err, who="trainer" if plan.get("mode", "train") == "train" else "build"))
         return 1
     return 0
@@ -125,6 +126,12 @@ def _tell(frames: FrameWriter, diagnosis: Diagnosis) -> None:
         frames.write(FrameKind.FAILURE, **failure_fields(diagnosis))
     except OSError:
         # Nobody reads any more; the traceback is in the log.
+        _log_traceback()
+
+
+def _log_traceback() -> None:
+    # On a full disk the log takes nothing either, and that must not hide the failure itself.
+    with suppress(OSError):
         traceback.print_exc()
 
 
