@@ -21,9 +21,17 @@ def waiting(found: job_pb2.Waiting) -> str:
         )
     if found.is_at_quota:
         return "its project runs as many jobs as its quota allows"
+    if not found.free_slots and found.full_disks:
+        return _full_disks(found)
     if not found.free_slots:
         return f"all of {found.queue} is taken ({found.slots} running at most); it starts when its turn has come"
     return ""
+
+
+def _full_disks(found: job_pb2.Waiting) -> str:
+    whose = "the disk of 1 worker is" if found.full_disks == 1 else f"the disks of {found.full_disks} workers are"
+    rest = f", and all else of {found.queue} is taken ({found.slots} running at most)" if found.slots else ""
+    return f"{whose} full{rest}; free space there, and the job starts by itself"
 
 
 def attempt_state(state: job_pb2.AttemptState) -> str:

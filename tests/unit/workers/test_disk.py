@@ -11,11 +11,15 @@ from typing import Any, cast
 
 import pytest
 
+from services.core.settings import Settings
+from services.db import workers
+from services.db.database import Database
 from services.storage.local import LocalStore
 from workers import runtime as runtime_module
 from workers.engine.frames import FrameKind, FrameParser
 from workers.plan import LOG_NAME
-from workers.runtime import Runtime
+from workers.registry import Registry
+from workers.runtime import Identity, Runtime
 
 
 class Disks:
@@ -53,6 +57,30 @@ def test_a_worker_knows_which_of_its_disks_is_full(
     monkeypatch.setattr(runtime_module.shutil, "disk_usage", disks.usage)
 
     assert runtime.full_disk == {None: None, "home": runtime.home, "store": root}[full]
+
+
+def test_a_worker_tells_everybody_that_its_disk_is_full_and_that_it_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'metadata.sqlite3'}")
+    database.migrate()
+    parts: Any = dict.fromkeys(("cache", "warm", "slots"))
+    identity = Identity(worker_id="w", host="h", boot_id="b")
+    settings = Settings(state_dir=tmp_path)
+    store = LocalStore(tmp_path / "store")
+    home = tmp_path / "home"
+    runtime = Runtime(**parts, settings=settings, identity=identity, database=database, store=store, home=home)
+    disks = {home: 0}
+    monkeypatch.setattr(runtime_module.shutil, "disk_usage", Disks(disks).usage)
+
+    seen = []
+    for disks[home] in (0, 3 << 30):
+        Registry(runtime).beat()
+        with database.read() as session:
+            seen += [worker.is_disk_full for worker in workers.list_workers(session)]
+
+    assert seen == [True, False]
+    database.dispose()
 
 
 def test_a_trainer_whose_log_takes_no_more_still_says_why_it_ended(tmp_path: Path) -> None:
