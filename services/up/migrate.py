@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from services.core.errors import DatabaseUnavailable
 from services.core.settings import Settings
 from services.db.database import Database
 from services.identity.bootstrap import BootstrapInvalid, bootstrap, ensure_local
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bootstrap(database, settings.bootstrap_token_file)
         if options.local_token is not None:
             ensure_local(database, options.local_token)
-    except BootstrapInvalid as err:
+    except (BootstrapInvalid, DatabaseUnavailable) as err:
         print(f"error: {err}", file=sys.stderr)  # noqa: T201 - what the operator of a one-time step reads
         return 1
     finally:
