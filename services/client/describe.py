@@ -5,7 +5,8 @@ from __future__ import annotations
 from trainyard.v1 import deployment_pb2, job_pb2, model_pb2
 
 from services.client.names import model_label
-from services.client.output import human_bytes, human_seconds
+from services.client.output import human_seconds
+from services.core.units import human_bytes
 
 
 def job_state(state: job_pb2.JobState) -> str:

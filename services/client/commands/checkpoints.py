@@ -11,9 +11,10 @@ from trainyard.v1 import job_pb2
 
 from services.client.command import CommandFailed, Invocation, command
 from services.client.names import short
-from services.client.output import human_bytes, human_time
+from services.client.output import human_time
 from services.client.plain import as_dict
 from services.client.transfer_view import transfer_bar
+from services.core.units import human_bytes
 
 
 @click.group()

@@ -16,12 +16,13 @@ from trainyard.v1.dataset_pb2 import DatasetFormat
 from services.client import hints
 from services.client.command import Invocation, command, local_command
 from services.client.names import short
-from services.client.output import Output, human_bytes, human_time
+from services.client.output import Output, human_time
 from services.client.pack import ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX, PathInvalid, as_archive
 from services.client.plain import as_dict
 from services.client.sdk import DatasetFields, Trainyard
 from services.client.transfer_view import transfer_bar
 from services.core.names import SLUG
+from services.core.units import human_bytes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
