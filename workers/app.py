@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,10 +16,11 @@ from prometheus_client import start_http_server
 from services.broker.app import make_app, select_queues
 from services.broker.sender import BUILD_QUEUE
 from services.core.disk import register_disk
-from services.core.errors import SettingsInvalid
+from services.core.errors import DatabaseUnavailable, SettingsInvalid
 from services.core.log import configure_logging
 from services.core.queues import names_of
 from services.core.settings import Settings
+from services.db import jobs
 from services.db.database import Database
 from services.storage.open import open_store
 from workers import devices, host, metrics, tasks
@@ -30,7 +31,7 @@ from workers.families.catalog import CATALOG, family_of
 from workers.registry import Registry
 from workers.runtime import Identity, Runtime, Slot, Slots, devices_of
 from workers.salvage import Salvage
-from workers.sweep import sweep, take_home
+from workers.sweep import Orphan, sweep, take_home
 from workers.warm_link import WarmLink
 
 log = structlog.get_logger(__name__)
@@ -73,9 +74,10 @@ def composed(settings: Settings) -> Iterator[Runtime]:
     with ExitStack() as closing:
         # Other workers of this host hold the home of a dead one for a moment, to look what it left.
         closing.enter_context(take_home(home, patience_seconds=HOME_SECONDS))
-        sweep(homes, home, Salvage(settings.state_dir / "salvage"))
+        orphans = sweep(homes, home, Salvage(settings.state_dir / "salvage"))
         database = Database(settings.resolved_database_url)
         closing.callback(database.dispose)
+        _let_leases_run_out(database, orphans)
         warm = WarmLink(child_environment(os.environ))
         warm.start()
         closing.callback(warm.close)
@@ -94,6 +96,21 @@ def composed(settings: Settings) -> Iterator[Runtime]:
             closing.callback(server.shutdown)
         log.info("worker_started", worker=worker_id, queues=runtime.queues, threads=runtime.threads)
         yield runtime
+
+
+def _let_leases_run_out(database: Database, orphans: Sequence[Orphan]) -> None:
+    """Spare jobs of dead workers the rest of their leases: whoever could have used one is known to be gone."""
+    try:
+        for orphan in orphans:
+            with database.write() as session:
+                is_held = jobs.let_run_out(session, orphan.job_id, token=orphan.token, worker_id=orphan.worker_id)
+            if is_held:
+                log.warning(
+                    "lease_of_dead_worker_ended", job=orphan.job_id, token=orphan.token, worker=orphan.worker_id
+                )
+    except DatabaseUnavailable as err:
+        # They run out by themselves.
+        log.warning("leases_of_dead_workers_left", error=str(err))
 
 
 def _runtime(settings: Settings, identity: Identity, database: Database, warm: WarmLink) -> Runtime:

@@ -142,7 +142,9 @@ class Attempt:
                     on_frame=self._take,
                     memory_limit_bytes=self._runtime.settings.worker_memory_limit_bytes,
                 )
-                return decide(supervisor.run())
+                ending = supervisor.run()
+                # Looked at now: the attempt's own files are still there, and they go with it.
+                return decide(replace(ending, is_disk_full=self._runtime.full_disk is not None))
         except Stopped as stopped:
             return decide(Ending(stop=stopped.reason))
         except (LeaseLost, DatabaseUnavailable):

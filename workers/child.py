@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -
         _MODES[plan["mode"]](plan, frames, stop)
     except BaseException as err:  # noqa: BLE001 - the process ends here, and its supervisor must learn why
         diagnosis = diagnose(err, who="trainer" if plan.get("mode", "train") == "train" else "build")
-        sys.stderr.write(last_words(err, diagnosis))
+        _log(last_words(err, diagnosis))
         _tell(frames, diagnosis)
         return 1
     return 0
@@ -127,7 +128,14 @@ def _tell(frames: FrameWriter, diagnosis: Diagnosis) -> None:
         frames.write(FrameKind.FAILURE, **failure_fields(diagnosis))
     except OSError:
         # Nobody reads any more; the traceback is in the log.
-        traceback.print_exc()
+        _log(traceback.format_exc())
+
+
+def _log(text: str) -> None:
+    # On a full disk the log takes nothing either, and that must not hide the failure itself.
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _train(plan: Mapping[str, Any], frames: FrameWriter, stop: StopFlag) -> None:

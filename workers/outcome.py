@@ -39,6 +39,8 @@ class Ending:
     is_stalled: bool = False
     is_oom_killed: bool = False
     """The kernel killed a process of this control group for memory while the child ran."""
+    is_disk_full: bool = False
+    """So little is free where the child or its worker writes that the worker would begin no attempt."""
     is_over_memory: bool = False
     """The worker killed the child, whose processes held more memory than one trainer may."""
     stop: StopReason | None = None
@@ -158,4 +160,8 @@ def _of_exit(ending: Ending) -> Outcome:
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name
         return failed(FailureReason.CRASH, f"The trainer was killed by {name} {at}; the log's last lines may say why.")
+    if ending.is_disk_full:
+        # One that finds no room for its words says nothing, or only half of it.
+        message = f"The worker's disk is full, and the trainer ended {at} without a result: free space there."
+        return failed(FailureReason.DISK_FULL, message)
     return failed(FailureReason.CRASH, f"The trainer exited with code {ending.code} {at} without a result.")

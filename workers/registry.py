@@ -66,6 +66,7 @@ class Registry:
             slots=self._runtime.settings.worker_slots,
             queues=self._runtime.queues,
             is_draining=self._runtime.drain.is_set,
+            is_disk_full=self._runtime.full_disk is not None,
             versions=self._versions,
         )
 

@@ -15,6 +15,7 @@ from services.core.queues import names_of
 from services.core.retry import Backoff
 from services.core.settings import Settings
 from services.db.database import Database
+from services.storage.local import LocalStore
 from services.storage.port import ObjectStore
 from workers import host, metrics
 from workers.cache import DatasetCache
@@ -153,6 +154,18 @@ class Runtime:
         return [name for name in self.queues if name != BUILD_QUEUE]
 
     @property
-    def has_disk_room(self) -> bool:
-        disk = shutil.disk_usage(self.home)
-        return disk.free >= min(MIN_FREE_BYTES, MIN_FREE_FRACTION * disk.total)
+    def full_disk(self) -> Path | None:
+        """Return the directory of this worker or of a local object store whose disk is nearly full, if one is."""
+        written = [self.home]
+        if isinstance(self.store, LocalStore):
+            written.append(self.store.root)
+        return next(filter(_is_nearly_full, written), None)
+
+
+def _is_nearly_full(directory: Path) -> bool:
+    try:
+        disk = shutil.disk_usage(directory)
+    except OSError:
+        # A store is made with its first object; what else is wrong with a disk is said by whoever writes there.
+        return False
+    return disk.free < min(MIN_FREE_BYTES, MIN_FREE_FRACTION * disk.total)

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +31,15 @@ LOCK_NAME = "lock"
 
 class HomeTaken(Exception):
     """Another living worker of this host has the same id; give each its own TRAINYARD_WORKER_ID."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """An attempt whose worker is dead, and whose trainer is now."""
+
+    worker_id: str
+    job_id: str
+    token: int
 
 
 def take_home(home: Path, *, patience_seconds: float = 0.0) -> IO[bytes]:
@@ -70,13 +80,17 @@ def remove_home(home: Path) -> None:
         home.rmdir()
 
 
-def sweep(homes: Path, own: Path, salvage: Salvage) -> None:
-    """Clean `own`, whose lock the caller holds, and every other home below `homes` whose worker is dead."""
-    _clean(own, salvage)
+def sweep(homes: Path, own: Path, salvage: Salvage) -> list[Orphan]:
+    """Clean `own`, whose lock the caller holds, and every other home below `homes` whose worker is dead.
+
+    Returns the attempts that died with their workers.
+    """
+    orphans = _clean(own, salvage)
     for home in _dead_homes(homes, own):
-        _clean(home, salvage)
+        orphans += _clean(home, salvage)
         remove_home(home)
     salvage.prune()
+    return orphans
 
 
 def keep_of_dead(homes: Path, own: Path, salvage: Salvage, *, job_id: str) -> None:
@@ -98,12 +112,16 @@ def _dead_homes(homes: Path, own: Path) -> Iterator[Path]:
             yield home
 
 
-def _clean(home: Path, salvage: Salvage) -> None:
+def _clean(home: Path, salvage: Salvage) -> list[Orphan]:
     attempts = home / "attempts"
     if not attempts.is_dir():
-        return
+        return []
+    orphans = []
     for directory in sorted(attempts.iterdir()):
-        _end_recorded(directory)
+        is_of_this_boot = _end_recorded(directory)
+        job_id, _, token = directory.name.rpartition("-")
+        if is_of_this_boot and token.isdigit():
+            orphans.append(Orphan(home.name, job_id, int(token)))
     # Loader processes of a child that is gone are in no record, but they still stand in its directory.
     for pid in host.processes_inside(attempts):
         log.warning("stray_process_killed", pid=pid)
@@ -112,15 +130,21 @@ def _clean(home: Path, salvage: Salvage) -> None:
     for directory in sorted(attempts.iterdir()):
         salvage.keep(directory)
     shutil.rmtree(attempts, ignore_errors=True)
+    return orphans
 
 
-def _end_recorded(directory: Path) -> None:
-    """Kill the process group an attempt recorded, if that very process still lives: a pid alone may be anybody's."""
+def _end_recorded(directory: Path) -> bool:
+    """Kill the process group an attempt recorded, if that very process still lives: a pid alone may be anybody's.
+
+    Returns whether it ran under this kernel, whose locks cannot be mistaken about its worker.
+    """
     try:
         record = json.loads((directory / PROCESS_NAME).read_text())
         pid, start, boot_id = int(record["pid"]), float(record["pid_start"]), record["boot_id"]
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    if boot_id == host.boot_id() and host.process_start(pid) == start:
+        return False
+    is_of_this_boot: bool = boot_id == host.boot_id()
+    if is_of_this_boot and host.process_start(pid) == start:
         log.warning("stray_attempt_killed", pid=pid, attempt=directory.name)
         process.kill_group(pid)
+    return is_of_this_boot

@@ -54,7 +54,7 @@ def run_attempts(runtime: Runtime, *, hint: str) -> None:
 
 
 def build(runtime: Runtime, archive_id: str) -> None:
-    if runtime.drain.is_set or not runtime.has_disk_room:
+    if runtime.drain.is_set or runtime.full_disk is not None:
         return
     try:
         lease = _claim_archive(runtime, archive_id)
@@ -70,8 +70,8 @@ def _claim(runtime: Runtime, hint: str) -> tuple[Lease, Job] | None:
     runtime.slots.forget_missed()
     if runtime.drain.is_set:
         return None
-    if not runtime.has_disk_room:
-        log.error("disk_nearly_full", directory=str(runtime.home))
+    if (full := runtime.full_disk) is not None:
+        log.error("disk_nearly_full", directory=str(full))
         return None
     worker_id, ttl_seconds = runtime.identity.worker_id, runtime.settings.timings.lease_ttl
     lease: Lease | None = None

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -123,8 +124,10 @@ class WarmParent:
                 os.close(running.pidfd)
             code = child.main(attempt_dir, frames_fd, watch_fd, parent_pid=parent_pid)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            # On a full disk they refuse, and what this process is worth is said by its code alone.
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
             os._exit(code)
 
 

@@ -19,6 +19,7 @@ from services.agent.report import Reporter
 from services.agent.torchserve import TorchServeProcess
 from services.core.clock import Deadline
 from services.core.errors import DatabaseUnavailable
+from services.core.outage import Outage
 from services.core.settings import Settings
 from services.db import deployments
 from services.db.changes import ChangeFeed
@@ -73,6 +74,7 @@ class Agent:
         self._wanted: list[Wanted] = []
         self._observed: Sequence[Observed] = ()
         self._incarnation = 0
+        self._outage = Outage(away="desired_unknown", back="desired_known_again")
 
     def run(self, stop: threading.Event) -> None:
         feed = self._database.changes()
@@ -145,10 +147,12 @@ class Agent:
         """Return what to serve; while the database is away, what was wanted last."""
         try:
             with self._database.read() as session:
-                return [_to_wanted(one) for one in deployments.desired(session)]
+                wanted = [_to_wanted(one) for one in deployments.desired(session)]
         except DatabaseUnavailable as err:
-            log.warning("desired_unknown", reason=str(err))
+            self._outage.miss(error=str(err))
             return self._wanted
+        self._outage.answer()
+        return wanted
 
 
 def _to_wanted(desired: deployments.Desired) -> Wanted:

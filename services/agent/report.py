@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import structlog
+from dataclasses import dataclass, field
 
 from services.agent.client import Token
 from services.core.clock import MonotonicClock
 from services.core.errors import DatabaseUnavailable
+from services.core.outage import Outage
 from services.core.settings import Settings
 from services.db import deployments
 from services.db.database import Database
 from services.db.deployments import Observed
-
-log = structlog.get_logger()
 
 _EVERY_SECONDS = 10.0
 _NO_TOKEN = Token("", None)
@@ -32,6 +29,10 @@ class Reporter:
     clock: MonotonicClock = time.monotonic
     _last: tuple[frozenset[Observed], Token] | None = None
     _last_at: float = 0.0
+    _outage: Outage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._outage = Outage(away="report_failed", back="report_sent_again", clock=self.clock)
 
     def report(self, observed: Sequence[Observed], token: Token | None) -> None:
         """Send what is seen; a database that is away gets it with the next look."""
@@ -51,6 +52,7 @@ class Reporter:
                     observed=observed,
                 )
         except DatabaseUnavailable as err:
-            log.warning("report_failed", reason=str(err))
+            self._outage.miss(error=str(err))
             return
+        self._outage.answer()
         self._last, self._last_at = state, self.clock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 from services.client.command import CommandFailed
 from services.core.environment import read_settings
@@ -26,9 +27,23 @@ def administering() -> Iterator[Admin]:
                 raise CommandFailed("the database has not been made yet: run `trainyard up`, or migrate it")
             yield admin
     except DatabaseUnavailable as err:
-        raise CommandFailed(f"{err} Run `trainyard up` once, or set TRAINYARD_DATABASE_URL") from err
+        raise CommandFailed(f"{str(err).removesuffix('.')}; {_remedy(settings.resolved_database_url)}") from err
     except PlatformError as err:
         raise CommandFailed(str(err)) from err
+
+
+def _remedy(url: str) -> str:
+    """Return what an administrator does about a database that does not answer."""
+    scheme, _, path = url.partition(":///")
+    if not scheme.startswith("sqlite"):
+        return "see that it runs, and that TRAINYARD_DATABASE_URL has its address, user and password"
+    try:
+        Path(path).stat()
+    except FileNotFoundError:
+        return "run `trainyard up` once, or set TRAINYARD_STATE_DIR or TRAINYARD_DATABASE_URL"
+    except OSError:
+        pass
+    return f"see whether you may read and write {path} and its folder, and whether their disk has room"
 
 
 def local_time(moment: datetime | None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from trainyard.v1 import deployment_pb2, job_pb2, model_pb2
 
 from services.client.names import model_label
-from services.client.output import human_bytes, human_seconds
+from services.client.output import human_seconds
+from services.core.units import human_bytes
 
 
 def job_state(state: job_pb2.JobState) -> str:
@@ -21,9 +22,17 @@ def waiting(found: job_pb2.Waiting) -> str:
         )
     if found.is_at_quota:
         return "its project runs as many jobs as its quota allows"
+    if not found.free_slots and found.full_disks:
+        return _full_disks(found)
     if not found.free_slots:
         return f"all of {found.queue} is taken ({found.slots} running at most); it starts when its turn has come"
     return ""
+
+
+def _full_disks(found: job_pb2.Waiting) -> str:
+    whose = "the disk of 1 worker is" if found.full_disks == 1 else f"the disks of {found.full_disks} workers are"
+    rest = f", and all else of {found.queue} is taken ({found.slots} running at most)" if found.slots else ""
+    return f"{whose} full{rest}; free space there, and the job starts by itself"
 
 
 def attempt_state(state: job_pb2.AttemptState) -> str:

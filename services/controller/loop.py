@@ -9,6 +9,7 @@ import structlog
 
 from services.controller import metrics
 from services.core.errors import BrokerUnavailable, DatabaseUnavailable, StoreUnavailable
+from services.core.outage import Outage
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,7 @@ class Loop:
         self.name = name
         self._tick = tick
         self._interval = interval_seconds
+        self._outage = Outage(away="tick_postponed", back="ticks_again")
         self._woken = threading.Event()
         self._leading = threading.Event()
         self._stopping = threading.Event()
@@ -66,9 +68,11 @@ class Loop:
             self._tick()
         except _OUTSIDE as err:
             state = "unavailable"
-            log.warning("tick_postponed", loop=self.name, reason=err.reason)
+            self._outage.miss(loop=self.name, reason=err.reason, error=str(err))
         except Exception:
             state = "failed"
             log.exception("tick_failed", loop=self.name)
+        else:
+            self._outage.answer(loop=self.name)
         metrics.TICKS.labels(self.name, state).inc()
         return state == "ok"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 
-import structlog
-
 from services.controller.loop import Loop
 from services.core.errors import PlatformError
+from services.core.outage import Outage
 from services.db.changes import ChangeFeed
 from services.db.database import Database
 from services.db.waiting import has_unsent_archives, has_unsent_jobs
-
-log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = 1.0
 REST_SECONDS = 0.02
@@ -28,6 +25,7 @@ class Waker:
         self._database = database
         self._jobs = jobs
         self._archives = archives
+        self._outage = Outage(away="waker_waits", back="waker_goes_on")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
 
@@ -49,8 +47,9 @@ class Waker:
                     is_due = True
                     rest = min(2 * rest, LONGEST_REST_SECONDS) if self._look() else REST_SECONDS
                     is_due = False
+                self._outage.answer()
             except PlatformError as err:
-                log.warning("waker_waits", reason=err.reason)
+                self._outage.miss(reason=err.reason, error=str(err))
                 self._stopping.wait(WAIT_SECONDS)
             self._stopping.wait(rest)
         if feed is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import shutil
 import socket
 import ssl
 import threading
@@ -22,12 +21,13 @@ from urllib.parse import urljoin
 import structlog
 
 from services.core.errors import LimitExceeded, RequestInvalid, SourceUnavailable, Violation
+from services.core.units import human_bytes
 from services.datasets.address import FIELD, Guard, Target, refused
+from services.datasets.room import check_room, no_room
 
 log = structlog.get_logger(__name__)
 
 _CHUNK_BYTES = 1 << 20
-_FREE_RESERVE_BYTES = 2**30
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK = 200
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close", "User-Agent": "trainyard"}
@@ -74,7 +74,8 @@ class Fetcher:
         """
         with self._response(url) as (response, watch):
             expected = self._length(response)
-            self._check_size(expected or 0, path)
+            self._check_size(expected or 0)
+            check_room(path.parent, needed_bytes=expected or 0)
             watch.restart(self.limits.total_seconds)
             fetched = self._copy(response, path, expected, abandoned or threading.Event())
         if watch.has_barked or (expected is not None and fetched.size_bytes != expected):
@@ -159,18 +160,16 @@ class Fetcher:
                 if abandoned.is_set():
                     raise SourceUnavailable("the caller left")
                 size += len(chunk)
-                self._check_size(size, path)
+                self._check_size(size)
+                check_room(path.parent)
                 digest.update(chunk)
-                _write(target, chunk)
+                _write(target, chunk, path)
         return Fetched(path, digest.hexdigest(), size)
 
-    def _check_size(self, size_bytes: int, path: Path) -> None:
+    def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self.limits.max_bytes:
-            raise LimitExceeded(
-                f"the archive has more than {self.limits.max_bytes} bytes, which is what this server takes"
-            )
-        if shutil.disk_usage(path.parent).free < _FREE_RESERVE_BYTES:
-            raise LimitExceeded("this server has no room for the archive now")
+            limit = human_bytes(self.limits.max_bytes)
+            raise LimitExceeded(f"the archive has more than {limit}, which is what this server takes")
 
 
 class _Watchdog:
@@ -207,12 +206,12 @@ class _Watchdog:
                 socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
-def _write(target: BinaryIO, chunk: bytes) -> None:
+def _write(target: BinaryIO, chunk: bytes, path: Path) -> None:
     try:
         target.write(chunk)
     except OSError as err:
         # This machine's fault, not the other side's.
-        raise LimitExceeded("this server has no room for the archive now") from err
+        raise no_room(path.parent) from err
 
 
 def digest_of_request(url: str, sha256: str) -> str:

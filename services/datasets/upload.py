@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -14,13 +13,14 @@ from typing import BinaryIO, TypeVar
 
 from services.core.clock import Deadline
 from services.core.errors import DeadlineExceeded, LimitExceeded, RequestInvalid, Violation
+from services.core.units import human_bytes
+from services.datasets.room import check_room
 from services.datasets.workplace import workplace
 
 T = TypeVar("T")
 
 CHUNK_PATIENCE_SECONDS = 60.0
 MIN_BYTES_PER_SECOND = 32 * 1024
-FREE_RESERVE_BYTES = 2**30
 MAX_UPLOADS = 16
 
 
@@ -75,12 +75,12 @@ class Uploads:
         if expected.size_bytes <= 0:
             raise _invalid("header.size_bytes", "must be the size of the archive in bytes")
         if expected.size_bytes > self._limit_bytes:
-            raise LimitExceeded(f"the archive has {expected.size_bytes} bytes; this server takes {self._limit_bytes}")
+            size, limit = human_bytes(expected.size_bytes), human_bytes(self._limit_bytes)
+            raise LimitExceeded(f"the archive has {size}; this server takes {limit}")
         if self._running >= MAX_UPLOADS:
             raise LimitExceeded(f"{MAX_UPLOADS} uploads are under way; try again later")
         self._directory.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(self._directory).free < expected.size_bytes + FREE_RESERVE_BYTES:
-            raise LimitExceeded("this server has no room for the archive now")
+        check_room(self._directory, needed_bytes=expected.size_bytes)
 
     async def _write(self, path: Path, expected: Expected, chunks: AsyncIterator[bytes]) -> Received:
         loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from services.core.errors import DatabaseUnavailable, SettingsInvalid
 from services.db import migrations
 from services.db.changes import ChangeFeed, SqliteChangeFeed
+from services.db.fault import unavailable
 from services.db.leader import FileLeadership, Leadership
 from services.db.session import Session
 from services.db.types import dump_json
@@ -67,7 +68,7 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is away, locked too long, or the outcome is unknown.
         """
-        with _faults_translated(), self._write_turn(), self._engine.connect() as connection:
+        with _faults_translated(self.url), self._write_turn(), self._engine.connect() as connection:
             session = Session(connection, is_read=False)
             yield session
             connection.commit()
@@ -81,7 +82,7 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is away.
         """
-        with _faults_translated(), self._reading.connect() as connection:
+        with _faults_translated(self.url), self._reading.connect() as connection:
             yield Session(connection, is_read=True)
 
     @contextmanager
@@ -94,14 +95,14 @@ class Database:
         options: dict[str, Any] = {"is_snapshot": True}
         if self.is_postgres:
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        with _faults_translated(), self._engine.execution_options(**options).connect() as connection:
+        with _faults_translated(self.url), self._engine.execution_options(**options).connect() as connection:
             yield Session(connection, is_read=True)
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision. Safe to run from many processes at once."""
         if not self.is_postgres and self.url.database:
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _faults_translated(), self._write_turn(), self._engine.connect() as connection:
+        with _faults_translated(self.url), self._write_turn(), self._engine.connect() as connection:
             migrations.upgrade(connection)
 
     def migrate_anew(self, revision: str) -> None:
@@ -114,7 +115,7 @@ class Database:
             raise ValueError(f"no revision {revision!r}")
         if not self.is_postgres and self.url.database:
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _faults_translated(), self._write_turn():
+        with _faults_translated(self.url), self._write_turn():
             # Each ends its connection, and with it what it set there.
             with self._engine.connect() as connection:
                 migrations.downgrade(connection, revision="base")
@@ -123,7 +124,7 @@ class Database:
 
     def is_at_head(self) -> bool:
         """Return whether the schema is the one this code expects."""
-        with _faults_translated(), self._reading.connect() as connection:
+        with _faults_translated(self.url), self._reading.connect() as connection:
             return migrations.is_at_head(connection)
 
     def ping(self) -> None:
@@ -137,7 +138,7 @@ class Database:
 
     def changes(self) -> ChangeFeed:
         """Open a feed of commits; the caller closes it. One feed serves one waiting thread."""
-        with _faults_translated():
+        with _faults_translated(self.url):
             if self.is_postgres:
                 from services.db import postgres
 
@@ -216,14 +217,15 @@ def parse_url(text: str) -> URL:
 
 
 @contextmanager
-def _faults_translated() -> Iterator[None]:
+def _faults_translated(url: URL) -> Iterator[None]:
     """Turn faults of the connection into DatabaseUnavailable; mistakes of ours stay what they are."""
     try:
         yield
     except (exc.DBAPIError, exc.TimeoutError) as err:
         if not _is_fault(err):
             raise
-        raise DatabaseUnavailable from err
+        cause = err.orig if isinstance(err, exc.DBAPIError) and err.orig is not None else err
+        raise unavailable(cause, password=url.password) from err
 
 
 def _is_fault(err: Exception) -> bool:

@@ -10,7 +10,16 @@ from services.db.deletion import delete
 from services.db.events import append_event, append_events, events_after
 from services.db.job_records import Attempt, Event, Failure, Job, Lease, NewJob, QueueFigures, Reaped
 from services.db.job_rows import get, insert, page, queue_figures
-from services.db.leases import claim, claim_next, desired, list_attempts, open_attempts, record_attempt, renew
+from services.db.leases import (
+    claim,
+    claim_next,
+    desired,
+    let_run_out,
+    list_attempts,
+    open_attempts,
+    record_attempt,
+    renew,
+)
 from services.db.models import ModelVersion, NewModelVersion
 from services.db.preemption import preempt
 from services.db.schedule import dispatch
@@ -42,6 +51,7 @@ __all__ = [
     "finish",
     "get",
     "insert",
+    "let_run_out",
     "list_attempts",
     "open_attempts",
     "page",

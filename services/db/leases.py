@@ -77,6 +77,18 @@ def renew(session: Session, lease: Lease, *, ttl_seconds: float) -> Desired:
     return Desired(found)
 
 
+def let_run_out(session: Session, job_id: str, *, token: int, worker_id: str) -> bool:
+    """End the time of a lease whose holder is known to be dead, and return whether it held it still.
+
+    Changes nothing else: the reaper takes the job as after any silence, and until it has, the token is what it was.
+    Safe to repeat.
+    """
+    job = t.jobs.c
+    is_its = (job.id == job_id) & (job.token == token) & (job.lease_owner == worker_id) & t.IS_RUNNING
+    update = sa.update(t.jobs).where(is_its, job.lease_expire_time > now()).values(lease_expire_time=now())
+    return session.execute(update.returning(job.id)).one_or_none() is not None
+
+
 def desired(session: Session, lease: Lease) -> Desired:
     """Return what the worker is asked to do, without writing anything.
 

@@ -14,7 +14,7 @@ import psycopg
 import psycopg.conninfo
 from sqlalchemy.engine import URL, Engine
 
-from services.core.errors import DatabaseUnavailable
+from services.db.fault import unavailable
 
 CHANNEL = "trainyard"
 SLICE_SECONDS = 0.25
@@ -51,7 +51,8 @@ class PostgresChangeFeed:
         try:
             self._connection: psycopg.Connection[Any] | None = self._connect()
         except psycopg.OperationalError as err:
-            raise DatabaseUnavailable from err
+            password = psycopg.conninfo.conninfo_to_dict(conninfo).get("password")
+            raise unavailable(err, password=None if password is None else str(password)) from err
 
     def wait(self, timeout_seconds: float) -> bool:
         end = time.monotonic() + timeout_seconds

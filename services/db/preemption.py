@@ -45,7 +45,11 @@ def preempt(session: Session, *, min_run_seconds: float) -> list[Preempted]:
 
 def _ask_one(session: Session, queue: str, min_run_seconds: float) -> Preempted | None:
     is_stopping = sa.select(_job.id).where(t.IS_RUNNING, _job.queue == queue, _job.desired != "run").limit(1)
-    if session.execute(is_stopping).one_or_none() is not None or workers.capacity(session, queue).free_slots > 0:
+    if session.execute(is_stopping).one_or_none() is not None:
+        return None
+    capacity = workers.capacity(session, queue)
+    if capacity.free_slots > 0 or capacity.full_disks > 0:
+        # A slot given up on a full disk would be nobody's: its worker claims nothing.
         return None
     project = next(iter(schedule.projects_in_turn(session, queue)), None)
     if project is None:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.core.errors import QuotaExceeded
+from services.core.units import human_bytes
 from services.db import tables as t
 from services.db.session import Session
 
@@ -78,10 +79,10 @@ def check_stored(session: Session, project: str, *, added: int = 0) -> None:
         return
     stored = stored_bytes(session, project)
     if stored > limit or stored - added >= limit:
-        asked = f", and this needs {added} more" if added else ""
+        asked = f", and this needs {human_bytes(added)} more" if added else ""
         raise QuotaExceeded(
-            f"project {project!r} stores {stored - added} of {limit} bytes{asked}; delete datasets or checkpoints, "
-            f"or {_RAISE.format(project=project, quota='stored-bytes')}"
+            f"project {project!r} stores {human_bytes(stored - added)} of {human_bytes(limit)}{asked}; "
+            f"delete datasets, models or checkpoints, or {_RAISE.format(project=project, quota='stored-bytes')}"
         )
 
 

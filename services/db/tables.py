@@ -398,6 +398,7 @@ workers = Table(
     _document("versions"),
     _time("start_time"),
     _time("heartbeat_time"),
+    Column("is_disk_full", Boolean, nullable=False, server_default=false()),
     CheckConstraint("state IN ('active', 'draining')", name="state"),
 )
 

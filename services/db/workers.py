@@ -26,6 +26,8 @@ class WorkerInfo:
     slots: int
     queues: Sequence[str]
     is_draining: bool = False
+    is_disk_full: bool = False
+    """It begins no attempt until something is deleted there."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -40,6 +42,7 @@ class Worker:
     slots: int
     queues: list[str]
     is_draining: bool
+    is_disk_full: bool
     is_alive: bool
     versions: dict[str, str]
     start_time: datetime
@@ -52,7 +55,10 @@ class Capacity:
 
     workers: int
     slots: int
+    """Of the workers whose disks have room, like `free_slots`."""
     free_slots: int
+    full_disks: int = 0
+    """Workers that begin nothing until somebody frees space on their disks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,7 @@ def heartbeat(session: Session, info: WorkerInfo) -> None:
         "pid": info.pid,
         "state": "draining" if info.is_draining else "active",
         "slots": info.slots,
+        "is_disk_full": info.is_disk_full,
         "queues": list(info.queues),
         "versions": dict(info.versions),
         "heartbeat_time": now(),
@@ -100,6 +107,7 @@ def list_workers(session: Session, *, alive_seconds: float = 60.0, known_seconds
     for row in session.execute(query):
         values = dict(row._mapping)
         values["is_draining"] = values.pop("state") == "draining"
+        values["is_disk_full"] = bool(values["is_disk_full"])
         values["is_alive"] = bool(values["is_alive"])
         found.append(Worker(**values))
     return found
@@ -109,10 +117,11 @@ def capacity(session: Session, queue: str, *, alive_seconds: float = 60.0) -> Ca
     """Return what the workers of a queue could run."""
     workers = [w for w in list_workers(session, alive_seconds=alive_seconds) if w.is_alive and not w.is_draining]
     mine = [w for w in workers if queue in w.queues]
-    slots = sum(w.slots for w in mine)
-    busy = sa.select(sa.func.count()).where(t.IS_RUNNING, t.jobs.c.lease_owner.in_([w.id for w in mine]))
+    able = [w for w in mine if not w.is_disk_full]
+    slots = sum(w.slots for w in able)
+    busy = sa.select(sa.func.count()).where(t.IS_RUNNING, t.jobs.c.lease_owner.in_([w.id for w in able]))
     free = max(0, slots - int(session.execute(busy).scalar_one()))
-    return Capacity(workers=len(mine), slots=slots, free_slots=free)
+    return Capacity(workers=len(mine), slots=slots, free_slots=free, full_disks=len(mine) - len(able))
 
 
 def forget(session: Session, *, older_than_seconds: float) -> int:

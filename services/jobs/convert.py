@@ -131,6 +131,7 @@ def waiting_to_proto(waiting: Waiting) -> pb.Waiting:
         slots=capacity.slots,
         free_slots=capacity.free_slots,
         is_at_quota=waiting.is_at_quota,
+        full_disks=capacity.full_disks,
     )
 
 

@@ -27,6 +27,7 @@ class LocalStore:
     """An object store in a directory; processes of one machine may share it."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self._objects = root / "objects"
         self._digests = root / "sha256"
         self._scratch = root / "scratch"

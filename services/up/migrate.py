@@ -32,8 +32,7 @@ def _migrate(settings: Settings, local_token: Path | None) -> int:
     except BootstrapInvalid as err:
         return _give_up(str(err))
     except DatabaseUnavailable as err:
-        cause = str(err.__cause__ or "").partition("\n")[0]
-        return _give_up(f"{err} Check TRAINYARD_DATABASE_URL: {cause}")
+        return _give_up(f"{err} Check TRAINYARD_DATABASE_URL.")
     finally:
         database.dispose()
     return 0

@@ -14,9 +14,10 @@ from services.backup.place import Platform, open_platform
 from services.backup.save import Backup, Saved
 from services.backup.vault import open_vault
 from services.client.command import CommandFailed, local_command
-from services.client.output import Output, human_bytes
+from services.client.output import Output
 from services.core.environment import read_settings
 from services.core.errors import PlatformError
+from services.core.units import human_bytes
 
 _SHOWN = 50
 

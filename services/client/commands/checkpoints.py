@@ -13,9 +13,10 @@ from services.client.choice import BEST, choose
 from services.client.command import CommandFailed, Invocation, command
 from services.client.errors import ApiError
 from services.client.names import short
-from services.client.output import human_bytes, human_time
+from services.client.output import human_time
 from services.client.plain import as_dict
 from services.client.transfer_view import transfer_bar
+from services.core.units import human_bytes
 
 _METRIC = "METRIC"
 

@@ -17,12 +17,13 @@ from services.client import hints
 from services.client.command import Invocation, command, local_command
 from services.client.deletion import delete_each
 from services.client.names import short
-from services.client.output import Output, human_bytes, human_time
+from services.client.output import Output, human_time
 from services.client.pack import ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX, PathInvalid, as_archive, empty_folders
 from services.client.plain import as_dict
 from services.client.sdk import DatasetFields, Trainyard
 from services.client.transfer_view import transfer_bar
 from services.core.names import SLUG
+from services.core.units import human_bytes
 
 F = TypeVar("F", bound=Callable[..., Any])
 

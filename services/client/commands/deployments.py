@@ -14,9 +14,10 @@ from services.client.arguments import deployment_name
 from services.client.command import CommandFailed, Invocation, command
 from services.client.errors import ApiError
 from services.client.names import model_label, served_name, short
-from services.client.output import Output, human_bytes, human_time
+from services.client.output import Output, human_time
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
+from services.core.units import human_bytes
 
 _NO_DIFFERENCES = ("milliseconds", "forms")
 _JOB_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")

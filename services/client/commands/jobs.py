@@ -14,11 +14,12 @@ from services.client.command import CommandFailed, Invocation, command
 from services.client.deletion import delete_each
 from services.client.live import make_watcher
 from services.client.names import model_label, short
-from services.client.output import Output, human_bytes, human_time
+from services.client.output import Output, human_time
 from services.client.overrides import nest, parse_assignments
 from services.client.plain import as_dict
 from services.client.sdk import JobFields, Trainyard
 from services.client.transfer_view import transfer_bar
+from services.core.units import human_bytes
 
 _STATES = {
     "queued": job_pb2.JOB_STATE_QUEUED,

@@ -13,10 +13,11 @@ from services.client import describe
 from services.client.command import CommandFailed, Invocation, command
 from services.client.deletion import delete_each
 from services.client.names import model_label, short
-from services.client.output import Output, human_bytes, human_time
+from services.client.output import Output, human_time
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
 from services.client.transfer_view import transfer_bar
+from services.core.units import human_bytes
 
 
 @click.group()

@@ -8,7 +8,8 @@ import click
 
 from services.client.administering import administering
 from services.client.command import CommandFailed, local_command
-from services.client.output import Output, human_bytes
+from services.client.output import Output
+from services.core.units import human_bytes
 from services.identity.admin import Usage
 
 _NO_LIMIT = "none"

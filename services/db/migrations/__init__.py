@@ -16,7 +16,7 @@ from services.core.errors import DatabaseUnavailable
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest revision; a test compares it with the scripts. Alembic itself is imported only to migrate."""
 ADVISORY_LOCK = 7_305_210_966_158_001
 """Any constant: processes that migrate at once take turns on it."""

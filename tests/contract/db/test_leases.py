@@ -40,6 +40,34 @@ def test_second_claim_of_a_running_job_finds_the_lease_held(database: Database) 
         claimed(database, job, worker_id="b")
 
 
+def test_the_lease_of_a_dead_worker_is_reaped_at_once_and_like_any_other(database: Database) -> None:
+    job = queued_job(database)
+    lease = claimed(database, job)
+    assert reaped(database) == []
+
+    with database.write() as session:
+        assert jobs.let_run_out(session, job.id, token=lease.token, worker_id=lease.worker_id)
+        assert not jobs.let_run_out(session, job.id, token=lease.token, worker_id=lease.worker_id)
+
+    assert [item.state for item in reaped(database)] == [JobState.QUEUED]
+    assert current(database, job).attempt == 0
+    with pytest.raises(LeaseLost), database.write() as session:
+        jobs.renew(session, lease, ttl_seconds=60)
+
+
+@pytest.mark.parametrize(("behind", "worker_id"), [(2, "w"), (1, "w"), (0, "other")])
+def test_no_lease_but_the_dead_workers_own_runs_out(database: Database, behind: int, worker_id: str) -> None:
+    job = queued_job(database)
+    claimed(database, job, worker_id="w", ttl_seconds=EXPIRED)
+    reaped(database)
+    lease = claimed(database, job, worker_id="w")
+
+    with database.write() as session:
+        assert not jobs.let_run_out(session, job.id, token=lease.token - behind, worker_id=worker_id)
+
+    assert reaped(database) == []
+
+
 def test_claim_of_an_unknown_job_says_so(database: Database) -> None:
     with pytest.raises(JobNotFound), database.write() as session:
         jobs.claim(session, "nope", worker_id="a", ttl_seconds=1)

@@ -57,8 +57,10 @@ def projects_of(leases: Sequence[jobs.Lease]) -> str:
     return "".join(lease.project[0] for lease in leases)
 
 
-def has_workers(database: Database, *, slots: int) -> None:
-    info = workers.WorkerInfo(id="a", host="h", boot_id="b", pid=1, slots=slots, queues=[QUEUE])
+def has_workers(database: Database, *, slots: int, is_disk_full: bool = False) -> None:
+    info = workers.WorkerInfo(
+        id="a", host="h", boot_id="b", pid=1, slots=slots, queues=[QUEUE], is_disk_full=is_disk_full
+    )
     with database.write() as session:
         workers.heartbeat(session, info)
 
@@ -226,6 +228,19 @@ def test_job_is_left_alone_where(
     submit(**waiting)
 
     assert preempt(database) == []
+
+
+def test_no_job_gives_way_where_the_worker_that_frees_a_slot_would_claim_nothing(
+    database: Database, submit: Callable[..., str]
+) -> None:
+    has_workers(database, slots=1, is_disk_full=True)
+    low = submit(priority=5, is_preemptible=True)
+    assert claim_next(database) is not None
+    urgent = submit(priority=0)
+
+    assert preempt(database) == []
+    has_workers(database, slots=1)
+    assert preempt(database) == [(low, urgent)]
 
 
 def test_job_may_run_for_a_while_before_it_gives_way(database: Database, submit: Callable[..., str]) -> None:

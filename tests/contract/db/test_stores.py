@@ -391,6 +391,19 @@ def test_free_slots_are_those_of_live_workers_less_what_runs(database: Database)
         assert workers.forget(session, older_than_seconds=-1) == 4
 
 
+def test_a_worker_whose_disk_is_full_offers_no_slots_until_it_has_room_again(database: Database) -> None:
+    def capacity(*infos: workers.WorkerInfo) -> workers.Capacity:
+        with database.write() as session:
+            for info in infos:
+                workers.heartbeat(session, info)
+            return workers.capacity(session, "train.cpu")
+
+    full = capacity(worker("a", is_disk_full=True), worker("b"))
+
+    assert full == workers.Capacity(workers=2, slots=2, free_slots=2, full_disks=1)
+    assert capacity(worker("a")) == workers.Capacity(workers=2, slots=4, free_slots=4, full_disks=0)
+
+
 def test_quarantine_of_a_device_survives_its_worker(database: Database) -> None:
     with database.write() as session:
         workers.register_device(session, uuid="gpu-1", host="h", name="H", memory_bytes=2**37)

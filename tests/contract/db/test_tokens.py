@@ -235,7 +235,7 @@ def test_bytes_of_everything_a_project_stores_are_counted(database: Database) ->
 
     with database.write() as session:
         quotas.check_stored(session, "default", added=10)
-        with pytest.raises(QuotaExceeded, match=f"stores {stored} of {stored} bytes; delete datasets"):
+        with pytest.raises(QuotaExceeded, match=r"stores 2\.2 KiB of 2\.2 KiB; delete datasets, models or"):
             quotas.check_stored(session, "default")
         quotas.check_stored(session, "other")
         assert quotas.job_counts(session, "default") == (1, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,12 @@ def test_a_queued_job_says_why_it_waits(run: Run, server: Server, imported: dict
     assert document(run("jobs", "show", second, "--json"))["waiting"]["free_slots"] == 1
 
     with server.database.write() as session:
+        workers.heartbeat(session, replace(info, is_disk_full=True))
+    assert reason() == "the disk of 1 worker is full; free space there, and the job starts by itself"
+    assert document(run("jobs", "show", second, "--json"))["waiting"]["full_disks"] == 1
+
+    with server.database.write() as session:
+        workers.heartbeat(session, info)
         lease = jobs.claim(session, first, worker_id="w", ttl_seconds=60)
     assert reason().startswith("all of train.gpu is taken (1 running at most)")
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.broker.app import make_app
 from services.broker.sender import BUILD_ARCHIVE, RUN_ATTEMPT, Sender
@@ -17,7 +18,7 @@ from services.controller.compose import Controller
 from services.controller.dispatcher import Dispatcher
 from services.controller.loop import Loop
 from services.controller.waker import LONGEST_REST_SECONDS, Waker
-from services.core.errors import BrokerUnavailable
+from services.core.errors import BrokerUnavailable, DatabaseUnavailable
 from services.core.settings import Settings
 from services.core.states import JobState
 from services.db import deployments, jobs, projects
@@ -169,6 +170,46 @@ def test_the_waker_looks_less_often_while_every_look_finds_what_cannot_be_sent_y
 
     longest = LONGEST_REST_SECONDS
     assert rests.seconds == [0.04, 0.08, 0.16, longest, longest, longest, 0.02, 0.02, 0.04]
+
+
+def test_a_waker_whose_database_is_away_says_so_once_and_tells_of_its_return(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = Loop("idle", lambda: None, interval_seconds=600)
+    waker = Waker(database, jobs=idle, archives=idle)
+    away = iter([True] * 5)
+
+    def look() -> bool:
+        if next(away, False):
+            raise DatabaseUnavailable
+        return False
+
+    monkeypatch.setattr(waker, "_look", look)
+    waker._stopping = Rests(lambda rests: None, count=12)
+
+    with capture_logs() as logs:
+        waker._run()
+
+    assert [line["event"] for line in logs] == ["waker_waits", "waker_goes_on"]
+
+
+def test_a_loop_whose_database_is_away_says_so_once_and_tells_of_its_return() -> None:
+    away, ticks = iter([True] * 5), 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+        if next(away, False):
+            raise DatabaseUnavailable
+
+    loop = Loop("test", tick, interval_seconds=0.001)
+    with capture_logs() as logs:
+        loop.start()
+        loop.lead(True)
+        assert eventually(lambda: ticks > 7)
+        loop.stop(timeout_seconds=10)
+
+    assert [(line["event"], line["loop"]) for line in logs] == [("tick_postponed", "test"), ("ticks_again", "test")]
 
 
 def touch(database: Database, project_id: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import shutil
 import socket
 import ssl
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -78,6 +80,17 @@ def test_the_same_server_gets_no_packet_where_nobody_trusts_it(tmp_path: Path) -
         fetcher().fetch(f"http://127.0.0.1:{running.port}/a.zip", tmp_path / "got")
 
     assert running.requests == []
+
+
+def test_an_archive_whose_announced_length_does_not_fit_is_refused_with_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
+
+    with peer(says(ok(length=2048))) as running, pytest.raises(LimitExceeded) as caught:
+        fetch(running, tmp_path)
+
+    assert "it needs 2.0 KiB and 1.0 GiB to spare, and 1.0 GiB are free" in str(caught.value)
 
 
 @pytest.mark.parametrize("answer", [chunked(BODY[:100], BODY[100:]), b"HTTP/1.0 200 OK\r\n\r\n" + BODY])

@@ -111,3 +111,12 @@ def test_a_file_without_a_token_is_refused_with_what_belongs_in_it(tmp_path: Pat
 def test_a_missing_file_is_named(database: Database, tmp_path: Path) -> None:
     with pytest.raises(BootstrapInvalid, match=r"TRAINYARD_BOOTSTRAP_TOKEN_FILE: .*nothing cannot be read"):
         bootstrap(database, tmp_path / "nothing")
+
+
+def test_a_database_that_does_not_answer_is_one_line_with_the_reason(tmp_path: Path) -> None:
+    done = migrate(tmp_path, TRAINYARD_DATABASE_URL="postgresql://somebody:hunter2@127.0.0.1:1/trainyard")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: The metadata database does not answer: connection failed")
+    assert "Connection refused" in done.stderr
+    assert "hunter2" not in done.stderr

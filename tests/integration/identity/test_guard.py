@@ -17,6 +17,7 @@ from trainyard.v1 import dataset_pb2, job_pb2, job_pb2_grpc, model_pb2
 
 from services.core.roles import Role
 from services.core.settings import Settings
+from services.core.units import human_bytes
 from services.db import audit, datasets, projects, tokens
 from services.db.audit import AuditLine, Stored
 from services.db.database import Database
@@ -199,8 +200,11 @@ def test_a_dataset_that_does_not_fit_leaves_nothing_and_says_how_much_there_is(a
     full, job = refused(lambda: upload(api)), refused(api.create)
 
     assert {one.code for one in (too_much, full, job)} == {CODE.RESOURCE_EXHAUSTED}
-    assert f"stores {used} of {used + 10} bytes, and this needs {stored.size_bytes} more" in too_much.message
-    assert f"stores {used} of {used} bytes; delete datasets" in full.message
+    left = (
+        f"stores {human_bytes(used)} of {human_bytes(used + 10)}, and this needs {human_bytes(stored.size_bytes)} more"
+    )
+    assert left in too_much.message
+    assert f"stores {human_bytes(used)} of {human_bytes(used)}; delete datasets, models or" in full.message
     assert upload(api, request_id="first").version_id == stored.version_id
     assert [info.key for info in api.store.list("")] == held
     assert [line.outcome for line in lines(api, 5)][-2:] == ["RESOURCE_EXHAUSTED", "OK"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.core.states import JobState
+from services.core.states import FailureReason, JobState
 from services.db import jobs, workers
 from tests.integration.workers.yard import Yard, open_yard, tiny_config, until
 from tests.stack.platform import descendants, seconds_until_gone
@@ -61,6 +61,35 @@ def test_the_next_worker_of_a_killed_one_cleans_up_and_resumes(yard: Yard) -> No
     steps = [c.step for c in yard.checkpoints(job_id)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 60
+
+
+def test_the_job_of_a_killed_worker_does_not_wait_for_the_end_of_its_lease(tmp_path: Path, scenes_dir: Path) -> None:
+    with open_yard(tmp_path / "yard", scenes_dir, lease_ttl="600") as yard:
+        worker = yard.start_worker()
+        job_id, child = start_job(yard)
+        worker.kill()
+        worker.wait()
+        assert reap(yard) == []
+
+        yard.start_worker("w2")
+
+        until(lambda: reap(yard) == [job_id], what="the reaper to take the job", show=yard.log_text)
+        assert seconds_until_gone([child], limit_seconds=5) < 5
+        job, (attempt,) = yard.job(job_id), yard.attempts(job_id)
+        assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+        assert attempt.failure_reason is FailureReason.WORKER_LOST
+
+
+def test_the_leases_of_a_worker_that_lives_are_its_own(tmp_path: Path, scenes_dir: Path) -> None:
+    with open_yard(tmp_path / "yard", scenes_dir, lease_ttl="600") as yard:
+        yard.start_worker()
+        job_id, _ = start_job(yard)
+
+        yard.start_worker("w2")
+        until(lambda: listed(yard) == ["w1", "w2"], what="the second worker")
+
+        assert reap(yard) == []
+        assert yard.job(job_id).token == 1
 
 
 def test_a_drained_worker_gives_its_job_back_uncharged_and_loses_no_step(yard: Yard) -> None:

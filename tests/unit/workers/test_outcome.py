@@ -145,6 +145,20 @@ STOPPED = {"reason": "stopped", "step": 10}
         ),
         pytest.param(Ending(code=0), Verdict.REQUEUE, FailureReason.CRASH, True, id="exit 0 without a final frame"),
         pytest.param(
+            Ending(code=1, is_disk_full=True),
+            Verdict.REQUEUE,
+            FailureReason.DISK_FULL,
+            False,
+            id="a full disk takes no result",
+        ),
+        pytest.param(
+            Ending(signal=signal.SIGSEGV, is_disk_full=True),
+            Verdict.REQUEUE,
+            FailureReason.CRASH,
+            True,
+            id="a signal explains itself on a full disk too",
+        ),
+        pytest.param(
             Ending(code=1, final=COMPLETED), Verdict.REQUEUE, FailureReason.CRASH, True, id="a result and then a crash"
         ),
     ],

@@ -508,18 +508,20 @@ class GetJobResponse(_message.Message):
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
 
 class Waiting(_message.Message):
-    __slots__ = ("queue", "workers", "slots", "free_slots", "is_at_quota")
+    __slots__ = ("queue", "workers", "slots", "free_slots", "is_at_quota", "full_disks")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     FREE_SLOTS_FIELD_NUMBER: _ClassVar[int]
     IS_AT_QUOTA_FIELD_NUMBER: _ClassVar[int]
+    FULL_DISKS_FIELD_NUMBER: _ClassVar[int]
     queue: str
     workers: int
     slots: int
     free_slots: int
     is_at_quota: bool
-    def __init__(self, queue: _Optional[str] = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., free_slots: _Optional[int] = ..., is_at_quota: _Optional[bool] = ...) -> None: ...
+    full_disks: int
+    def __init__(self, queue: _Optional[str] = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., free_slots: _Optional[int] = ..., is_at_quota: _Optional[bool] = ..., full_disks: _Optional[int] = ...) -> None: ...
 
 class ListJobsRequest(_message.Message):
     __slots__ = ("parent", "page_size", "page_token", "states", "recipe")
