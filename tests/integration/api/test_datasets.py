@@ -85,10 +85,10 @@ def test_the_same_upload_twice_is_one_version(api: Running, archive: bytes) -> N
 @pytest.mark.parametrize(
     ("header", "field"),
     [
-        pytest.param({"size_bytes": 5}, "size_bytes", id="more than announced"),
-        pytest.param({"size_bytes": 10**6}, "size_bytes", id="less than announced"),
-        pytest.param({"size_bytes": 0}, "size_bytes", id="no size"),
-        pytest.param({"sha256": "0" * 64}, "sha256", id="another digest"),
+        pytest.param({"size_bytes": 5}, "header.size_bytes", id="more than announced"),
+        pytest.param({"size_bytes": 10**6}, "header.size_bytes", id="less than announced"),
+        pytest.param({"size_bytes": 0}, "header.size_bytes", id="no size"),
+        pytest.param({"sha256": "0" * 64}, "header.sha256", id="another digest"),
         pytest.param({"dataset_id": "Not Valid"}, "header.dataset_id", id="no slug"),
         pytest.param({"family": "faces"}, "family", id="unknown family"),
         pytest.param({"format": pb.DATASET_FORMAT_YOLO, "family": "face"}, "family", id="family of another format"),
