@@ -32,7 +32,7 @@ def _migrate(settings: Settings, local_token: Path | None) -> int:
     except BootstrapInvalid as err:
         return _give_up(str(err))
     except DatabaseUnavailable as err:
-        return _give_up(f"{err} Check TRAINYARD_DATABASE_URL.")
+        return _give_up(f"{str(err).rstrip('.')}. Check TRAINYARD_DATABASE_URL.")
     finally:
         database.dispose()
     return 0

@@ -65,8 +65,8 @@ def test_a_network_that_is_not_the_source_s_is_refused_rather_than_left_aside(pr
     source = Origin("torchvision:ResNet18_Weights.DEFAULT", "torchvision", "torchvision", {})
 
     with pytest.raises(ValueError, match="is of another network than network says: leave network out"):
-        asked(preset, {"network": {"model": {"name": "resnet50"}}}).adopt(source)
-    adopted = asked(preset, {}).adopt(source)
+        asked(preset, {"network": {"model": {"name": "mobilenet_v2"}}}).adopt(source)
+    adopted = FinetuneConfig.model_validate(asked(preset, {}).model_dump()).adopt(source)
     assert adopted.adopt(source) == adopted
 
 

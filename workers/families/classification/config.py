@@ -430,7 +430,8 @@ class FinetuneConfig(ClassificationConfig):
         except ValidationError as err:
             wrong = "; ".join(str(one["msg"]) for one in err.errors(include_url=False))
             raise ValueError(f"{origin.name} does not go with this config: {wrong}") from err
-        if self.network.is_stated and self.network.model_dump() != adopted.network.model_dump():
+        # A whole preset, as the API shows it, spells the default out.
+        if self.network not in (SourceNetwork(), adopted.network):
             raise ValueError(f"{origin.name} is of another network than network says: leave network out")
         return adopted
 
