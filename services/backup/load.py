@@ -84,6 +84,7 @@ class Restore:
 
     def _put_rows(self, snapshot: Snapshot, folder: Path) -> int:
         with self._database.write() as session:
+            self._database.take_time(session)
             announce(session)
             dump.defer_references(session)
             count = sum(

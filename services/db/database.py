@@ -96,7 +96,16 @@ class Database:
         if self.is_postgres:
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         with _faults_translated(self.url), self._engine.execution_options(**options).connect() as connection:
-            yield Session(connection, is_read=True)
+            session = Session(connection, is_read=True)
+            self.take_time(session)
+            yield session
+
+    def take_time(self, session: Session) -> None:
+        """Let much be done between two statements of the running transaction, which otherwise would be ended."""
+        if self.is_postgres:
+            from services.db import postgres
+
+            session.execute(sa.text(postgres.TAKE_TIME))
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision. Safe to run from many processes at once."""

@@ -22,6 +22,9 @@ SLICE_SECONDS = 0.25
 RECONNECT_SECONDS = 0.5
 PAUSE_SECONDS = 0.005
 """Between two notifications: a burst of commits costs a few of them, a lone commit waits for nothing."""
+_IDLE = "idle_in_transaction_session_timeout"
+TAKE_TIME = f"SET LOCAL {_IDLE} = '60s'"
+"""For a transaction in which much else is done between two statements, as in a backup."""
 CONNECT_ARGUMENTS = {
     "connect_timeout": 5,
     "tcp_user_timeout": 15_000,
@@ -29,7 +32,9 @@ CONNECT_ARGUMENTS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "application_name": "trainyard",
-    "options": "-c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s -c timezone=UTC",
+    # Transactions here take milliseconds. Whoever holds rows and says nothing for as long as this is frozen, or on a lost
+    # machine, and until it is sent away the reaper waits for the row of its job.
+    "options": f"-c lock_timeout=10s -c statement_timeout=60s -c {_IDLE}=8s -c timezone=UTC",
 }
 
 

@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from services.core.errors import DatabaseUnavailable
-from services.db import archives, jobs, migrations
+from services.db import archives, jobs, migrations, tables
 from services.db.changes import ChangeFeed
 from services.db.database import Database
 from services.db.reaper import ClockGuard, Reaper
@@ -202,6 +202,28 @@ def test_reaper_with_a_steady_clock_reaps(database: Database) -> None:
     reaper = Reaper(database, ClockGuard(ttl_seconds=0.0))
 
     assert [item.job_id for item in reaper.tick()] == [job.id]
+
+
+def test_a_transaction_that_went_silent_is_sent_away_before_others_give_up_on_its_rows(postgres_url: str) -> None:
+    silent, other = Database(postgres_url), Database(postgres_url)
+    job = queued_job(silent)
+    update = sa.update(tables.jobs).where(tables.jobs.c.id == job.id)
+
+    def hold_on() -> None:
+        with silent.write() as held:
+            held.execute(update.values(display_name="held"))
+            with other.write() as session:
+                session.execute(update.values(display_name="taken"))
+            held.execute(update.values(display_name="late"))
+
+    with pytest.raises(DatabaseUnavailable):
+        hold_on()
+
+    with other.snapshot() as session:
+        assert session.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar() == "1min"
+        assert jobs.get(session, "default", job.id).display_name == "taken"
+    for database in (silent, other):
+        database.dispose()
 
 
 def test_server_that_crashes_is_unavailable_and_then_serves_again(postgres: PostgresServer, postgres_url: str) -> None:
