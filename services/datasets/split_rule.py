@@ -20,7 +20,12 @@ class SplitRule(BaseModel):
         return hashlib.sha256(f"{self.seed}:{key}".encode()).digest()
 
     def draw(self, keys: set[str], *, least: int = 1) -> set[str]:
-        """Return the share of `keys` to set aside: of `least` at least, with as many left, where there are enough."""
+        """Return the share of `keys` to set aside: `least` at least, with as many left, where there are enough.
+
+        Never all, and none of a single key.
+        """
+        if len(keys) < 2:
+            return set()
         least = min(least, len(keys) // 2)
         count = min(len(keys) - least, max(least, round(len(keys) * self.val_fraction)))
         return set(sorted(keys, key=self.rank)[:count])

@@ -49,6 +49,20 @@ def test_of_a_few_people_two_are_set_aside(importing: Any, tmp_path: Path, peopl
     assert done.header["splits"]["val"]["identities"] == 2
 
 
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize("count", range(6))
+def test_a_split_never_takes_all_and_nothing_of_one(least: int, count: int) -> None:
+    keys = {str(number) for number in range(count)}
+
+    for fraction in (0.01, 0.5, 0.99):
+        chosen = SplitRule(val_fraction=fraction).draw(keys, least=least)
+        enough = min(least, count // 2)
+        assert chosen <= keys
+        assert enough <= len(chosen) <= count - enough
+        assert chosen or count < 2
+        assert count != 1 or not chosen
+
+
 def test_a_person_in_two_splits_is_refused(importing: Any, tmp_path: Path) -> None:
     files = {**family.people(), "val/ann/9.jpg": build.picture(999)}
 
