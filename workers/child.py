@@ -15,14 +15,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from workers import allocator, process
 from workers.engine.frames import FrameKind, FrameWriter
-from workers.failure import Diagnosis, diagnose, last_words
+from workers.failure import Diagnosis, diagnose, last_words, write_log
 from workers.plan import LOG_NAME, PLAN_NAME, read_plan
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -64,7 +63,7 @@ def main(attempt_dir: Path, frames_fd: int, watch_fd: int, *, parent_pid: int) -
         _MODES[plan["mode"]](plan, frames, stop)
     except BaseException as err:  # noqa: BLE001 - the process ends here, and its supervisor must learn why
         diagnosis = diagnose(err, who="trainer" if plan.get("mode", "train") == "train" else "build")
-        _log(last_words(err, diagnosis))
+        write_log(last_words(err, diagnosis))
         _tell(frames, diagnosis)
         return 1
     return 0
@@ -128,14 +127,7 @@ def _tell(frames: FrameWriter, diagnosis: Diagnosis) -> None:
         frames.write(FrameKind.FAILURE, **failure_fields(diagnosis))
     except OSError:
         # Nobody reads any more; the traceback is in the log.
-        _log(traceback.format_exc())
-
-
-def _log(text: str) -> None:
-    # On a full disk the log takes nothing either, and that must not hide the failure itself.
-    with suppress(OSError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        write_log(traceback.format_exc())
 
 
 def _train(plan: Mapping[str, Any], frames: FrameWriter, stop: StopFlag) -> None:

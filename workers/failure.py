@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import re
 import signal
+import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,6 +73,13 @@ def last_words(err: BaseException, diagnosis: Diagnosis) -> str:
     if cause is None or _text(cause) in diagnosis.message:
         return ""
     return "".join(traceback.format_exception_only(cause))
+
+
+def write_log(text: str) -> None:
+    """Write to the attempt's log what it takes: on a full disk nothing, which must not hide the failure itself."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _is_explained(err: BaseException, reason: FailureReason) -> bool:

@@ -33,7 +33,7 @@ from workers.child import DUMP_SIGNAL, STOP_SIGNALS, StopFlag, failure_fields
 from workers.engine import run
 from workers.engine.crew import PeerLost, joined
 from workers.engine.frames import FrameKind, FrameWriter
-from workers.failure import diagnose, last_words
+from workers.failure import diagnose, last_words, write_log
 
 WATCH_SECONDS = 0.1
 """How often the launcher looks whether a process ended."""
@@ -146,11 +146,11 @@ def _take_part(order: _Order) -> None:
     try:
         _train(order, rank, size)
     except PeerLost:
-        traceback.print_exc()
+        write_log(traceback.format_exc())
         _wait_to_be_ended()
         _fail(order, rank)
     except BaseException as err:  # noqa: BLE001 - the process ends here, and the launcher must learn why
-        sys.stderr.write(last_words(err, diagnose(err)))
+        write_log(last_words(err, diagnose(err)))
         _fail(order, rank)
 
 

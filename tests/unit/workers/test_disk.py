@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from services.db.database import Database
 from services.storage.local import LocalStore
 from workers import runtime as runtime_module
 from workers.engine.frames import FrameKind, FrameParser
+from workers.failure import write_log
 from workers.plan import LOG_NAME
 from workers.registry import Registry
 from workers.runtime import Identity, Runtime
@@ -100,3 +102,11 @@ def test_a_trainer_whose_log_takes_no_more_still_says_why_it_ended(tmp_path: Pat
     kinds = [frame.kind for frame in FrameParser().feed(os.read(frames_r, 1 << 20))]
     os.close(frames_r)
     assert kinds == [FrameKind.FAILURE]
+
+
+def test_a_log_that_takes_nothing_keeps_nobody_from_telling_the_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(full, write_through=True))
+        write_log("what a trainer of many says before it ends")
+        with pytest.raises(OSError, match="No space left"):
+            sys.stderr.write("as it would be without")
