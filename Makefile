@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ENV := .venv/.installed
 RUN := $(ENV)
-TEST_PROCESSES ?= 2
+# One more than the cores of a small machine: many tests wait for processes rather than for a core.
+TEST_PROCESSES ?= 3
 SOURCES := services workers proto tests
 
 # Without cached bytecode every process would compile torch's and SQLAlchemy's sources anew, for seconds.

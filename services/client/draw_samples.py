@@ -6,9 +6,10 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from services.client.draw import enlargement
 from services.client.pictures import NoPicture, main_pictures
@@ -55,13 +56,28 @@ def draw_answer(result: Mapping[str, Any]) -> bytes:
     return _sheet(sample_rows(result))
 
 
+def draw_beside(source: Path, result: Mapping[str, Any]) -> bytes:
+    """Return the picture that was sent beside every picture of the answer to it, in the size of these.
+
+    Raises:
+        NoPicture: the answer has none.
+    """
+    answers = [sample for row in sample_rows(result) for sample in row]
+    with Image.open(source) as image:
+        sent = ImageOps.exif_transpose(image).convert("RGB").resize(answers[0].picture.size, Image.Resampling.LANCZOS)
+    named = [Sample(sample.picture, sample.caption or "answer") for sample in answers]
+    return _sheet([[Sample(sent, "sent"), *named]])
+
+
 def sample_rows(result: Mapping[str, Any]) -> list[list[Sample]]:
     """Return the samples of an answer in the rows in which they are best compared.
 
-    A walk is one row, a direction or a mix has one for each latent it starts from, and what was changed stands below
+    Single pictures are one row. A walk is one row, a direction or a mix has one for each latent it starts from, and what was changed stands below
     what it was. Others are about as many abreast as below one another.
     """
     found = main_pictures(result)
+    if all(len(contents) == 1 and not isinstance(result[name], list) for name, contents in found.items()):
+        return [[Sample(_opened(content), name) for name, (content,) in found.items()]]
     rows: list[list[Sample]] = []
     for name, contents in found.items():
         told, columns = _captions(result, len(contents))

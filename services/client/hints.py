@@ -16,10 +16,14 @@ from services.client.plain import as_dict
 FIRST_RECIPES: Mapping[str, str] = {
     "classification": "classification/train",
     "detection": "detection/yolo_v1",
+    "domains": "translation/cyclegan",
     "face": "face/triplet",
     "images": "gan/dcgan",
+    "pairs": "translation/pix2pix",
     "points": "gan/vanilla",
     "segmentation": "segmentation/fcn",
+    "text": "text/rnn_lm",
+    "parallel_text": "text/transformer",
 }
 """By the family of a dataset, a general recipe that starts from nothing; lists of recipes do not tell who needs weights."""
 
@@ -28,11 +32,19 @@ _ASK = "trainyard predict {name} IMAGE"
 _ASK_BY_FAMILY: Mapping[str, str] = {
     "detection": f"{_ASK} --draw out.png",
     "segmentation": f"{_ASK} --draw out.png",
+    "translation": f"{_ASK} --draw out.png",
     "gan": "trainyard predict {name} --param n=8 --draw out.png",
+    "text": "trainyard predict {name} --text 'WORDS'",
+    "representation": f"{_ASK} --draw out.png",
+    "style": f"{_ASK} --draw out.png",
     "face": "trainyard galleries create GALLERY --deployment {name}",
 }
 # Its presets make points of a plane as a rule, and those are no picture.
-_ASK_BY_RECIPE: Mapping[str, str] = {"gan/vanilla": "trainyard predict {name} --param n=8"}
+_ASK_BY_RECIPE: Mapping[str, str] = {
+    "gan/vanilla": "trainyard predict {name} --param n=8",
+    # A finished picture: there is nothing to send.
+    "style/gatys": "trainyard predict {name} --draw out.png",
+}
 
 PEOPLE = "taken as classification; if the folders are people, import with --family face"
 _LEAST_PEOPLE = 20

@@ -12,7 +12,9 @@ from pathlib import Path
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
-WEIGHTS_SUFFIX = ".safetensors"
+_TEXT_SUFFIXES = (".src", ".tgt", ".tsv", ".txt")
+SINGLE_SUFFIXES = (".safetensors", ".tsv", ".txt")
+"""Of files that are a dataset by themselves: weights, a text and pairs of texts."""
 _MOST_PROBLEMS = 20
 _SKIPPED = frozenset(("__MACOSX", "Thumbs.db"))
 
@@ -45,14 +47,14 @@ class _File:
 
 @contextmanager
 def as_archive(path: Path, *, on_progress: Progress) -> Iterator[Path]:
-    """Yield `path` itself where it is an archive, or a temporary tar of the folder or of the file of weights.
+    """Yield `path` itself where it is an archive, or a temporary tar of the folder or of the single file.
 
     Raises:
         PathInvalid: nothing there, no archive, or a folder whose files cannot be a dataset.
     """
     if not path.exists():
         raise PathInvalid(f"{path} does not exist; give a folder or an archive of a dataset")
-    if path.is_file() and path.suffix.lower() != WEIGHTS_SUFFIX:
+    if path.is_file() and path.suffix.lower() not in SINGLE_SUFFIXES:
         _check_archive(path)
         yield path
         return
@@ -77,8 +79,8 @@ def list_files(folder: Path) -> list[_File]:
     files = [_File(path, _name(path, folder), path.stat().st_size) for path in paths]
     if not any(_may_be_data(file.path.name.lower()) for file in files):
         raise PathInvalid(
-            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}), no table (.csv, .npy), no weights ({WEIGHTS_SUFFIX}) and no idx file;"
-            " give the dataset's top folder"
+            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}), no table (.csv, .npy), no text"
+            f" ({', '.join(_TEXT_SUFFIXES)}), no weights (.safetensors) and no idx file; give the dataset's top folder"
         )
     return files
 
@@ -125,7 +127,9 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _may_be_data(name: str) -> bool:
-    return name.removesuffix(".gz").endswith((*_IMAGE_SUFFIXES, ".csv", ".npy", "ubyte", WEIGHTS_SUFFIX))
+    return name.removesuffix(".gz").endswith(
+        (*_IMAGE_SUFFIXES, *_TEXT_SUFFIXES, ".csv", ".npy", "ubyte", ".safetensors")
+    )
 
 
 def _is_skipped(name: str) -> bool:

@@ -15,8 +15,10 @@ from typing import Any
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 _SHOWN_ALONE = ("overlay", "gradcam", "mask")
 _SHEET = "sheet"
-_IN_TURN = ("before", "after")
-_ROW_FIRST = ("label_id", "id", "label", "name", "score", "fraction")
+_REDRAWN = ("image", "images")
+_IN_TURN = ("image", "images", "before", "after", "back", "bicubic", "input", "masked", "reconstruction", "pasted")
+_ROW_FIRST = ("label_id", "id", "label", "name", "word", "score", "fraction")
+_TEXT = "text"
 
 
 _NO_DRAW = "leave out --draw"
@@ -36,11 +38,15 @@ def pictures(result: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def save_pictures(result: Mapping[str, Any], folder: Path, *, prefix: str) -> list[Path]:
-    """Write every picture of an answer into a folder, as `PREFIX-NAME.png`; returns where they went.
+    """Write every picture of an answer into a folder, as `PREFIX-NAME.png`, and its text; returns where they went.
 
     The folder is made for the first of them.
     """
     saved = []
+    if isinstance(text := result.get(_TEXT), str):
+        folder.mkdir(parents=True, exist_ok=True)
+        saved.append(folder / f"{prefix}-{_TEXT}.txt")
+        saved[-1].write_text(text, encoding="utf-8", errors="replace")
     for name, content in pictures(result):
         folder.mkdir(parents=True, exist_ok=True)
         # The name comes over the wire: it must not lead out of the folder.
@@ -60,11 +66,17 @@ def main_pictures(result: Mapping[str, Any]) -> dict[str, list[bytes]]:
     found = {key: contents for key in sorted(result, key=_turn) if (contents := _contents(result[key]))}
     if not found:
         remedy = "leave out --draw, or ask for a picture by --param gradcam=true" if _has_classes(result) else _NO_DRAW
+        remedy = "leave out --draw; --out FOLDER saves its text" if isinstance(result.get(_TEXT), str) else remedy
         raise NoPicture(f"the answer has no picture and no boxes to draw: {remedy}")
     if (name := next((name for name in _SHOWN_ALONE if name in found), None)) is not None:
         return {name: found[name]}
     # A server's sheet holds the other pictures, and does not say which is which.
     return {key: contents for key, contents in found.items() if key != _SHEET} or found
+
+
+def is_redrawn(result: Mapping[str, Any]) -> bool:
+    """Return whether an answer to a picture is that picture drawn otherwise, which is best seen beside it."""
+    return any(_contents(result.get(name)) for name in _REDRAWN)
 
 
 def without_pictures(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +88,12 @@ def without_pictures(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each field of an answer, short whatever it holds; rows, such as labels, get a line each."""
-    for key, value in result.items():
+    # The text itself comes first; the wire keeps no order.
+    for key, value in sorted(result.items(), key=lambda item: item[0] != _TEXT):
+        if key == _TEXT and isinstance(value, str):
+            yield f"{key}:"
+            yield from (f"  {_printable(line)}" for line in value.split("\n"))
+            continue
         many: Sequence[Any] = value if isinstance(value, list) else [value]
         count = sum(_content(one) is not None for one in many)
         if count:
@@ -87,6 +104,11 @@ def describe(result: Mapping[str, Any]) -> Iterator[str]:
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield f"{key}: {text}" if len(text) <= 200 else f"{key}: {text[:60]} ... ({len(many)} values)"
+
+
+def _printable(line: str) -> str:
+    """Return a line of a model's making without what would move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else " " if letter == "\t" else "\ufffd" for letter in line)
 
 
 def _turn(key: str) -> int:

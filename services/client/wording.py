@@ -88,6 +88,9 @@ PHRASES: Mapping[str, Mapping[str, str]] = {
         'send fields, such as {"instances": [{"op": "sample", "seed": 1}]}': (
             "leave it out and say what to draw with --param, such as --param n=8"
         ),
+        'this model reads text, no image: send {"instances": [{"text": "..."}]}': (
+            "this model reads text, no image: leave it out and say --text 'WORDS'"
+        ),
         "unknown parameter ": "unknown --param ",
     },
 }
@@ -118,8 +121,10 @@ def as_typed(error: ApiError, command: str) -> ApiError:
     return error.restated(_text(error.message, fields, phrases), violations)
 
 
-def of_files(error: ApiError, files: Mapping[str, Path]) -> ApiError:
+def of_files(error: ApiError, files: Mapping[str, Path | str]) -> ApiError:
     """Return an error with the files that it is about; `files` has them by their fields, in the order they were sent.
+
+    A text stands for itself, as it is to be called.
 
     What a model refuses comes without a field: it tells the instances by number, or is about every one.
     """
@@ -133,7 +138,7 @@ def of_files(error: ApiError, files: Mapping[str, Path]) -> ApiError:
 
 
 @contextmanager
-def sending(files: Mapping[str, Path]) -> Iterator[None]:
+def sending(files: Mapping[str, Path | str]) -> Iterator[None]:
     """Name the files where what is sent in this block is refused for them."""
     try:
         yield
@@ -143,7 +148,7 @@ def sending(files: Mapping[str, Path]) -> Iterator[None]:
         raise named from err
 
 
-def by_field(field: str, files: Sequence[Path]) -> dict[str, Path]:
+def by_field(field: str, files: Sequence[Path | str]) -> dict[str, Path | str]:
     """Return files by their places in a repeated field."""
     return {f"{field}[{number}]": path for number, path in enumerate(files)}
 
@@ -174,11 +179,11 @@ def _label(name: re.Match[str]) -> str:
     return f"{owner}/{name['last']}" if owner else name[0]
 
 
-def _file(field: str, files: Mapping[str, Path]) -> str:
+def _file(field: str, files: Mapping[str, Path | str]) -> str:
     return next((str(path) for key, path in files.items() if field == key or field.startswith(f"{key}.")), field)
 
 
-def _of_instances(message: str, files: Sequence[Path]) -> str:
+def _of_instances(message: str, files: Sequence[Path | str]) -> str:
     def named(instance: re.Match[str]) -> str:
         number = int(instance[1])
         return f"{files[number]}: " if number < len(files) else instance[0]

@@ -2,14 +2,15 @@
 
 Byte for byte a function of the checked dataset. Members are stored uncompressed at recorded offsets,
 so a reader preads an image and never unpacks a shard. `family` in dataset.json tells what a line says
-beside the image: boxes, a label, attributes, or where in the `masks` shards its mask lies.
+beside the image: boxes, a label, attributes, where in the `masks` shards its mask lies, or where in the
+`targets` shards the image lies that it is to be turned into.
 """
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,14 +82,14 @@ class _Shards:
 
 def write_canonical(dataset: CheckedDataset, directory: Path, *, shard_bytes: int) -> None:
     """Write `dataset.json`, the shards and `annotations.jsonl` into an existing empty directory."""
-    images, masks = _Shards(directory, "images", shard_bytes), _Shards(directory, "masks", shard_bytes)
+    shards = {kind: _Shards(directory, kind, shard_bytes) for kind in ("images", "masks", "targets")}
     try:
         with (directory / ANNOTATIONS_FILE).open("w", encoding="utf-8") as lines:
             for image in _ordered(dataset):
-                lines.write(_line(_record(image, dataset, images, masks)) + "\n")
+                lines.write(_line(_record(image, dataset, shards)) + "\n")
     finally:
-        images.close()
-        masks.close()
+        for each in shards.values():
+            each.close()
     if dataset.folds:
         (directory / PAIRS_FILE).write_text(_line({"folds": _folds(dataset)}) + "\n", encoding="utf-8")
     write_header(_header(dataset), directory)
@@ -105,9 +106,9 @@ def _ordered(dataset: CheckedDataset) -> Iterator[CheckedImage]:
         yield from sorted(dataset.of_split(split), key=lambda image: (image.facts.sha256, image.truth_key()))
 
 
-def _record(image: CheckedImage, dataset: CheckedDataset, images: _Shards, masks: _Shards) -> dict[str, Any]:
+def _record(image: CheckedImage, dataset: CheckedDataset, shards: Mapping[str, _Shards]) -> dict[str, Any]:
     facts = image.facts
-    place = images.place(_Stored(image.member, image.path, image.name, facts.size_bytes))
+    place = shards["images"].place(_Stored(image.member, image.path, image.name, facts.size_bytes))
     record: dict[str, Any] = {"split": image.split, **place, "width": facts.width, "height": facts.height}
     if dataset.family == "detection":
         record |= _box_fields(image)
@@ -121,7 +122,12 @@ def _record(image: CheckedImage, dataset: CheckedDataset, images: _Shards, masks
         record["landmarks"] = [list(point) for point in image.landmarks]
     if (mask := image.mask) is not None:
         member = f"{image.split}/{mask.sha256}.png"
-        record["mask"] = masks.place(_Stored(member, mask.path, f"the mask of {image.name}", mask.size_bytes))
+        record["mask"] = shards["masks"].place(_Stored(member, mask.path, f"the mask of {image.name}", mask.size_bytes))
+    if (target := image.target) is not None:
+        stored = _Stored(target.member(image.split), target.path, target.name, target.facts.size_bytes)
+        record["target"] = shards["targets"].place(stored)
+    if image.is_side_by_side:
+        record["side_by_side"] = True
     return record
 
 

@@ -35,6 +35,19 @@ class CheckedMask:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedTarget:
+    """A decodable image that another is to be turned into, seen upright as large as that one."""
+
+    path: Path
+    name: str
+    facts: ImageFacts
+
+    def member(self, split: str) -> str:
+        """The name in its shard."""
+        return f"{split}/{self.facts.sha256}.{self.facts.extension}"
+
+
+@dataclass(frozen=True, slots=True)
 class CheckedImage:
     """A decodable image and its truth; `name` is the source's, for messages only.
 
@@ -50,12 +63,25 @@ class CheckedImage:
     attributes: tuple[int, ...] = ()
     mask: CheckedMask | None = None
     landmarks: Landmarks = ()
+    target: CheckedTarget | None = None
+    is_side_by_side: bool = False
 
     def truth_key(self) -> tuple[Any, ...]:
         """Order images of the same bytes, which differ only in their truth."""
         boxes = tuple((box.x1, box.y1, box.x2, box.y2, box.label) for box in self.boxes)
         label = -1 if self.label is None else self.label
-        return boxes, label, self.attributes, self.mask.sha256 if self.mask else ""
+        mask = self.mask.sha256 if self.mask else ""
+        return boxes, label, self.attributes, mask, self.target.facts.sha256 if self.target else ""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests of everything it shows."""
+        return (self.facts.sha256,) if self.target is None else (self.facts.sha256, self.target.facts.sha256)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of everything it shows."""
+        return self.facts.size_bytes + (self.target.facts.size_bytes if self.target else 0)
 
     @property
     def member(self) -> str:

@@ -73,6 +73,18 @@ def _check_segmentation(images: Images, classes: tuple[str, ...], problems: Prob
         problems.add(ProblemKind.MASK, "dataset", text)
 
 
+def _check_domains(images: Images, classes: tuple[str, ...], problems: Problems) -> None:
+    if len(classes) != 2:
+        text = f"has {len(classes)} domains ({listing(classes)})" if classes else "has no domain"
+        problems.add(ProblemKind.CLASS, "dataset", f"{text}; give it two folders of images, one a domain")
+        return
+    shown = {image.label for image in images if image.split == "train"}
+    for label, name in enumerate(classes):
+        if label not in shown:
+            text = "has no image in train; add some, one at least"
+            problems.add(ProblemKind.CLASS, f"domain {name!r}", text)
+
+
 def _check_face(images: Images, classes: tuple[str, ...], problems: Problems) -> None:
     people: dict[str, Counter[int]] = defaultdict(Counter)
     for image in images:
@@ -94,5 +106,6 @@ _CHECKS: dict[str, Callable[[Images, tuple[str, ...], Problems], None]] = {
     "detection": _check_detection,
     "classification": _check_classification,
     "segmentation": _check_segmentation,
+    "domains": _check_domains,
     "face": _check_face,
 }

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from services.core.errors import DatasetInvalid
 from services.datasets import (
+    aligned,
     celeba,
     coco,
     coco_masks,
@@ -17,8 +18,12 @@ from services.datasets import (
     lfw,
     mask_pairs,
     mnist,
+    parallel_text,
+    plain_text,
     points,
     rle_csv,
+    side_by_side,
+    unaligned,
     voc,
     voc_masks,
     weights,
@@ -26,7 +31,7 @@ from services.datasets import (
 )
 from services.datasets.formats import request_faults
 from services.datasets.problem import invalid
-from services.datasets.source import Reading, SourceDataset, SourcePoints, SourceWeights
+from services.datasets.source import Reading, SourceDataset, SourcePoints, SourceTexts, SourceWeights
 from services.datasets.tree import OTHER_IMAGE_SUFFIXES, Tree
 
 
@@ -37,7 +42,7 @@ class Importer:
     format: str
     family: str
     is_like: Callable[[Tree], bool]
-    read: Callable[[Reading], SourceDataset | SourcePoints | SourceWeights]
+    read: Callable[[Reading], SourceDataset | SourcePoints | SourceTexts | SourceWeights]
     layout: str
 
 
@@ -55,16 +60,31 @@ IMPORTERS = (
     Importer("mask_pairs", "segmentation", mask_pairs.is_like, mask_pairs.read, "images/ and masks/ with classes.txt"),
     Importer("voc", "detection", voc.is_like, voc.read, "Annotations/*.xml"),
     Importer("voc", "segmentation", voc_masks.is_like, voc_masks.read, "SegmentationClass/*.png"),
+    Importer("unaligned", "domains", unaligned.is_like, unaligned.read, "trainA/ and trainB/"),
+    Importer("aligned", "pairs", aligned.is_like, aligned.read, "A/ and B/ with equal stems"),
     Importer("mnist", "classification", mnist.is_like, mnist.read, "train-images-idx3-ubyte"),
     Importer("mnist", "images", mnist.is_like, mnist.read, "train-images-idx3-ubyte"),
     Importer("image_folder", "classification", image_folder.is_like, image_folder.read, "train/CLASS/*.jpg"),
     Importer("image_folder", "images", image_folder.has_images, image_folder.read, "train/*.jpg"),
+    Importer("image_folder", "domains", image_folder.has_images, unaligned.read_folders, "train/DOMAIN/*.jpg"),
+    Importer("side_by_side", "pairs", image_folder.has_images, side_by_side.read, "train/*.jpg, A left and B right"),
     Importer("identity_folders", "face", image_folder.has_images, identity_folders.read, "train/PERSON/*.jpg"),
     Importer("points", "points", points.is_like, points.read, "train.csv or train.npy"),
+    Importer(
+        "parallel_text", "parallel_text", parallel_text.is_like, parallel_text.read, "train.tsv, or .src with .tgt"
+    ),
+    Importer("plain_text", "text", plain_text.is_like, plain_text.read, "train.txt"),
     Importer(weights.FORMAT, weights.FAMILY, weights.is_like, weights.read, "one .safetensors file"),
 )
 # Any picture is like these, so they are only taken where their family or format is asked for.
-_ON_REQUEST = frozenset({("image_folder", "images"), ("identity_folders", "face")})
+_ON_REQUEST = frozenset(
+    {
+        ("image_folder", "images"),
+        ("image_folder", "domains"),
+        ("side_by_side", "pairs"),
+        ("identity_folders", "face"),
+    }
+)
 
 _PLAIN = "images alone, for a GAN to learn from, are imported with family 'images' (`--family images`)"
 _WORDS = ("annotations", "images", "labels", "masks", "train", "val", "test", "jpegimages", "segmentationclass")

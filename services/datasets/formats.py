@@ -16,19 +16,30 @@ SERVED = (
     ("mask_pairs", "segmentation"),
     ("voc", "detection"),
     ("voc", "segmentation"),
+    ("unaligned", "domains"),
+    ("aligned", "pairs"),
     ("mnist", "classification"),
     ("mnist", "images"),
     ("image_folder", "classification"),
     ("image_folder", "images"),
+    ("image_folder", "domains"),
+    ("side_by_side", "pairs"),
     ("identity_folders", "face"),
     ("points", "points"),
+    ("parallel_text", "parallel_text"),
+    ("plain_text", "text"),
     ("safetensors", "weights"),
 )
 """(format, family) of every importer, in the order in which `detect` tries them."""
 FORMATS = tuple(dict.fromkeys(name for name, _ in SERVED))
 FAMILIES = tuple(dict.fromkeys(family for _, family in SERVED))
 # Families of recipes that no dataset has.
-_LEARNED_FROM = {"gan": "its recipes learn from 'images', some also from 'points', 'classification' and 'face'"}
+_LEARNED_FROM = {
+    "gan": "its recipes learn from 'images', some also from 'points', 'classification' and 'face'",
+    "translation": "its recipes learn from 'pairs', from 'domains' or, to fill, enlarge and colour pictures, from 'images'",
+    "representation": "its recipes learn from 'images', 'classification' and 'face'",
+    "style": "its recipes learn from 'domains', content and style",
+}
 
 
 def request_faults(name: str | None, family: str | None) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from services.datasets.limits import MIB, ImportLimits
 # Pillow keeps fixing holes in decoders nobody trains from; only these three are ever tried.
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 LOOK_SIZE = (9, 8)
+_ORIENTATION_TAG, _QUARTER_TURNS = 0x0112, range(5, 9)
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
@@ -35,6 +36,14 @@ class ImageFacts:
     look: bytes
     """The image as `LOOK_SIZE` grey pixels, to find images that differ only in encoding or size."""
 
+    is_on_side: bool = False
+    """Whether its EXIF tag turns it by a quarter, so that width and height change places."""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height as people see it."""
+        return (self.height, self.width) if self.is_on_side else (self.width, self.height)
+
 
 def inspect_image(path: Path, limits: ImportLimits) -> ImageFacts:
     """Read and decode one file, or raise ImageUnusable."""
@@ -46,22 +55,24 @@ def inspect_image(path: Path, limits: ImportLimits) -> ImageFacts:
             f"the file has {size_bytes} bytes, the limit is {limits.max_image_bytes // MIB} MiB; shrink it"
         )
     encoded = path.read_bytes()
-    extension, (width, height), look = _decode(encoded, limits)
-    return ImageFacts(hashlib.sha256(encoded).hexdigest(), extension, size_bytes, width, height, look)
+    return _decode(encoded, limits)
 
 
-def _decode(encoded: bytes, limits: ImportLimits) -> tuple[str, tuple[int, int], bytes]:
+def _decode(encoded: bytes, limits: ImportLimits) -> ImageFacts:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(encoded), formats=tuple(FORMATS)) as image:
                 _check_header(image, limits)
+                # Before the pixels, as readers do: a tag that comes after them turns nothing.
+                is_on_side = _orientation(image) in _QUARTER_TURNS
                 # verify() passes half a JPEG; only decoding every pixel proves the file whole.
                 image.load()
                 if has_damaged_pixels(encoded):
                     raise ImageUnusable("damaged (its pixels do not fit their checksum); export the image again")
                 look = image.convert("L").resize(LOOK_SIZE, Image.Resampling.BOX)
-                return FORMATS[str(image.format)], image.size, look.tobytes()
+                digest, extension = hashlib.sha256(encoded).hexdigest(), FORMATS[str(image.format)]
+                return ImageFacts(digest, extension, len(encoded), *image.size, look.tobytes(), is_on_side)
     except UnidentifiedImageError as err:
         raise ImageUnusable("not a JPEG, PNG or WEBP image; convert it") from err
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
@@ -70,6 +81,13 @@ def _decode(encoded: bytes, limits: ImportLimits) -> tuple[str, tuple[int, int],
         if isinstance(err, ImageUnusable):
             raise
         raise ImageUnusable(f"damaged ({err}); export the image again") from err
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - cameras write broken EXIF; readers show such a picture as it is stored
+        return 1
 
 
 def _check_header(image: Image.Image, limits: ImportLimits) -> None:

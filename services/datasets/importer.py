@@ -12,8 +12,9 @@ from services.datasets.limits import ImportLimits
 from services.datasets.points import write_points
 from services.datasets.problem import Problems
 from services.datasets.report import Report
-from services.datasets.source import Reading, SourcePoints, SourceWeights
+from services.datasets.source import Reading, SourcePoints, SourceTexts, SourceWeights
 from services.datasets.split_rule import SplitRule
+from services.datasets.texts import write_texts
 from services.datasets.tree import Tree
 from services.datasets.validate import validate
 from services.datasets.weights import write_weights
@@ -46,6 +47,8 @@ def import_folder(
         source = chosen.read(reading)
         if isinstance(source, SourcePoints):
             return write_points(source, out, reading.problems, rule)
+        if isinstance(source, SourceTexts):
+            return write_texts(source, out, reading.problems, rule)
         if isinstance(source, SourceWeights):
             return write_weights(source, out, reading.problems)
         dataset, report = validate(source, reading, rule, on_image=on_image)

@@ -30,6 +30,8 @@ class ImportLimits(BaseModel):
     max_mask_classes: int = 255
     max_points: int = 50_000_000
     """Numbers of a table of points, not rows; as float32 they take 200 MB."""
+    max_text_bytes: int = 256 * MIB
+    """Of all texts of a dataset: whoever trains on them holds them whole."""
     shard_bytes: int = 256 * MIB
 
     memory_bytes: int = 4 * GIB

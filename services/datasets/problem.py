@@ -27,8 +27,10 @@ class ProblemKind(enum.Enum):
     IMAGE = "unusable images"
     BOX = "invalid boxes"
     MASK = "unusable masks"
+    PAIR = "unfit pairs"
     LABEL = "labelling problems"
     TABLE = "malformed tables"
+    TEXT = "unusable texts"
     WEIGHTS = "unusable weights"
     SPLIT = "split problems"
 

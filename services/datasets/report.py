@@ -24,10 +24,15 @@ class SplitCounts(BaseModel):
     images_per_identity: tuple[int, int] | None = None
     """Least and most."""
     points: int | None = None
+    lines: int | None = None
+    """Those that are not blank."""
+    characters: int | None = None
+    pairs: int | None = None
 
     def units(self) -> dict[str, int]:
         """Return the figures that say how much there is, by unit."""
-        figures = {"images": self.images, "boxes": self.boxes, "identities": self.identities, "points": self.points}
+        units = ("images", "boxes", "identities", "points", "lines", "characters", "pairs")
+        figures = {unit: getattr(self, unit) for unit in units}
         return {unit: count for unit, count in figures.items() if count is not None}
 
 
@@ -66,6 +71,7 @@ class Report(BaseModel):
     dropped_zero_area_boxes: Finding = Finding()
     clipped_boxes: Finding = Finding()
     duplicate_images: Finding = Finding()
+    duplicate_lines: Finding = Finding()
     split_leakage: Finding = Finding()
     near_duplicates: Finding = Finding()
     conflicting_labels: Finding = Finding()

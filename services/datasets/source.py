@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -72,10 +72,19 @@ class SourceMask(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SourceTarget:
+    """The image that one is to be turned into."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class SourceImage:
     """One listed image: its file, the split its source puts it in, and what its family needs to know.
 
-    `label` counts from 0, into the dataset's classes or, of faces, identities.
+    `label` counts from 0, into the dataset's classes or, of faces, identities. `is_side_by_side` tells that
+    the file holds the image in its left half and what it is to be turned into in its right one.
     """
 
     where: str
@@ -89,6 +98,8 @@ class SourceImage:
     attributes: tuple[int, ...] = ()
     mask: SourceMask | None = None
     landmarks: Landmarks = ()
+    target: SourceTarget | None = None
+    is_side_by_side: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +135,14 @@ class SourcePoints:
     format: str
     columns: tuple[str, ...]
     tables: Mapping[str, npt.NDArray[np.float32]]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTexts:
+    """Lines by split, an empty split name still to be divided; a line of pairs is its source, a tab and its target."""
+
+    format: str
+    family: str
+    lines: Mapping[str, Sequence[str]]
     ignored: Mapping[str, int] = field(default_factory=dict)

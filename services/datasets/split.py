@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 
 from services.datasets.checked import CheckedImage
+from services.datasets.copies import copies
 from services.datasets.problem import ProblemKind, Problems
 from services.datasets.split_rule import SplitRule
+
+Unit = Callable[[CheckedImage], str]
 
 
 def assign_splits(
@@ -45,10 +49,10 @@ def _carve(
 ) -> tuple[list[CheckedImage], list[str]]:
     train = [image for image in images if image.split == "train"]
     is_face = family == "face"
-    chosen = _draw_people(train, rule) if is_face else _draw_images(train, rule)
+    unit = _by_person if is_face else _by_copy(train)
+    chosen = _draw_people(train, rule) if is_face else _draw_images(train, rule, unit)
     moved = [
-        replace(image, split="val") if image.split == "train" and _unit(image, is_face=is_face) in chosen else image
-        for image in images
+        replace(image, split="val") if image.split == "train" and unit(image) in chosen else image for image in images
     ]
     count = sum(image.split == "val" for image in moved)
     if not 0 < count < len(train):
@@ -60,21 +64,26 @@ def _carve(
     return moved, [f"The dataset has no val split: {what}{count} of {len(images)} images were set aside by {by}."]
 
 
-def _unit(image: CheckedImage, *, is_face: bool) -> str:
-    """Return what is moved as a whole: a person, or all copies of an image."""
-    return str(image.label) if is_face else image.facts.sha256
+def _by_person(image: CheckedImage) -> str:
+    return str(image.label)
+
+
+def _by_copy(images: list[CheckedImage]) -> Unit:
+    """Return what names all copies of an image, which are moved as a whole."""
+    leader = copies(images)
+    return lambda image: leader[image.facts.sha256]
 
 
 def _draw_people(images: list[CheckedImage], rule: SplitRule) -> set[str]:
     # One person alone cannot be taken for another.
-    return rule.draw({str(image.label) for image in images}, least=2)
+    return rule.draw({_by_person(image) for image in images}, least=2)
 
 
-def _draw_images(images: list[CheckedImage], rule: SplitRule) -> set[str]:
+def _draw_images(images: list[CheckedImage], rule: SplitRule, unit: Unit) -> set[str]:
     """Draw from every class on its own; images without classes are one."""
     classes: dict[int | None, set[str]] = defaultdict(set)
     owner: dict[str, int | None] = {}
     for image in images:
-        digest = image.facts.sha256
+        digest = unit(image)
         classes[owner.setdefault(digest, image.label)].add(digest)
     return set().union(*(rule.draw(digests) for digests in classes.values()))

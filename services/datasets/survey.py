@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.datasets.checked import CheckedDataset, CheckedImage
+from services.datasets.copies import copies
 from services.datasets.near import look_alikes
 from services.datasets.report import ImageSizes, Report, SplitCounts, Tally
 from services.datasets.source import SPLITS
 
 _IMBALANCE = 10
+_CONFLICT = "{} images occur with more than one label: no network can learn both."
+_CONFLICTS = {
+    "pairs": "{} images occur with more than one target: without noise no network can learn both.",
+    "domains": "{} images lie in both domains: there is nothing to turn them into.",
+}
 
 
 def make_report(
@@ -27,7 +33,7 @@ def make_report(
         classes=[] if dataset.family == "face" else list(dataset.classes),
         attributes=list(dataset.attributes),
         splits=splits,
-        image_bytes=sum(image.facts.size_bytes for image in dataset.images),
+        image_bytes=sum(image.size_bytes for image in dataset.images),
         image_sizes=_sizes(dataset.images),
         crowd_boxes=sum(box.is_crowd for box in boxes),
         difficult_boxes=sum(box.is_difficult for box in boxes),
@@ -77,20 +83,27 @@ def _sizes(images: tuple[CheckedImage, ...]) -> ImageSizes:
 
 
 def _repeats(images: tuple[CheckedImage, ...]) -> dict[str, Tally]:
-    """Find the same bytes twice in one split, in two splits, and under two labels."""
+    """Find the same bytes twice in one split, in two splits, and under two labels or targets."""
     by_digest: dict[str, list[CheckedImage]] = defaultdict(list)
+    by_copy: dict[str, list[CheckedImage]] = defaultdict(list)
+    leader = copies(images)
     for image in images:
         by_digest[image.facts.sha256].append(image)
+        by_copy[leader[image.facts.sha256]].append(image)
     duplicates, leaks, conflicts = Tally(), Tally(), Tally()
-    for group in by_digest.values():
-        where = ", ".join(image.name for image in group[:3])
+    for group in by_copy.values():
         if len({image.split for image in group}) > 1:
-            leaks.add(where)
+            leaks.add(_names(group))
+    for group in by_digest.values():
         if len({image.split for image in group}) < len(group):
-            duplicates.add(where)
-        if len({image.label for image in group}) > 1:
-            conflicts.add(where)
+            duplicates.add(_names(group))
+        if len({(image.label, image.digests[1:]) for image in group}) > 1:
+            conflicts.add(_names(group))
     return {"duplicate_images": duplicates, "split_leakage": leaks, "conflicting_labels": conflicts}
+
+
+def _names(group: list[CheckedImage]) -> str:
+    return ", ".join(image.name for image in group[:3])
 
 
 def _near_duplicates(dataset: CheckedDataset) -> Tally:
@@ -122,13 +135,16 @@ def _remarks(dataset: CheckedDataset, splits: Mapping[str, SplitCounts], finding
     if alike := findings["near_duplicates"].count:
         notes.append(f"{alike} held-out images look like images of train: evaluation may look better than it is.")
     if conflicts := findings["conflicting_labels"].count:
-        notes.append(f"{conflicts} images occur with more than one label: no network can learn both.")
+        notes.append(_CONFLICTS.get(dataset.family, _CONFLICT).format(conflicts))
     train, val = (_per_class(splits[split]) if split in splits else {} for split in ("train", "val"))
     missing = [name for name, count in val.items() if count and not train.get(name)]
     if missing:
         notes.append(f"{len(missing)} classes occur in val but never in train, such as {missing[0]!r}.")
     if dataset.family == "classification":
         notes += _imbalance(train)
+    if dataset.family == "domains":
+        held_out = [name for name in dataset.classes if not val.get(name)]
+        notes += [f"val holds no image of the domain {name!r}: nothing of it is evaluated." for name in held_out]
     return notes
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.datasets.checked import CheckedBox, CheckedDataset, CheckedImage, CheckedMask
+from services.datasets.checked import CheckedBox, CheckedDataset, CheckedImage, CheckedMask, CheckedTarget
 from services.datasets.demand import check_demands, order_identities
 from services.datasets.image import ImageFacts, ImageUnusable, inspect_image
 from services.datasets.limits import ImportLimits
 from services.datasets.mask import store_mask
 from services.datasets.problem import ProblemKind, Problems
 from services.datasets.report import Report, Tally
-from services.datasets.source import MaskUnusable, Reading, SourceBox, SourceDataset, SourceImage
+from services.datasets.source import MaskUnusable, Reading, SourceBox, SourceDataset, SourceImage, SourceTarget
 from services.datasets.split import assign_splits
 from services.datasets.split_rule import SplitRule
 from services.datasets.survey import make_report
@@ -49,6 +49,9 @@ class _Check:
         mask = self._mask(source, facts)
         if source.mask is not None and mask is None:
             return None
+        target = self._target(source, facts)
+        if (source.target is not None and target is None) or not self._halves(source, facts):
+            return None
         return CheckedImage(
             source.split,
             source.path,
@@ -59,6 +62,8 @@ class _Check:
             source.attributes,
             mask,
             source.landmarks,
+            target,
+            source.is_side_by_side,
         )
 
     def _mask(self, source: SourceImage, facts: ImageFacts) -> CheckedMask | None:
@@ -73,7 +78,25 @@ class _Check:
             self.problems.add(ProblemKind.MASK, source.mask.where, str(err))
             return None
 
-    def _inspect(self, source: SourceImage) -> ImageFacts | None:
+    def _target(self, source: SourceImage, facts: ImageFacts) -> CheckedTarget | None:
+        if source.target is None or (found := self._inspect(source.target)) is None:
+            return None
+        if found.upright_size != facts.upright_size:
+            sizes = "is {}x{}, but its partner is {}x{}".format(*found.upright_size, *facts.upright_size)
+            self.problems.add(ProblemKind.PAIR, source.target.name, f"{sizes}; store both at one size")
+            return None
+        return CheckedTarget(source.target.path, source.target.name, found)
+
+    def _halves(self, source: SourceImage, facts: ImageFacts) -> bool:
+        """Tell whether the file is one image or two of equal width."""
+        width, _ = facts.upright_size
+        if not source.is_side_by_side or width % 2 == 0:
+            return True
+        text = f"has an odd width, {width}, so its halves differ; store A on the left and B on the right, equally wide"
+        self.problems.add(ProblemKind.PAIR, source.name, text)
+        return False
+
+    def _inspect(self, source: SourceImage | SourceTarget) -> ImageFacts | None:
         if source.path not in self._facts:
             if self.on_image is not None:
                 self.on_image(source.name)

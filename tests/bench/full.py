@@ -22,8 +22,12 @@ from services.datasets.importer import import_folder
 from services.datasets.limits import ImportLimits
 from services.datasets.shape_scenes import write_shape_scenes
 from tests.builders.digits import write_digits
+from tests.builders.domains import write_two_digits
+from tests.builders.english import write_english
 from tests.builders.faces import write_people
+from tests.builders.pairs import write_outlines
 from tests.builders.points import write_gaussian
+from tests.builders.reversals import write_reversals
 from tests.builders.segmentation_scenes import write_segmentation_scenes
 from workers.families.catalog import CATALOG, family_of
 from workers.families.config import RecipeConfig
@@ -39,9 +43,13 @@ LEFT_OUT = "torch finds no GPU here; where there is one, python -m tests.bench -
 WRITE: Mapping[str, Callable[[Path, int], object]] = {
     "classification": lambda folder, size: write_digits(folder, size=size, train=TRAIN, val=VAL),
     "detection": lambda folder, size: write_shape_scenes(folder, seed=0, train_images=TRAIN, val_images=VAL, size=size),
+    "domains": lambda folder, size: write_two_digits(folder, train=TRAIN, val=VAL, size=size),
     "face": lambda folder, size: write_people(folder, train=(TRAIN // 4, 4), val=(VAL // 4, 4), size=size),
+    "parallel_text": lambda folder, size: write_reversals(folder, train=TRAIN, val=VAL),
+    "pairs": lambda folder, size: write_outlines(folder, train=TRAIN, val=VAL, size=size),
     "points": lambda folder, size: write_gaussian(folder, train=TRAIN, val=VAL),
     "segmentation": lambda folder, size: write_segmentation_scenes(folder, train=TRAIN, val=VAL, size=size),
+    "text": lambda folder, size: write_english(folder),
 }
 """Writes the data of a family, pictures of this many pixels a side."""
 
@@ -144,11 +152,11 @@ def warm_up(batch_size: int, steps: int) -> int:
 
 
 def image_size(config: RecipeConfig) -> tuple[int, int] | None:
-    """Return height and width of what the network sees, None for points."""
+    """Return height and width of what the network sees, None for points and texts."""
     data = config.generator.restored().data if isinstance(config, FindUnitsConfig) else config.data
-    if getattr(data, "source", "images") == "points":
+    size = getattr(data, "image_size", None)
+    if size is None or getattr(data, "source", "images") == "points":
         return None
-    size = data.image_size
     return (size, size) if isinstance(size, int) else size
 
 

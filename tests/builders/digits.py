@@ -26,11 +26,11 @@ def write_digits(
     directory: Path, *, seed: int = 0, size: int = 28, train: int = NUM_TRAIN, val: int = 360, classes: int = 10
 ) -> Path:
     """Write `{train,val}/DIGIT/*.png`, grey images of `size` pixels, of the first `classes` digits only."""
-    scans, labels = _shuffled(seed, classes)
-    _write(directory / "train", ((n, _enlarge(scans[n], size), labels[n]) for n in range(train)))
+    scans, labels = shuffled_digits(seed, classes)
+    _write(directory / "train", ((n, enlarge(scans[n], size), labels[n]) for n in range(train)))
     first = min(train, NUM_TRAIN) if classes < 10 else NUM_TRAIN
     held_out = range(first, min(first + val, len(scans)))
-    _write(directory / "val", ((n, _enlarge(scans[n], size), labels[n]) for n in held_out))
+    _write(directory / "val", ((n, enlarge(scans[n], size), labels[n]) for n in held_out))
     return directory
 
 
@@ -39,11 +39,11 @@ def write_source_digits(directory: Path, *, seed: int = 0, size: int = 16, val: 
 
     Uses the first `NUM_SOURCE` scans only; the last `val` of them are held out.
     """
-    scans, labels = _shuffled(seed)
+    scans, labels = shuffled_digits(seed)
     for split, numbers in (("train", range(NUM_SOURCE - val)), ("val", range(NUM_SOURCE - val, NUM_SOURCE))):
-        plain = ((n, _enlarge(scans[n], size), labels[n]) for n in numbers)
+        plain = ((n, enlarge(scans[n], size), labels[n]) for n in numbers)
         _write(directory / split, plain)
-        inverse = ((n + len(scans), 255 - _enlarge(scans[n], size), labels[n]) for n in numbers)
+        inverse = ((n + len(scans), 255 - enlarge(scans[n], size), labels[n]) for n in numbers)
         _write(directory / split, inverse)
     return directory
 
@@ -54,7 +54,7 @@ def write_blended_digits(directory: Path, *, seed: int = 0, size: int = 16, shot
     Each image is the difference of a photo and a digit, as in MNIST-M (Ganin et al. 2016); photos of val
     do not occur in train. More of val than there are scans left show each in more places.
     """
-    scans, labels = _shuffled(seed)
+    scans, labels = shuffled_digits(seed)
     chosen: dict[str, list[int]] = {"train": [], "val": []}
     for n in range(NUM_SOURCE, len(scans)):
         is_wanted = sum(labels[m] == labels[n] for m in chosen["train"]) < shots
@@ -71,7 +71,8 @@ def write_blended_digits(directory: Path, *, seed: int = 0, size: int = 16, shot
     return directory
 
 
-def _shuffled(seed: int, classes: int = 10) -> tuple[npt.NDArray[np.float32], list[int]]:
+def shuffled_digits(seed: int, classes: int = 10) -> tuple[npt.NDArray[np.float32], list[int]]:
+    """Return scans (N, 8, 8) of values 0 to 1 and their digits, in the seed's order."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -80,7 +81,7 @@ def _shuffled(seed: int, classes: int = 10) -> tuple[npt.NDArray[np.float32], li
     return (digits.images[order] / 16.0).astype(np.float32), [int(label) for label in digits.target[order]]
 
 
-def _enlarge(scan: npt.NDArray[np.float32], size: int) -> Pixels:
+def enlarge(scan: npt.NDArray[np.float32], size: int) -> Pixels:
     """Return a scan as `size` x `size` grey pixels, white on black."""
     image = Image.fromarray(scan * 255)
     if size != len(scan):
@@ -95,7 +96,7 @@ def _blend(scan: npt.NDArray[np.float32], photos: list[Image.Image], size: int, 
     crop = picture.resize((size, size), Image.Resampling.BOX, box=(left, top, left + side, top + side))
     # Full contrast would hide many digits, even from people.
     ground = np.asarray(crop, dtype=np.float32) * 0.6
-    return np.abs(ground - _enlarge(scan, size)[..., None]).astype(np.uint8)
+    return np.abs(ground - enlarge(scan, size)[..., None]).astype(np.uint8)
 
 
 def _write(folder: Path, items: Iterable[tuple[int, Pixels, int]]) -> None:

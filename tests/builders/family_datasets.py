@@ -58,6 +58,35 @@ def mask_pairs(*, train: int = 3, val: int = 2) -> Files:
     return files
 
 
+def aligned(*, train: int = 3, val: int = 2) -> Files:
+    """Return `{A,B}/{train,val}/N`, every image another one."""
+    files = {}
+    for first, (split, count) in enumerate((("train", train), ("val", val))):
+        for n in range(count):
+            files[f"A/{split}/{n}.jpg"] = picture(100 * first + n)
+            files[f"B/{split}/{n}.png"] = picture(1000 + 100 * first + n, form="PNG")
+    return files
+
+
+def side_by_side(*, train: int = 3, val: int = 2) -> Files:
+    """Return `{train,val}/N.png`, each two images wide."""
+    files = {}
+    for first, (split, count) in enumerate((("train", train), ("val", val))):
+        for n in range(count):
+            files[f"{split}/{n}.png"] = picture(100 * first + n, (2 * SIZE[0], SIZE[1]), form="PNG")
+    return files
+
+
+def unaligned(*, train: int = 3, test: int = 2) -> Files:
+    """Return `{train,test}{A,B}/N.jpg`, every image another one."""
+    files = {}
+    for first, (split, count) in enumerate((("train", train), ("test", test))):
+        for label, domain in enumerate("AB"):
+            for n in range(count):
+                files[f"{split}{domain}/{n}.jpg"] = picture(1000 * first + 100 * label + n)
+    return files
+
+
 def voc_masks(*, train: int = 3, val: int = 2) -> Files:
     """Return VOC's layout; the masks have a palette, as VOC's do."""
     files: Files = {}
@@ -166,6 +195,14 @@ def mnist(*, train: int = 6, val: int = 4, packed: bool = False) -> Files:
 
 def points() -> Files:
     return {"train.csv": b"x,y\n1,2\n3.5,-4\n5,6e-1\n", "val.csv": b"x,y\n7,8\n"}
+
+
+def plain_text() -> Files:
+    return {"train.txt": b"a cat\na dog\n", "val.txt": "eine Kuh f\u00fcr mich\n".encode()}
+
+
+def parallel_text() -> Files:
+    return {"train.tsv": b"a cat\tune chatte\na dog\tun chien\n", "val.tsv": b"a cow\tune vache\n"}
 
 
 def safetensors(entries: Mapping[str, tuple[str, list[int], bytes]], *, header: bytes | None = None) -> bytes:

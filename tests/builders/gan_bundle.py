@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tests.builders.gan_networks import RECIPES, serve
 from workers.families.gan.handler import make_golden
-from workers.families.gan.latent import draw
+from workers.families.latent import draw
 
 CONCEPT = "Eyeglasses"
 

@@ -32,6 +32,14 @@ def _masks(name: str, body: bytes | None) -> Callable[[Path], Path]:
     return _files(family.mask_pairs(), **{name: body})
 
 
+def _pairs(**changes: bytes | None) -> Callable[[Path], Path]:
+    return _files(family.aligned(train=4), **changes)
+
+
+def _domains(**changes: bytes | None) -> Callable[[Path], Path]:
+    return _files(family.unaligned(), **changes)
+
+
 def _runs(row: str) -> Callable[[Path], Path]:
     """Put one row more into the table of the val split."""
     files = family.rle_csv()
@@ -53,6 +61,14 @@ def _mnist(name: str, body: bytes | None) -> Callable[[Path], Path]:
 
 def _points(body: bytes) -> Callable[[Path], Path]:
     return _files(family.points(), **{"train.csv": body})
+
+
+def _text(body: bytes) -> Callable[[Path], Path]:
+    return _files(family.plain_text(), **{"train.txt": body})
+
+
+def _text_pairs(body: bytes) -> Callable[[Path], Path]:
+    return _files(family.parallel_text(), **{"train.tsv": body})
 
 
 def _weights(body: bytes) -> Callable[[Path], Path]:
@@ -125,6 +141,24 @@ FAMILIES: dict[str, Hostile] = {
     "voc mask without its image": Hostile(
         _files(_VOC, **{"JPEGImages/2007_000001.jpg": None}), "2007_000001.png", "no image 2007_000001"
     ),
+    # pairs
+    "an input without a target": Hostile(_pairs(**{"B/train/1.png": None}), "A/train/1.jpg", "add 1 under B/"),
+    "a target without an input": Hostile(_pairs(**{"A/val/1.jpg": None}), "B/val/1.png", "add 1 under A/"),
+    "a target of another size": Hostile(
+        _pairs(**{"B/val/1.png": build.picture(1, (63, 48))}), "B/val/1.png", "is 63x48, but its partner is 64x48"
+    ),
+    "a target cut short": Hostile(_pairs(**{"B/val/1.png": _PICTURE[:200]}), "B/val/1.png", "damaged"),
+    "a target that is empty": Hostile(_pairs(**{"B/val/1.png": b""}), "B/val/1.png", "empty"),
+    "two inputs of one stem": Hostile(_pairs(**{"A/val/1.png": _PICTURE}), "A/val/1.png", "the stem of A/val/1.jpg"),
+    "a partner in another split": Hostile(
+        _pairs(**{"B/val/1.png": None, "B/train/9.png": _PICTURE}), "A/val/1.jpg", "in the same split"
+    ),
+    # domains
+    "an image beside the domains": Hostile(_domains(**{"more/1.jpg": _PICTURE}), "more/1.jpg", "move it into trainA"),
+    "a domain without training images": Hostile(
+        _domains(**{f"trainB/{n}.jpg": None for n in range(3)}), "domain 'B'", "no image in train"
+    ),
+    "a broken image of a domain": Hostile(_domains(**{"testB/1.jpg": _PICTURE[:99]}), "testB/1.jpg", "damaged"),
     # run lengths in tables
     "runs of an odd number": Hostile(_runs("10.jpg,1,5 3 9"), "val.csv: line 4", "has 3 numbers"),
     "runs of words": Hostile(_runs("10.jpg,1,5 three"), "val.csv: line 4", "not whole numbers"),
@@ -194,6 +228,24 @@ FAMILIES: dict[str, Hostile] = {
     "a table that promises too much": Hostile(
         _files({"train.npy": family.npy(np.zeros((2, 2))).replace(b"(2, 2)", b"(2, 9)")}), "train.npy", "numpy.save"
     ),
+    # texts
+    "a text in Latin-1": Hostile(
+        _text("eins\nzw\u00f6lf\n".encode("latin-1")), "train.txt: line 2", "0xf6 is not UTF-8"
+    ),
+    "a text in UTF-16": Hostile(_text("eins\n".encode("utf-16")), "train.txt: line 1", "save the file as UTF-8"),
+    "a text with zeros": Hostile(_text(b"one\r\ntwo\0\r\n"), "train.txt: line 2", "zero character"),
+    "a text of nothing": Hostile(_text(b" \n\n"), "train.txt", "holds no text"),
+    "a text of one word": Hostile(_files({"novel.txt": b"one"}), "dataset", "too short"),
+    "a text for evaluation alone": Hostile(_files({"val.txt": b"one\ntwo\n"}), "dataset", "no train split"),
+    "texts of some splits": Hostile(_files({"val.txt": b"a b\n", "novel.txt": b"a b\n"}), "dataset", "others do not"),
+    "a pair of three": Hostile(_text_pairs(b"a\tb\na\tb\tc\n"), "train.tsv: line 2", "has 2 tabs"),
+    "a pair of one": Hostile(_text_pairs(b"a\tb\n\nc\td\n"), "train.tsv: line 2", "has 0 tabs"),
+    "a pair without a target": Hostile(_text_pairs(b"a\tb\nc\t \n"), "train.tsv: line 2", "no target"),
+    "pairs in Latin-1": Hostile(_text_pairs(b"a\tb\nc\t\xe9\n"), "train.tsv: line 2", "0xe9 is not UTF-8"),
+    "unequal texts": Hostile(_files({"a.src": b"a\nb\n", "a.tgt": b"a\n"}), "a.src", "has 2 lines, a.tgt has 1"),
+    "a source alone": Hostile(_files({"a.src": b"a\nb\n"}), "a.src", "no a.tgt beside it"),
+    "a target alone": Hostile(_files({"a.tgt": b"a\nb\n"}), "a.tgt", "no a.src beside it"),
+    "a tab in a source": Hostile(_files({"a.src": b"a\tb\n", "a.tgt": b"a\n"}), "a.src: line 1", "holds a tab"),
     # weights
     "pickled weights": Hostile(_files({"net.pth": pickle.dumps({})}), "net.pth", "runs code"),
     "weights in two files": Hostile(

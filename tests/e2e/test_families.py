@@ -16,7 +16,10 @@ from trainyard.v1 import deployment_pb2, job_pb2
 
 from services.client.sdk import Trainyard
 from tests.builders.digits import write_digits
+from tests.builders.domains import write_two_digits
+from tests.builders.english import write_english
 from tests.builders.faces import write_celeba, write_people
+from tests.builders.pairs import write_outlines
 from tests.builders.pictures import odd_and_plain
 from tests.builders.segmentation_scenes import write_segmentation_scenes
 from tests.e2e.conftest import PLATFORMS, Trained
@@ -90,6 +93,51 @@ def _is_walk(answer: Answer) -> None:
     assert picture(answer["sheet"]["b64"]).width > 5 * 32
 
 
+def _goes_on(answer: Answer) -> None:
+    assert answer["tokens"] == len(answer["text"]) == 40
+    assert answer["score"] < 0
+
+
+def _scores_what_it_knows(client: Trainyard, deployment: str, _folder: Path) -> None:
+    known, strange = (
+        MessageToDict(reply.result)
+        for reply in client.predict(
+            deployment, [{"text": "The following example"}, {"text": "qzx jjq vvw"}], params={"op": "score"}
+        ).predictions
+    )
+    assert known["bits_per_character"] < strange["bits_per_character"]
+
+
+def _is_reconstruction(answer: Answer) -> None:
+    assert picture(answer["input"]["b64"]).size == picture(answer["reconstruction"]["b64"]).size == (8, 8)
+    assert len(answer["z"]) == 10
+
+
+def _walks_between_pictures(client: Trainyard, deployment: str, folder: Path) -> None:
+    """Walk from one held-out picture to another: both ends are their reconstructions."""
+    images = sorted((folder / "val").rglob("*.png"))
+    ends = [image.read_bytes() for image in (images[0], images[-1])]
+    one, other = ({"b64": base64.b64encode(end).decode()} for end in ends)
+    reconstructed = client.predict(deployment, ends).predictions
+
+    (walked,) = client.predict(deployment, [{"op": "walk", "from": one, "to": other, "steps": 4}]).predictions
+
+    found = MessageToDict(walked.result)["images"]
+    expected = [MessageToDict(end.result)["reconstruction"] for end in reconstructed]
+    assert [found[0], found[-1]] == expected
+    assert len(found) == 4
+
+
+def _is_repainted(answer: Answer) -> None:
+    assert answer["size"] == answer["sent_size"]
+    assert picture(answer["image"]["b64"]).size == tuple(map(int, reversed(answer["size"])))
+
+
+def _is_filled_outline(answer: Answer) -> None:
+    assert answer["size"] == answer["sent_size"] == [32, 32]
+    assert picture(answer["image"]["b64"]).size == (32, 32)
+
+
 def _is_told_alike_however_encoded(client: Trainyard, deployment: str, image: bytes, params: Mapping[str, Any]) -> None:
     with Image.open(io.BytesIO(image)) as opened:
         # Not a square: one that is turned has another size.
@@ -147,6 +195,41 @@ CASES = {
         ask=lambda _folder: {"op": "walk", "from": 1, "to": 2, "steps": 5, "sheet": True},
         check=_is_walk,
         pictures=frozenset({"samples", "walk"}),
+    ),
+    "text": Case(
+        recipe="text/rnn_lm",
+        data="text",
+        write=write_english,
+        steps=120,
+        ask=lambda _folder: {"text": "The ", "max_tokens": 40, "seed": 3},
+        check=_goes_on,
+        also=_scores_what_it_knows,
+    ),
+    "representation": Case(
+        recipe="representation/vae",
+        data="classification",
+        write=lambda folder: write_digits(folder, seed=0, size=8, train=200, val=50),
+        steps=3000,
+        check=_is_reconstruction,
+        pictures=frozenset({"reconstructions", "samples", "walk"}),
+        also=_walks_between_pictures,
+    ),
+    "style": Case(
+        recipe="style/fast",
+        data="domains",
+        write=lambda folder: write_two_digits(folder, seed=0, train=12, val=3),
+        steps=40,
+        ask=lambda folder: held_out(folder, "valA/*.png"),
+        params={"keep_colours": True},
+        check=_is_repainted,
+    ),
+    "translation": Case(
+        recipe="translation/pix2pix",
+        data="pairs",
+        write=lambda folder: write_outlines(folder, seed=0, train=48, val=8),
+        steps=60,
+        ask=lambda folder: held_out(folder, "A/val/*.png"),
+        check=_is_filled_outline,
     ),
 }
 
@@ -208,7 +291,7 @@ def test_a_job_of_each_family_ends_in_an_endpoint_though_its_worker_was_killed(
         with Image.open(client.download(one.name, tmp_path).path) as drawn:
             assert min(drawn.size) > 1
 
-    made = client.create_deployment(case.data, model_version=job.model_version)
+    made = client.create_deployment(case.recipe.partition("/")[0], model_version=job.model_version)
     served = client.wait_until_served(made.name, timeout_seconds=platform.patience_seconds)
     assert served.state == deployment_pb2.DEPLOYMENT_STATE_READY, served.message
     asked = case.ask(folder)

@@ -19,9 +19,10 @@ from torch import Tensor
 from tests.builders.faces import draw_face, draw_person, draw_shot, write_celeba
 from tests.proofs.proof import Bound, Broken, Proof, Run
 from workers.families.gan.config import CelebaConvConfig, CelebaFcConfig, Data
-from workers.families.gan.data import to_input, to_shape
-from workers.families.gan.latent import draw
 from workers.families.gan.served import Row, ServedGenerator
+from workers.families.images import to_tanh
+from workers.families.latent import draw
+from workers.families.shaped import to_shape
 from workers.serving.bundle import read_parts
 
 STATIC, PEAK, CORRELATION = "mem/static_estimate_bytes", "mem/peak_bytes", "pictures/correlation"
@@ -58,7 +59,7 @@ def _mean_face(size: tuple[int, int]) -> Tensor:
         person, shot = draw_person(rng, palette="narrow"), draw_shot(rng, pose=0.0, noise=3.0)
         pixels = np.array(draw_face(person, shot, size=_SIZE, rng=rng))
         rows.append(to_shape(torch.from_numpy(pixels).permute(2, 0, 1), Data(image_size=size)))
-    return to_input(torch.stack(rows)).mean(0)
+    return to_tanh(torch.stack(rows)).mean(0)
 
 
 def _linear(inputs: int, outputs: int) -> int:

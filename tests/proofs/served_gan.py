@@ -25,8 +25,8 @@ from services.core.states import DeploymentState
 from tests.builders.faces import ATTRIBUTES, draw_face, draw_person, draw_shot, write_celeba
 from tests.integration.serving.yard import ServingYard
 from tests.proofs.proof import Bound, Broken, Proof, Run
-from workers.families.gan.data import to_input
 from workers.families.gan.find_units import AttributeNet
+from workers.families.images import to_tanh
 from workers.serving import archive
 
 GLASSES, MALE, SMILING = ATTRIBUTES
@@ -202,7 +202,7 @@ def _judge() -> nn.Module:
 
 
 def _to_images(pictures: Sequence[np.ndarray[Any, Any]]) -> Tensor:
-    return to_input(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+    return to_tanh(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
 
 
 PROOFS = (

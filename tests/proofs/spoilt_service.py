@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from workers.families.gan import latent
+from workers.families import latent
 from workers.serving.torchserve_entry import TorchServeEntry
 
 _combine, _walk = latent.combine, latent.walk

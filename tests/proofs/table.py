@@ -6,7 +6,20 @@ would show that a proof proves nothing.
 
 from __future__ import annotations
 
-from tests.proofs import classification, detection, face, gan, gan_lessons, segmentation, served_gan
+from tests.proofs import (
+    classification,
+    detection,
+    face,
+    gan,
+    gan_lessons,
+    representation,
+    segmentation,
+    served_gan,
+    style,
+    text,
+    translation,
+    translation_pictures,
+)
 
 PROOFS = (
     *classification.PROOFS,
@@ -16,4 +29,9 @@ PROOFS = (
     *gan.PROOFS,
     *gan_lessons.PROOFS,
     *served_gan.PROOFS,
+    *representation.PROOFS,
+    *style.PROOFS,
+    *text.PROOFS,
+    *translation.PROOFS,
+    *translation_pictures.PROOFS,
 )

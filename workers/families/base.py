@@ -277,6 +277,9 @@ class Handler(ABC):
     The same code computes `Recipe.golden`, so serving cannot drift from training.
     """
 
+    is_any_size: ClassVar[bool] = False
+    """Whether it asks the network about inputs of any size, where stored forms know that of `input_shape` alone."""
+
     def __init__(self, spec: ServingSpec) -> None:
         self.spec = spec
         self.load_eager: Callable[[], nn.Module] | None = None
@@ -288,7 +291,10 @@ class Handler(ABC):
         """Answer every instance in one batch; a bad one yields its error and spoils no other."""
 
     def weigh(self, instance: Instance) -> int:
-        """Return the pixels that an answer will draw where a request may ask for any number of them, else 0."""
+        """Return the pixels that an answer will draw where a request may ask for any number of them, else 0.
+
+        What writes text says as how many pixels that counts, by the time both take.
+        """
         del instance
         return 0
 

@@ -57,8 +57,12 @@ _DETECTION = "workers.families.detection"
 _SEGMENTATION = "workers.families.segmentation"
 _CLASSIFICATION = "workers.families.classification"
 _GAN = "workers.families.gan"
+_REPRESENTATION = "workers.families.representation"
+_STYLE = "workers.families.style"
+_TEXT = "workers.families.text"
 _PICTURES = ("classification", "images", "face")
 _FACE = "workers.families.face"
+_TRANSLATION = "workers.families.translation"
 
 CATALOG: dict[str, Entry] = {
     "classification/mnist_fc": Entry(
@@ -210,6 +214,32 @@ CATALOG: dict[str, Entry] = {
         metric="eval/fid",
         metric_mode="min",
     ),
+    "translation/colorize": Entry(
+        config=f"{_TRANSLATION}.pictures_config:ColorizeConfig",
+        recipe=f"{_TRANSLATION}.colorize:Colorize",
+        handler=f"{_TRANSLATION}.colorize_handler:ColorizeHandler",
+        summary="pix2pix from lightness to colour: grey pictures in their likely colours (Isola et al. 2017).",
+        datasets=_PICTURES,
+        metric="eval/ab_l1",
+        metric_mode="min",
+    ),
+    "translation/srgan": Entry(
+        config=f"{_TRANSLATION}.srgan_config:SrganConfig",
+        recipe=f"{_TRANSLATION}.srgan:Srgan",
+        handler=f"{_TRANSLATION}.srgan_handler:SrganHandler",
+        summary="Super-resolution: SRResNet, and SRGAN once the game begins (Ledig et al. 2017).",
+        datasets=_PICTURES,
+        metric="eval/psnr",
+    ),
+    "translation/inpaint": Entry(
+        config=f"{_TRANSLATION}.pictures_config:InpaintConfig",
+        recipe=f"{_TRANSLATION}.inpaint:Inpaint",
+        handler=f"{_TRANSLATION}.inpaint_handler:InpaintHandler",
+        summary="Context encoder: fills what is missing of a picture (Pathak et al. 2016).",
+        datasets=_PICTURES,
+        metric="eval/hole_mse",
+        metric_mode="min",
+    ),
     "gan/find_units": Entry(
         config=f"{_GAN}.units_config:FindUnitsConfig",
         recipe=f"{_GAN}.find_units:FindUnits",
@@ -217,6 +247,101 @@ CATALOG: dict[str, Entry] = {
         summary="Which hidden units of a trained generator draw what (Radford et al. 2016, section 6.3.2).",
         datasets=_PICTURES,
         metric="eval/attribute_accuracy",
+    ),
+    "translation/pix2pix": Entry(
+        config=f"{_TRANSLATION}.config:Pix2pixConfig",
+        recipe=f"{_TRANSLATION}.pix2pix:Pix2pix",
+        handler=f"{_TRANSLATION}.handler:PairedHandler",
+        summary="pix2pix: pictures to pictures, learned from pairs (Isola et al. 2017).",
+        datasets=("pairs",),
+        metric="eval/l1",
+        metric_mode="min",
+    ),
+    "translation/cyclegan": Entry(
+        config=f"{_TRANSLATION}.config:CycleganConfig",
+        recipe=f"{_TRANSLATION}.cyclegan:Cyclegan",
+        handler=f"{_TRANSLATION}.handler:TwoWayHandler",
+        summary="CycleGAN: two domains without pairs, there and back again (Zhu et al. 2017).",
+        datasets=("domains",),
+        metric="eval/patches",
+        metric_mode="min",
+    ),
+    "translation/discogan": Entry(
+        config=f"{_TRANSLATION}.config:DiscoganConfig",
+        recipe=f"{_TRANSLATION}.discogan:Discogan",
+        handler=f"{_TRANSLATION}.handler:TwoWayHandler",
+        summary="DiscoGAN: two domains without pairs, by discriminators' features (Kim et al. 2017).",
+        datasets=("domains",),
+        metric="eval/patches",
+        metric_mode="min",
+    ),
+    "translation/bicyclegan": Entry(
+        config=f"{_TRANSLATION}.config:BicycleganConfig",
+        recipe=f"{_TRANSLATION}.bicyclegan:Bicyclegan",
+        handler=f"{_TRANSLATION}.many_handler:ManyHandler",
+        summary="BicycleGAN: many answers to one picture, each of a code (Zhu et al. 2017b).",
+        datasets=("pairs",),
+        metric="eval/l1",
+        metric_mode="min",
+    ),
+    "representation/mae": Entry(
+        config=f"{_REPRESENTATION}.config:MaeConfig",
+        recipe=f"{_REPRESENTATION}.mae:Mae",
+        handler=f"{_REPRESENTATION}.mae_handler:MaeHandler",
+        summary="Masked autoencoder: a transformer that finds what most of an image hides (He et al. 2022).",
+        datasets=_PICTURES,
+        metric="eval/masked_mse",
+        metric_mode="min",
+    ),
+    "representation/vae": Entry(
+        config=f"{_REPRESENTATION}.config:VaeConfig",
+        recipe=f"{_REPRESENTATION}.vae:Vae",
+        handler=f"{_REPRESENTATION}.vae_handler:VaeHandler",
+        summary="Variational autoencoder: an image as a Gaussian of causes, and back (Kingma and Welling 2014).",
+        datasets=_PICTURES,
+        metric="eval/elbo",
+    ),
+    "text/rnn_lm": Entry(
+        config=f"{_TEXT}.config:RnnLmConfig",
+        recipe=f"{_TEXT}.rnn_lm:RnnLm",
+        handler=f"{_TEXT}.lm_handler:LmHandler",
+        summary="A recurrent language model, LSTM, GRU or Elman's, that goes on with a text (Mikolov et al. 2010).",
+        metric="eval/perplexity",
+        metric_mode="min",
+    ),
+    "text/transformer": Entry(
+        config=f"{_TEXT}.config:TransformerConfig",
+        recipe=f"{_TEXT}.transformer:TextTransformer",
+        handler=f"{_TEXT}.transformer_handler:TransformerHandler",
+        summary="The Transformer: one text into another, with an encoder and a decoder (Vaswani et al. 2017).",
+        datasets=("parallel_text",),
+        metric="eval/token_accuracy",
+    ),
+    "text/word2vec": Entry(
+        config=f"{_TEXT}.config:Word2VecConfig",
+        recipe=f"{_TEXT}.word2vec:Word2Vec",
+        handler=f"{_TEXT}.words_handler:WordsHandler",
+        summary="word2vec: vectors of words by skip-gram with negative sampling (Mikolov et al. 2013).",
+        metric="eval/loss",
+        metric_mode="min",
+    ),
+    "style/fast": Entry(
+        config=f"{_STYLE}.config:FastConfig",
+        recipe=f"{_STYLE}.fast:Fast",
+        handler=f"{_STYLE}.handler:StyleHandler",
+        summary="Fast style transfer: a network that paints in one pass (Johnson et al. 2016).",
+        datasets=("domains",),
+        metric="eval/loss",
+        metric_mode="min",
+    ),
+    "style/gatys": Entry(
+        config=f"{_STYLE}.config:GatysConfig",
+        recipe=f"{_STYLE}.gatys:Gatys",
+        handler=f"{_STYLE}.finished:FinishedHandler",
+        summary="Style transfer as an optimisation: the picture is what is learned (Gatys et al. 2016).",
+        datasets=("domains",),
+        metric="eval/loss",
+        metric_mode="min",
     ),
 }
 

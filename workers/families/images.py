@@ -132,6 +132,23 @@ def normalise_(pixels: Tensor) -> Tensor:
     return pixels.sub_(255 * mean).mul_(1 / (255 * std))
 
 
+def to_tanh(pixels: Tensor) -> Tensor:
+    """Turn uint8 images into the range of Tanh."""
+    return pixels.float() / 127.5 - 1
+
+
+def from_tanh(images: Tensor) -> Tensor:
+    """Turn images of the range of Tanh into uint8."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
 def to_pixels(image: Tensor) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
     """Return a uint8 image (3, H, W) as the (H, W, 3) array that Pillow takes."""
     return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+def denormalise(images: Tensor) -> Tensor:
+    """Turn what networks see (N, 3, H, W) back into uint8 images, cut to their range."""
+    mean = images.new_tensor(MEAN, dtype=torch.float32)[:, None, None]
+    std = images.new_tensor(STD, dtype=torch.float32)[:, None, None]
+    return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

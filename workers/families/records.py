@@ -1,4 +1,4 @@
-"""Reads a dataset in canonical form, whatever its family: the index, images, masks and tables.
+"""Reads a dataset in canonical form, whatever its family: the index, images, masks, targets and tables.
 
 Bytes are read in place from the tar shards with pread, one open file a read, so that a set may be
 shared by threads and by forked loaders. `StoredImages` keeps decoded images up to a memory budget.
@@ -28,7 +28,8 @@ IGNORED_PIXEL = 255
 """Value of a mask where nothing is to be learned."""
 
 ANNOTATIONS = "annotations.jsonl"
-_HEADER, _PAIRS = "dataset.json", "pairs.json"
+HEADER = "dataset.json"
+_PAIRS = "pairs.json"
 _AGAIN = "import the dataset again"
 # Their annotations count in stored pixels; everything else is seen the way people see it.
 _AS_STORED = frozenset({"detection", "segmentation"})
@@ -94,7 +95,7 @@ def read_index(directory: Path, families: tuple[str, ...]) -> Index:
     Raises:
         DatasetInvalid: of none of these families, or damaged.
     """
-    meta = _read_meta(directory)
+    meta = read_meta(directory)
     if meta.family not in families:
         raise DatasetInvalid(f"this is a {meta.family} dataset; this recipe reads {' or '.join(families)}")
     entries: dict[str, list[dict[str, Any]]] = {}
@@ -115,13 +116,18 @@ def damaged(file: str, err: Exception) -> DatasetInvalid:
     return DatasetInvalid(f"{file} is damaged ({err!r}); {_AGAIN}")
 
 
-def _read_meta(directory: Path) -> Meta:
+def read_meta(directory: Path) -> Meta:
+    """Read what `dataset.json` says about all splits.
+
+    Raises:
+        DatasetInvalid: damaged.
+    """
     try:
-        header = json.loads((directory / _HEADER).read_text(encoding="utf-8"))
+        header = json.loads((directory / HEADER).read_text(encoding="utf-8"))
         family = str(header["family"])
         names = {key: tuple(map(str, header.get(key, ()))) for key in ("classes", "attributes", "identities")}
     except (OSError, KeyError, TypeError, ValueError) as err:
-        raise damaged(_HEADER, err) from err
+        raise damaged(HEADER, err) from err
     return Meta(family=family, **names)
 
 
@@ -137,6 +143,9 @@ class Record:
     mask: Span | None
     landmarks: tuple[tuple[float, float], ...] | None = None
     """Of a face: left eye, right eye, nose, left and right corner of the mouth as seen, (x, y) in upright pixels."""
+    target: Span | None = None
+    is_side_by_side: bool = False
+    """Whether the file holds the image in its left half and the target in its right one."""
 
     @property
     def member(self) -> str:
@@ -144,7 +153,7 @@ class Record:
 
 
 class RecordSet:
-    """The images of one split with their labels, attributes or masks.
+    """The images of one split with their labels, attributes, masks or targets.
 
     Raises:
         DatasetInvalid: when made, if the dataset is of none of `families`, is damaged or has no such split;
@@ -196,17 +205,41 @@ class RecordSet:
         return self.records[index].span.read()
 
     def image(self, index: int, *, draft: tuple[int, int] | None = None) -> Tensor:
-        """Decode an image into uint8 RGB (3, H, W).
+        """Decode an image into uint8 RGB (3, H, W), of a pair the one that is put in.
 
         Images with boxes or masks come in stored pixels, all others upright (EXIF). `draft` (width,
         height) lets a large JPEG be decoded at a fraction of its size that is no smaller.
         """
         record = self.records[index]
+        return self._halves(record)[0] if record.is_side_by_side else self._decode(record.span, draft)
+
+    def target(self, index: int) -> Tensor:
+        """Decode what an image is to be turned into: uint8 RGB of the image's size, upright."""
+        record = self.records[index]
+        if record.is_side_by_side:
+            return self._halves(record)[1]
+        if record.target is None:
+            raise DatasetInvalid(f"{record.member} has no target; import pairs of images (family 'pairs')")
+        return self._decode(record.target)
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """Decode an image and its target, two halves of one file but once."""
+        record = self.records[index]
+        return self._halves(record) if record.is_side_by_side else (self.image(index), self.target(index))
+
+    def _halves(self, record: Record) -> tuple[Tensor, Tensor]:
+        whole = self._decode(record.span)
+        left, right = whole.tensor_split(2, dim=2)
+        if left.shape != right.shape:
+            raise DatasetInvalid(f"{record.member} does not halve evenly; {_AGAIN}")
+        return left, right
+
+    def _decode(self, span: Span, draft: tuple[int, int] | None = None) -> Tensor:
         upright = self.meta.family not in _AS_STORED
         try:
-            return decode_opened(open_image(record.span.read()), upright=upright, draft=draft)[0]
+            return decode_opened(open_image(span.read()), upright=upright, draft=draft)[0]
         except ImageInvalid as err:
-            raise DatasetInvalid(f"{record.member}: {err}; import the dataset again without it") from err
+            raise DatasetInvalid(f"{span.member}: {err}; import the dataset again without it") from err
 
     def mask(self, index: int) -> Tensor:
         """Decode a mask into uint8 (H, W) of class indices, `IGNORED_PIXEL` where nothing is to be learned."""
@@ -247,6 +280,9 @@ class RecordSet:
 
 def _record(directory: Path, entry: Mapping[str, Any]) -> Record:
     label, mask, landmarks = entry.get("label"), entry.get("mask"), entry.get("landmarks")
+    target, is_side_by_side = entry.get("target"), entry.get("side_by_side", False)
+    if not isinstance(is_side_by_side, bool):
+        raise TypeError(f"side_by_side is {is_side_by_side!r}")
     return Record(
         span=Span.of(directory, entry),
         height=int(entry["height"]),
@@ -255,6 +291,8 @@ def _record(directory: Path, entry: Mapping[str, Any]) -> Record:
         attributes=tuple(map(int, entry.get("attributes", ()))),
         mask=None if mask is None else Span.of(directory, mask),
         landmarks=None if landmarks is None else tuple((float(x), float(y)) for x, y in landmarks),
+        target=None if target is None else Span.of(directory, target),
+        is_side_by_side=is_side_by_side,
     )
 
 
@@ -287,7 +325,7 @@ def read_points(directory: Path, split: str) -> Tensor:
     Raises:
         DatasetInvalid: not a dataset of points, damaged, or without this split.
     """
-    family = _read_meta(directory).family
+    family = read_meta(directory).family
     if family != "points":
         raise DatasetInvalid(f"this is a {family} dataset; this recipe reads points")
     path = directory / f"points-{split}.npy"

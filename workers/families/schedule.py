@@ -15,6 +15,8 @@ def learning_rate(step: int, *, peak: float, schedule: Schedule, max_steps: int)
     warmup_steps = min(schedule.warmup_steps, max_steps // 5)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
+    if schedule.name == "inverse_sqrt":
+        return peak * math.sqrt(max(1, warmup_steps) / (step + 1))
     progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
     if schedule.name == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * progress))

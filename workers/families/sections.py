@@ -50,8 +50,10 @@ class Optim(Section):
 class Schedule(Section):
     """The learning rate as a function of the step; `limits.max_steps` is its end."""
 
-    name: Literal["constant", "milestones", "cosine", "poly", "linear"] = Field(
-        "milestones", description="Shape after the warm-up; poly is (1 - progress) to the power 0.9."
+    name: Literal["constant", "milestones", "cosine", "poly", "linear", "inverse_sqrt"] = Field(
+        "milestones",
+        description="Shape after the warm-up; poly is (1 - progress) to the power 0.9, inverse_sqrt the root of "
+        "warm-up / step.",
     )
     warmup_steps: int = Field(
         0, ge=0, description="Steps of linear growth from zero to the peak, at most a fifth of the training."

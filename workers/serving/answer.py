@@ -24,7 +24,7 @@ _REASON_CHARACTERS = 500
 MAX_REQUEST_PIXELS = 100_000_000
 """Of all images of one request: seconds of decoding, while other requests of the batch wait."""
 MAX_DRAWN_PIXELS = 2**21
-"""Of all pictures that one request asks a handler to draw, for the same reason."""
+"""Of all pictures that one request asks a handler to draw, or of text for as long, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,10 @@ def _check_pixels(request: Request) -> None:
 
 
 def _check_drawn(served: Served, request: Request) -> None:
-    """Refuse what takes long to draw; one instance alone is bounded by its handler."""
+    """Refuse what takes long to draw or to write; one instance alone is bounded by its handler."""
     instances = [one for one in request.instances if isinstance(one, Instance)]
     if len(instances) > 1 and sum(map(served.handler.weigh, instances)) > MAX_DRAWN_PIXELS:
-        text = f"the instances ask for more than {MAX_DRAWN_PIXELS / 1e6:.1f} million pixels together"
+        text = f"the instances ask for more than {MAX_DRAWN_PIXELS / 1e6:.1f} million pixels, or as much text, together"
         raise RequestRejected(f"{text}; send fewer of them in one request")
 
 

@@ -18,7 +18,7 @@ from services.client.command import Invocation, command, local_command
 from services.client.deletion import delete_each
 from services.client.names import short
 from services.client.output import Output, human_time
-from services.client.pack import ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX, PathInvalid, as_archive, empty_folders
+from services.client.pack import ARCHIVE_SUFFIXES, SINGLE_SUFFIXES, PathInvalid, as_archive, empty_folders
 from services.client.plain import as_dict
 from services.client.sdk import DatasetFields, Trainyard
 from services.client.transfer_view import transfer_bar
@@ -50,7 +50,8 @@ def datasets() -> None:
 @click.option(
     "--family",
     default="",
-    help="classification, detection, segmentation, face, images, points or weights, where a layout serves several.",
+    help="classification, detection, segmentation, face, images, pairs, domains, points, text, parallel_text or weights, "
+    "where a layout serves several.",
 )
 @click.option("--val-fraction", default=0.0, help="Share set aside where the data has no val split; default: 0.1.")
 @click.option("--split-seed", default=0, show_default=True, help="Another seed sets other images aside.")
@@ -287,13 +288,17 @@ def _say_counts_by_class(out: Output, dataset: dataset_pb2.Dataset) -> None:
 
 
 def _images(dataset: dataset_pb2.Dataset) -> str:
-    counts = {name: split.counts["images"] or split.counts["points"] for name, split in dataset.splits.items()}
+    units = ("images", "points", "pairs", "lines")
+    counts = {
+        name: next((split.counts[unit] for unit in units if split.counts[unit]), 0)
+        for name, split in dataset.splits.items()
+    }
     return " + ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def _default_id(path: Path) -> str:
     name = path.resolve().name.lower()
-    for suffix in sorted((*ARCHIVE_SUFFIXES, WEIGHTS_SUFFIX), key=len, reverse=True):
+    for suffix in sorted((*ARCHIVE_SUFFIXES, *SINGLE_SUFFIXES), key=len, reverse=True):
         name = name.removesuffix(suffix)
     slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:63].strip("-")
     if not SLUG.fullmatch(slug):

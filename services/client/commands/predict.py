@@ -1,4 +1,4 @@
-"""`trainyard predict`: ask a deployed model about pictures, or a generator for some."""
+"""`trainyard predict`: ask a deployed model about pictures or texts, or a generator for some."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from services.client.arguments import deployment_name
 from services.client.canvas import NotDrawn, canvas, check_target
 from services.client.command import CommandFailed, Invocation, command
 from services.client.draw import draw_file, save_as
-from services.client.draw_samples import draw_answer
+from services.client.draw_samples import draw_answer, draw_beside
 from services.client.errors import ApiError
 from services.client.output import Output
 from services.client.overrides import parse_assignments
 from services.client.pack import check_image
-from services.client.pictures import describe, save_pictures, without_pictures
+from services.client.pictures import describe, is_redrawn, save_pictures, without_pictures
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
 from services.client.wording import by_field, of_files
@@ -28,19 +28,25 @@ from services.client.wording import by_field, of_files
 # The API takes 64 instances and 16 MiB a call. Fewer at once are answered sooner, and one that fails loses less.
 _BATCH = 16
 _BATCH_BYTES = 3_000_000
+_SHOWN = 40
+"""Letters of a text that are its name."""
 
 
 @click.command()
 @click.argument("deployment", callback=deployment_name)
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--text", "texts", multiple=True, help="A text to ask about, taken as it is; may be repeated.")
 @click.option(
     "--draw",
     "drawing",
     type=click.Path(path_type=Path),
-    help="Draw the boxes, or save what the answer shows: a file, one beside it for each of many images, or a folder.",
+    help="Draw the boxes, or save what the answer shows, of a translation beside what was sent: a file, one beside it for each of many images, or a folder.",
 )
 @click.option(
-    "--out", "folder", type=click.Path(path_type=Path, file_okay=False), help="Save every picture of the answers here."
+    "--out",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Save every picture and text of the answers here.",
 )
 @click.option(
     "--param",
@@ -55,21 +61,25 @@ def predict(
     *,
     deployment: str,
     images: tuple[Path, ...],
+    texts: tuple[str, ...],
     drawing: Path | None,
     folder: Path | None,
     assignments: tuple[str, ...],
 ) -> None:
-    """Ask a deployed model about IMAGES, or without any for what --param says, such as a generator's samples."""
+    """Ask a deployed model about IMAGES or texts, or without any for what --param says, such as a generator's samples."""
+    if images and texts:
+        raise click.UsageError("IMAGES and --text are questions to different models: give one of them")
+    questions: tuple[_Question, ...] = images or tuple(map(_Text, texts))
     params = parse_assignments(assignments, option="--param")
     if drawing is not None:
-        check_target(drawing, max(1, len(images)))
+        check_target(drawing, max(1, len(questions)))
     for image in images:
         check_image(image)
     with invocation.client() as client:
-        predictions, broken = _ask_all(client, deployment, images, params)
-    asked: Sequence[Path | None] = images[: len(predictions)] or (None,)
+        predictions, broken = _ask_all(client, deployment, questions, params)
+    asked: Sequence[_Question | None] = questions[: len(predictions)] or (None,)
     cases = [_Case(number, *pair) for number, pair in enumerate(zip(asked, predictions, strict=True), start=1)]
-    drawn, undrawn = _draw(cases, drawing, max(1, len(images))) if drawing is not None else ({}, None)
+    drawn, undrawn = _draw(cases, drawing, max(1, len(questions))) if drawing is not None else ({}, None)
     saved, unsaved = _save(cases, folder) if folder is not None else ({}, None)
     if invocation.out.is_json:
         rows = [case.to_json(drawn.get(case.number), saved.get(case.number)) for case in cases]
@@ -78,7 +88,8 @@ def predict(
         for case in cases:
             _show(invocation.out, case, drawn.get(case.number), saved.get(case.number, ()))
     if broken is not None:
-        invocation.out.say(f"{len(images) - len(cases)} of {len(images)} images were not answered")
+        unasked, what = len(questions) - len(cases), "texts" if texts else "images"
+        invocation.out.say(f"{unasked} of {len(questions)} {what} were not answered")
     failures = [err for err in (broken, _unanswered(cases), undrawn, unsaved) if err is not None]
     # The first is what the command fails with; the others are not to be lost for it.
     for failure in failures[1:]:
@@ -88,16 +99,34 @@ def predict(
 
 
 @dataclass(frozen=True, slots=True)
+class _Text:
+    """A text to ask about, called by how it begins."""
+
+    text: str
+
+    def __str__(self) -> str:
+        line = " ".join(self.text.split())
+        return f"--text {line!r}" if len(line) <= _SHOWN else f"--text {line[:_SHOWN] + '...'!r}"
+
+
+_Question = Path | _Text
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
-    """One question and its answer; `image` is None where the parameters were the question."""
+    """One question and its answer; `question` is None where the parameters were the question."""
 
     number: int
-    image: Path | None
+    question: _Question | None
     prediction: deployment_pb2.Prediction
 
     @property
+    def image(self) -> Path | None:
+        return self.question if isinstance(self.question, Path) else None
+
+    @property
     def name(self) -> str:
-        return "the request" if self.image is None else str(self.image)
+        return "the request" if self.question is None else str(self.question)
 
     @property
     def stem(self) -> str:
@@ -119,15 +148,16 @@ class _Case:
         if saved is not None and "result" in row:
             row |= {"result": without_pictures(row["result"]), "saved": [str(path) for path in saved]}
         image = None if self.image is None else str(self.image)
-        return {"image": image, **row, "drawn": None if drawn is None else str(drawn)}
+        asked = {"text": self.question.text} if isinstance(self.question, _Text) else {}
+        return {"image": image, **asked, **row, "drawn": None if drawn is None else str(drawn)}
 
 
 def _ask_all(
-    client: Trainyard, deployment: str, images: Sequence[Path], params: dict[str, Any]
+    client: Trainyard, deployment: str, questions: Sequence[_Question], params: dict[str, Any]
 ) -> tuple[list[deployment_pb2.Prediction], ApiError | None]:
     """Return the answers, in order, and what broke them off: those that are there are not to be lost."""
     answers: list[deployment_pb2.Prediction] = []
-    for batch in _batches(images):
+    for batch in _batches(questions):
         try:
             answers += _ask(client, deployment, batch, params)
         except ApiError as err:
@@ -138,18 +168,19 @@ def _ask_all(
 
 
 def _ask(
-    client: Trainyard, deployment: str, images: Sequence[Path], params: dict[str, Any]
+    client: Trainyard, deployment: str, questions: Sequence[_Question], params: dict[str, Any]
 ) -> list[deployment_pb2.Prediction]:
-    """Return an answer to each image, or to the parameters alone where there is none."""
+    """Return an answer to each question, or to the parameters alone where there is none."""
+    inputs = [one if isinstance(one, Path) else {"text": one.text} for one in questions]
     try:
-        return list(client.predict(deployment, images or [{}], params=params).predictions)
+        return list(client.predict(deployment, inputs or [{}], params=params).predictions)
     except ApiError as err:
         if err.violations or err.code != "INVALID_ARGUMENT":
             raise
-        raise _as_asked(err, images, params) from err
+        raise _as_asked(err, questions, params) from err
 
 
-def _as_asked(refusal: ApiError, images: Sequence[Path], params: dict[str, Any]) -> ApiError:
+def _as_asked(refusal: ApiError, questions: Sequence[_Question], params: dict[str, Any]) -> ApiError:
     """Return what a model refuses with the parameter or the files that it is about."""
     # A parameter is as wrong for one image as for the next.
     if refusal.message.startswith("unknown parameter "):
@@ -157,19 +188,20 @@ def _as_asked(refusal: ApiError, images: Sequence[Path], params: dict[str, Any])
     word = re.match(r"\w+", refusal.message)
     if word is not None and word[0] in params:
         return refusal.restated(f"--param {refusal.message}")
-    return of_files(refusal, by_field("instances", images))
+    names = [one if isinstance(one, Path) else str(one) for one in questions]
+    return of_files(refusal, by_field("instances", names))
 
 
-def _batches(images: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield the images in as many calls as they need; without any the one call is empty."""
-    batch: list[Path] = []
+def _batches(questions: Sequence[_Question]) -> Iterator[list[_Question]]:
+    """Yield the questions in as many calls as they need; without any the one call is empty."""
+    batch: list[_Question] = []
     size = 0
-    for image in images:
-        weight = image.stat().st_size
+    for one in questions:
+        weight = one.stat().st_size if isinstance(one, Path) else len(one.text.encode(errors="replace"))
         if batch and (len(batch) == _BATCH or size + weight > _BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(image)
+        batch.append(one)
         size += weight
     yield batch
 
@@ -188,6 +220,8 @@ def _draw(cases: Sequence[_Case], target: Path, count: int) -> tuple[dict[int, P
             with canvas(target, case.number, count, stem=case.stem) as path:
                 if "boxes" in result and case.image is not None:
                     draw_file(case.image, result, path)
+                elif case.image is not None and is_redrawn(result):
+                    save_as(draw_beside(case.image, result), path)
                 else:
                     save_as(draw_answer(result), path)
         except NotDrawn as err:
@@ -198,7 +232,7 @@ def _draw(cases: Sequence[_Case], target: Path, count: int) -> tuple[dict[int, P
 
 
 def _save(cases: Sequence[_Case], folder: Path) -> tuple[dict[int, list[Path]], CommandFailed | None]:
-    """Save the pictures of every answer; returns where they went, by the number of the case, and why one could not be."""
+    """Save pictures and texts of every answer; returns where they went, by the number of the case, and why one could not be."""
     saved: dict[int, list[Path]] = {}
     for case in cases:
         if (result := case.result) is None:
@@ -234,4 +268,5 @@ def _unanswered(cases: Sequence[_Case]) -> CommandFailed | None:
         return None
     if len(failed) == 1:
         return CommandFailed(f"{failed[0].name} could not be answered")
-    return CommandFailed(f"{len(failed)} of {len(cases)} images could not be answered: {failed[0].name} and so on")
+    what = "images" if isinstance(cases[0].question, Path) else "texts"
+    return CommandFailed(f"{len(failed)} of {len(cases)} {what} could not be answered: {failed[0].name} and so on")

@@ -396,3 +396,43 @@ def test_what_failed_beside_the_error_is_said_too(
         server, "predict", "asked", str(image), "--draw", str(below / "one.png"), "--out", str(below), "--json"
     )
     assert [next(iter(json.loads(line))) for line in of_machine.stderr.splitlines()] == ["error", "error"]
+
+
+def test_texts_are_asked_about_as_they_are_and_answered_in_full(
+    server: Server, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.answer = {"text": f"first line\n{'long ' * 60}end\x1b[2J", "tokens": 5.0, "score": -2.5}
+
+    done = run(server, "predict", "asked", "--text", "007", "--text", "a b " * 20, "--out", str(tmp_path / "out"))
+
+    assert done.exit_code == 0, done.stderr
+    assert "--text '007': answered\n  text:\n    first line\n    long long" in done.stdout
+    assert "end\ufffd[2J\n" in done.stdout
+    assert f"--text '{('a b ' * 10)}...': answered" in done.stdout
+    saved = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in saved] == ["001-answer-text.txt", "002-answer-text.txt"]
+    assert saved[0].read_text() == endpoint.answer["text"]
+
+
+def test_a_text_that_a_model_refuses_is_named_by_how_it_begins(server: Server, refusing: Endpoint) -> None:
+    refusing.refusal = "instance 0: is odd; instance 1: is too long"
+
+    refused = run(server, "predict", "asked", "--text", "one", "--text", "two").stderr
+
+    assert refused == "error: --text 'one': is odd; --text 'two': is too long\n"
+
+
+def test_an_image_and_a_text_are_not_asked_about_at_once(server: Server, image: Path) -> None:
+    refused = run(server, "predict", "asked", str(image), "--text", "one")
+
+    assert refused.exit_code == 2
+    assert "give one of them" in refused.stderr
+
+
+def test_a_text_cannot_be_drawn_but_saved(server: Server, endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.answer = {"text": "word", "tokens": 1.0}
+
+    done = run(server, "predict", "asked", "--text", "one", "--draw", str(tmp_path / "x.png"))
+
+    assert done.exit_code == 1
+    assert "--out FOLDER saves its text" in done.stderr

@@ -11,15 +11,22 @@ import torch
 from services.datasets.importer import import_folder
 from services.datasets.limits import ImportLimits
 from services.datasets.shape_scenes import write_shape_scenes
+from tests.builders.datasets import write_files
 from tests.builders.digits import write_digits
+from tests.builders.domains import write_two_digits
 from tests.builders.faces import write_lfw
+from tests.builders.pairs import write_outlines
 from tests.builders.points import write_gaussian
+from tests.builders.reversals import write_reversals
 from tests.builders.segmentation_scenes import write_segmentation_scenes
 from workers.families.base import Placement, Recipe
 from workers.families.catalog import CATALOG, family_of
 
 RECIPES = sorted(CATALOG)
 BATCH = 4
+# Again and again, so that a lane of it is more than one window: what was read then goes from step to step.
+SMALL_TEXT = b"black cats\nold dogs\nyoung birds\nlittle fish\ngreen trees\ndeep water\ncold wind\nred apples\n" * 8
+SMALL_HELD_OUT = b"old cats\nlittle birds\n"
 CPU = Placement(torch.device("cpu"), None, torch.contiguous_format)
 
 
@@ -49,13 +56,33 @@ def _points_folder(directory: Path) -> Path:
     return write_gaussian(directory, seed=0, train=BATCH, val=16)
 
 
+def _pairs_folder(directory: Path) -> Path:
+    return write_outlines(directory, seed=0, train=BATCH, val=3)
+
+
+def _domains_folder(directory: Path) -> Path:
+    return write_two_digits(directory, seed=0, train=BATCH, val=3)
+
+
+def _text_folder(directory: Path) -> Path:
+    return write_files(directory, {"train.txt": SMALL_TEXT, "val.txt": SMALL_HELD_OUT})
+
+
+def _parallel_text_folder(directory: Path) -> Path:
+    return write_reversals(directory, train=BATCH, val=2)
+
+
 FOLDERS: dict[str, Callable[[Path], Path]] = {
     "classification": _classification_folder,
     "detection": _detection_folder,
+    "domains": _domains_folder,
     "face": _face_folder,
     "images": _images_folder,
+    "pairs": _pairs_folder,
+    "parallel_text": _parallel_text_folder,
     "points": _points_folder,
     "segmentation": _segmentation_folder,
+    "text": _text_folder,
 }
 FROM_A_SOURCE: dict[str, dict[str, Any]] = {
     "classification/finetune": {

@@ -29,7 +29,7 @@ from workers.families.catalog import CATALOG
 
 Stored = Callable[[str], Path]
 
-TABLES = {"points"}
+TABLES = {"points", "text", "parallel_text"}
 """Families whose datasets hold no picture."""
 WITH_PICTURES = [name for name in RECIPES if dataset_family(name) not in TABLES]
 

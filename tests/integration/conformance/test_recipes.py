@@ -106,7 +106,8 @@ def test_resume_equals_uninterrupted(
     straight = attempt(tmp_path, config, **where)
     assert straight.error is None
 
-    for step in (1, 3):
+    # Where a training stops is no matter of precision, and processors without bf16 take their time for it.
+    for step in (1, 3) if precision == "fp32" else (3,):
         stopped = attempt(tmp_path, config, stop_at=step, **where)
         resumed = attempt(tmp_path, config, resume_dir=stopped.checkpoint_dir(step), **where)
 

@@ -17,6 +17,7 @@ from tests.builders import datasets as build
 from tests.builders import family_datasets as family
 from workers.engine.tensorfile import read_tensors
 from workers.families.records import RecordSet, read_points
+from workers.families.texts import read_pairs, read_text
 
 PROJECT = "lab"
 
@@ -37,6 +38,10 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatasetMan
         ("image_folder", "classification", family.image_folder(), {"images": 6}),
         ("image_folder", "images", family.image_folder(), {"images": 6}),
         ("mask_pairs", "segmentation", family.mask_pairs(), {"images": 3}),
+        ("aligned", "pairs", family.aligned(), {"images": 3}),
+        ("side_by_side", "pairs", family.side_by_side(), {"images": 3}),
+        ("unaligned", "domains", family.unaligned(train=4), {"images": 6}),
+        ("image_folder", "domains", family.image_folder(), {"images": 6}),
         ("rle_csv", "segmentation", family.rle_csv(), {"images": 3}),
         ("voc", "segmentation", family.voc_masks(), {"images": 3}),
         ("coco", "segmentation", family.coco_masks({"segmentation": [family.square(4, 4, 9)]}), {"images": 1}),
@@ -46,6 +51,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatasetMan
         ("celeba", "images", family.celeba(), {"images": 4}),
         ("mnist", "classification", family.mnist(packed=True), {"images": 6}),
         ("points", "points", family.points(), {"points": 3}),
+        ("plain_text", "text", family.plain_text(), {"lines": 2, "characters": 11}),
+        ("parallel_text", "parallel_text", family.parallel_text(), {"pairs": 2}),
         ("safetensors", "weights", family.weights(), {}),
     ],
 )
@@ -72,6 +79,12 @@ def test_every_layout_becomes_a_version_that_is_read_back(
     if wanted == "points":
         assert len(read_points(copy, "train")) == counts["points"]
         return
+    if wanted == "text":
+        assert read_text(copy, "train") == "a cat\na dog\n"
+        return
+    if wanted == "parallel_text":
+        assert len(read_pairs(copy, "train")) == counts["pairs"]
+        return
     if wanted == "weights":
         tensors = read_tensors(copy / "weights.safetensors")
         assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == {"head.weight": (2, 3), "n": ()}
@@ -79,5 +92,7 @@ def test_every_layout_becomes_a_version_that_is_read_back(
     records = RecordSet(copy, "train", families=(wanted,))
     assert len(records) == counts["images"]
     assert all(records.image(n).shape[0] == 3 for n in range(len(records)))
+    if wanted == "pairs":
+        assert all(records.target(n).shape == records.image(n).shape == (3, 48, 64) for n in range(len(records)))
     if wanted == "segmentation":
         assert all(records.mask(n).shape == records.image(n).shape[1:] for n in range(len(records)))

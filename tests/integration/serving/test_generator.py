@@ -26,7 +26,7 @@ from tests.integration.client.conftest import Server
 from tests.integration.serving.yard import BuiltModel, ServingYard
 from tests.stack.identity import admit
 from workers.families.base import Instance, InstanceInvalid
-from workers.families.gan.latent import draw
+from workers.families.latent import draw
 from workers.serving.bundle import Parts, read_parts
 from workers.serving.form import load_eager
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
 
-from services.client.draw_samples import draw_answer, sample_rows
+from services.client.draw_samples import draw_answer, draw_beside, sample_rows
 from services.client.pictures import NoPicture
 
 LINE, GAP = 18, 6
@@ -204,10 +205,46 @@ def test_a_large_picture_that_is_no_sample_stays_as_it_is() -> None:
 def test_pictures_of_many_fields_are_told_by_their_names() -> None:
     page, renamed = (drawn({"one": encoded(1, 128), name: encoded(2, 128)}) for name in ("two", "three"))
 
-    _, top, _, bottom = ImageChops.difference(page, renamed).getbbox() or (0, 0, 0, 0)
-    assert 128 + LINE <= top < bottom <= 128 + 2 * LINE + GAP
+    left, top, right, bottom = ImageChops.difference(page, renamed).getbbox() or (0, 0, 0, 0)
+    assert 128 + GAP <= left < right
+    assert 0 <= top < bottom <= LINE
+
+
+def test_single_pictures_are_one_row_in_the_order_in_which_they_come_about() -> None:
+    result = {"pasted": encoded(3), "reconstruction": encoded(2), "masked": encoded(1), "mask": [[1, 0], [0, 1]]}
+
+    (row,) = sample_rows(result)
+
+    assert [sample.caption for sample in row] == ["masked", "reconstruction", "pasted"]
 
 
 def test_an_answer_without_a_picture_cannot_be_drawn() -> None:
     with pytest.raises(NoPicture, match="leave out --draw"):
         draw_answer({"labels": [], "points": [[0.5, math.pi]]})
+
+
+def test_a_redrawn_picture_stands_beside_the_upright_one_that_was_sent(tmp_path: Path) -> None:
+    sent = Image.new("RGB", (64, 96), (0, 0, 255))
+    sent.paste((0, 255, 0), (0, 0, 64, 48))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    # Stored on its side, with the green half on the left.
+    sent.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "sent.png", exif=turned)
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 96), (200, 0, 0)).save(buffer, "PNG")
+    answer = {"image": {"b64": base64.b64encode(buffer.getvalue()).decode()}, "size": [96, 64]}
+
+    page = Image.open(io.BytesIO(draw_beside(tmp_path / "sent.png", answer))).convert("RGB")
+
+    assert page.size == (2 * 64 + GAP, LINE + 96)
+    places = {"sent, above": (32, LINE + 20), "sent, below": (32, LINE + 80), "answer": (64 + GAP + 32, LINE + 48)}
+    colours = {where: page.getpixel(place) for where, place in places.items()}
+    assert colours == {"sent, above": (0, 255, 0), "sent, below": (0, 0, 255), "answer": (200, 0, 0)}
+
+
+def test_there_and_back_stand_in_this_order_whatever_order_they_came_in(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "sent.png")
+
+    page = Image.open(io.BytesIO(draw_beside(tmp_path / "sent.png", {"back": encoded(90), "image": encoded(40)})))
+
+    assert levels(page.convert("RGB"), cell=96) == [[0, 40, 90]]

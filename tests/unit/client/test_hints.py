@@ -49,6 +49,7 @@ def test_without_a_first_recipe_the_list_is_named(family: str, listed: list[reci
     [
         pytest.param("detection/ssd", "trainyard predict d IMAGE --draw out.png", id="boxes are drawn"),
         pytest.param("segmentation/fcn", "trainyard predict d IMAGE --draw out.png", id="a mask is a picture"),
+        pytest.param("translation/pix2pix", "trainyard predict d IMAGE --draw out.png", id="a picture redrawn"),
         pytest.param("gan/dcgan", "trainyard predict d --param n=8 --draw out.png", id="a generator takes no image"),
         pytest.param("gan/vanilla", "trainyard predict d --param n=8", id="points are no picture"),
         pytest.param("classification/vit", "trainyard predict d IMAGE", id="labels cannot be drawn"),

@@ -63,22 +63,27 @@ def test_a_link_is_packed_as_the_file_it_points_to(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["train.csv", "points.npy", "net.safetensors", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"]
+    "name",
+    [
+        *("train.csv", "points.npy", "net.safetensors", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"),
+        *("novel.txt", "pairs.tsv", "train.src"),
+    ],
 )
-def test_a_folder_of_tables_weights_or_idx_files_is_a_dataset(tmp_path: Path, name: str) -> None:
+def test_a_folder_of_tables_texts_weights_or_idx_files_is_a_dataset(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
 
     with as_archive(tmp_path, on_progress=ignore) as archive, tarfile.open(archive) as tar:
         assert tar.getnames() == [name]
 
 
-def test_a_file_of_weights_is_packed_by_itself(tmp_path: Path) -> None:
-    path = tmp_path / "net.safetensors"
+@pytest.mark.parametrize("name", ["net.safetensors", "novel.TXT", "pairs.tsv"])
+def test_a_file_of_weights_or_of_text_is_packed_by_itself(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(b"x")
     (tmp_path / "other.txt").write_bytes(b"x")
 
     with as_archive(path, on_progress=ignore) as archive, tarfile.open(archive) as tar:
-        assert tar.getnames() == ["net.safetensors"]
+        assert tar.getnames() == [name]
 
 
 def test_an_archive_is_used_as_it_is(tmp_path: Path) -> None:
@@ -170,6 +175,8 @@ def test_folders_without_a_file_are_told_by_the_highest_of_them(folder: Path) ->
     assert empty_folders(folder) == ["train", "val/cat"]
 
 
-@pytest.mark.parametrize(("name", "dataset_id"), [("net.safetensors", "net"), ("My Set.tar.gz", "my-set")])
+@pytest.mark.parametrize(
+    ("name", "dataset_id"), [("net.safetensors", "net"), ("novel.txt", "novel"), ("My Set.tar.gz", "my-set")]
+)
 def test_a_dataset_is_called_like_its_file(name: str, dataset_id: str) -> None:
     assert _default_id(Path(name)) == dataset_id

@@ -23,7 +23,11 @@ LAYOUTS: dict[str, tuple[dict[str, bytes], str]] = {
     "celeba": (family.celeba(), "images"),
     "mnist": (family.mnist(), "classification"),
     "points": (family.points(), "points"),
+    "plain_text": (family.plain_text(), "text"),
+    "parallel_text": (family.parallel_text(), "parallel_text"),
     "safetensors": (family.weights(), "weights"),
+    "unaligned": (family.unaligned(), "domains"),
+    "aligned": (family.aligned(), "pairs"),
 }
 
 
@@ -59,6 +63,7 @@ def test_every_format_of_the_wire_has_an_importer() -> None:
         ("imagefolder", None, ("format", "did you mean 'image_folder'?")),
         (None, "clasification", ("family", "did you mean 'classification'?")),
         (None, "gan", ("family", "its recipes learn from 'images'")),
+        (None, "representation", ("family", "its recipes learn from 'images'")),
         ("yolo", "face", ("family", "'yolo' holds no face data; use 'detection'")),
     ],
 )
@@ -80,4 +85,5 @@ def test_a_stated_family_is_read_even_if_the_layout_looks_like_another(importing
 
 
 def test_every_family_has_an_importer() -> None:
-    assert set(FAMILIES) == {"detection", "classification", "segmentation", "face", "images", "points", "weights"}
+    pictures = {"detection", "classification", "segmentation", "face", "images"}
+    assert set(FAMILIES) == {*pictures, "pairs", "domains", "points", "text", "parallel_text", "weights"}

@@ -26,15 +26,16 @@ SPOILED = settings(
 )
 MANY = settings(SPOILED, max_examples=150)
 FEW = settings(SPOILED, max_examples=12)
+_SMALL_PICTURES = [build.picture(seed, (8 + seed % 2, 8), form="PNG") for seed in range(4)]
 
 
-def outcome(archive: bytes) -> str:
+def outcome(archive: bytes, wanted: str | None = None) -> str:
     """Import an archive and return `imported` or `refused`; every other end is an error of the test."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "archive").write_bytes(archive)
         (root / "out").mkdir()
-        refusal = _refusal(root)
+        refusal = _refusal(root, wanted)
         if refusal is None:
             assert (root / "out" / "dataset.json").exists()
             return "imported"
@@ -45,10 +46,10 @@ def outcome(archive: bytes) -> str:
         return "refused"
 
 
-def _refusal(root: Path) -> DatasetInvalid | None:
+def _refusal(root: Path, wanted: str | None) -> DatasetInvalid | None:
     try:
         unpack(root / "archive", root / "unpacked", SMALL)
-        import_folder(root / "unpacked", root / "out", source_format=None, limits=SMALL)
+        import_folder(root / "unpacked", root / "out", source_format=None, family=wanted, limits=SMALL)
     except DatasetInvalid as err:
         return err
     return None
@@ -133,6 +134,22 @@ def test_a_spoiled_picture_is_imported_or_refused(picture: bytes) -> None:
 @example(b"ImageId,ClassId,EncodedPixels\n../00.jpg,1,1 999999999999\n\0,1,1 1\n,,")
 def test_any_table_of_run_lengths_is_imported_or_refused(table: bytes) -> None:
     outcome(packed({**family.rle_csv(), "train.csv": table}))
+
+
+_folders = st.lists(st.sampled_from(("A", "B", "a", "train", "val", "trainA", "testB", "cat", "\u00e9")), max_size=3)
+
+
+@SPOILED
+@given(
+    st.sampled_from(("pairs", "domains", None)),
+    st.lists(st.tuples(_folders, st.sampled_from(("1", "2", "A")), st.integers(0, 3)), max_size=12),
+)
+@example("pairs", [(["A"], "1", 0), (["B"], "1", 0), (["A"], "2", 1), (["B"], "2", 0)])
+@example("domains", [(["A"], "1", 0), (["B"], "1", 0)])
+def test_any_folders_of_pictures_are_imported_or_refused(
+    wanted: str | None, files: list[tuple[list[str], str, int]]
+) -> None:
+    outcome(packed({"/".join((*parts, f"{stem}.png")): _SMALL_PICTURES[n] for parts, stem, n in files}), wanted)
 
 
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

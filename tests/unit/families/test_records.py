@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -225,3 +226,66 @@ def edit_header(directory: Path, **fields: Any) -> None:
 def edit_records(directory: Path, **fields: Any) -> None:
     path = directory / "annotations.jsonl"
     path.write_text("".join(json.dumps(json.loads(line) | fields) + "\n" for line in path.read_text().splitlines()))
+
+
+def test_targets_lie_beside_their_images_and_come_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "turned.jpg"
+    Image.open(io.BytesIO(build.picture(5, (48, 64)))).save(turned, exif=exif)
+    files = {**family.aligned(), "B/train/0.jpg": turned.read_bytes()}
+    del files["B/train/0.png"]
+    records = RecordSet(imported(tmp_path, files), "train", families=("pairs",))
+
+    stems = []
+    for n in range(len(records)):
+        (name,) = [name for name, original in files.items() if original == records.read(n)]
+        stem = Path(name).stem
+        stems.append(stem)
+        target = tmp_path / "in" / "B" / "train" / (f"{stem}.jpg" if stem == "0" else f"{stem}.png")
+        expected = np.asarray(Image.open(target).convert("RGB"))
+        expected = np.rot90(expected, k=-1) if stem == "0" else expected
+        assert (records.target(n).permute(1, 2, 0).numpy() == expected).all()
+        assert all(
+            torch.equal(one, other)
+            for one, other in zip(records.pair(n), (records.image(n), records.target(n)), strict=True)
+        )
+    assert sorted(stems) == ["0", "1", "2"]
+
+
+def test_halves_of_a_file_are_an_image_and_its_target(tmp_path: Path) -> None:
+    records = RecordSet(imported(tmp_path, family.side_by_side(), family="pairs"), "train", families=("pairs",))
+
+    for n in range(len(records)):
+        whole = np.asarray(Image.open(io.BytesIO(records.read(n))))
+        assert (records.image(n).permute(1, 2, 0).numpy() == whole[:, :64]).all()
+        assert (records.target(n).permute(1, 2, 0).numpy() == whole[:, 64:]).all()
+        assert all(
+            torch.equal(one, other)
+            for one, other in zip(records.pair(n), (records.image(n), records.target(n)), strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        pytest.param({"target": None}, "has no target; import pairs", id="none"),
+        pytest.param({"side_by_side": True, "target": None}, "does not halve evenly", id="odd halves"),
+    ],
+)
+def test_a_pair_of_one_is_refused(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
+    files = {f"{side}/{n}.png": build.picture(10 * n, (63, 48), form="PNG") for side in "AB" for n in range(4)}
+    directory = imported(tmp_path, files, family="pairs")
+    edit_records(directory, **fields)
+
+    with pytest.raises(DatasetInvalid, match=reason):
+        RecordSet(directory, "train", families=("pairs",)).target(0)
+
+
+@pytest.mark.parametrize("value", [{}, "?", [1], {"shard": "targets-00000.tar"}])
+def test_a_target_without_a_place_is_a_damaged_index(tmp_path: Path, value: object) -> None:
+    directory = imported(tmp_path, family.aligned())
+    edit_records(directory, target=value)
+
+    with pytest.raises(DatasetInvalid, match=r"annotations\.jsonl is damaged"):
+        RecordSet(directory, "train", families=("pairs",))

@@ -16,8 +16,8 @@ from PIL import Image
 from tests.builders.gan_networks import CGAN, DCGAN, LAPGAN, LATENT, POINTS, STYLEGAN, serve
 from workers.families.base import Instance, InstanceInvalid
 from workers.families.gan.handler import make_golden
-from workers.families.gan.latent import draw, renormalise
-from workers.families.gan.request import MAX_PICTURES
+from workers.families.latent import draw, renormalise
+from workers.families.latent_wish import MAX_PICTURES
 
 Answer = dict[str, Any]
 

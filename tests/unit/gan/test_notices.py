@@ -15,8 +15,8 @@ from tests.builders.training import Outcome, attempt
 from workers.engine.frames import FrameKind
 from workers.families.catalog import CATALOG
 from workers.families.gan.config import DcganConfig
-from workers.families.gan.data import has_colour
 from workers.families.records import RecordSet
+from workers.families.shaped import has_colour
 
 
 def pictures(directory: Path, *, tint: tuple[int, int, int], spot: int = 8, suffix: str = "png") -> Path:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.builders.gan_networks import CGAN, DCGAN, LATENT, RECIPES, STYLEGAN, serve
-from workers.families.gan.latent import draw
 from workers.families.gan.served import Row, RowLayout
+from workers.families.latent import draw
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))

@@ -26,13 +26,15 @@ from workers.families.base import Placement, TrainState
 from workers.families.catalog import CATALOG
 from workers.families.gan import game
 from workers.families.gan.cgan import Cgan
-from workers.families.gan.data import Batch, to_input, to_pixels, to_shape
+from workers.families.gan.data import Batch
 from workers.families.gan.dcgan import Dcgan
 from workers.families.gan.draw import by_class
 from workers.families.gan.lapgan import Lapgan
 from workers.families.gan.recipe import GanRecipe
 from workers.families.gan.stylegan2 import StyleGan2
 from workers.families.gan.vanilla import Vanilla
+from workers.families.images import from_tanh, to_tanh
+from workers.families.shaped import to_shape
 
 CPU = Placement(torch.device("cpu"), None, torch.contiguous_format)
 SMALL: dict[str, Any] = {
@@ -444,7 +446,7 @@ def test_images_are_cut_to_their_shape(
 def test_pixels_survive_the_range_of_tanh() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
 
-    assert torch.equal(to_pixels(to_input(pixels)), pixels)
+    assert torch.equal(from_tanh(to_tanh(pixels)), pixels)
 
 
 def _see_first(seen: dict[str, torch.Tensor], name: str, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workers.families.adversarial import small_weights
 from workers.families.gan.config import CganModel, FcModel, WideModel
-from workers.families.gan.generators import hidden_linear, small_weights
+from workers.families.gan.generators import hidden_linear
 
 SLOPE = 0.2
 

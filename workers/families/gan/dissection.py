@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from workers.families.gan.generators import Generator
-from workers.families.gan.latent import direction
 from workers.families.gan.units import gated, recorded, unit_weights
 from workers.families.gan.units_config import Box, FindUnitsConfig
+from workers.families.latent import direction
 
 Judge = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) from -1 to 1 to logits of the attributes (N, A)."""

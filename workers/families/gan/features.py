@@ -19,8 +19,9 @@ from services.core.errors import RequestInvalid, Violation
 from workers.engine import rng
 from workers.engine.data import ShuffledBatches
 from workers.families.gan.config import Eval
-from workers.families.gan.data import Indices, RealImages, to_input
-from workers.families.images import MEAN, STD
+from workers.families.gan.data import RealImages
+from workers.families.images import MEAN, STD, to_tanh
+from workers.families.shaped import Indices
 
 WIDTH = 64
 """Features of the small network."""
@@ -79,7 +80,7 @@ def _trained(config: Eval, images: RealImages, device: torch.device) -> FeatureN
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         indices = np.asarray(order.indices(step))
-        batch, truth = lesson.examples(to_input(images.gather(indices)).to(device), indices)
+        batch, truth = lesson.examples(to_tanh(images.gather(indices)).to(device), indices)
         loss = lesson.loss(head(body(batch)), truth)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

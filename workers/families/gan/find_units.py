@@ -16,16 +16,17 @@ from workers.engine import rng
 from workers.engine.data import ShuffledBatches
 from workers.families.base import Golden, Picture, Placement, Recipe, ServingSpec, Source, Table, TrainState
 from workers.families.gan import served
-from workers.families.gan.data import FAMILIES, Indices, RealImages, to_input
+from workers.families.gan.data import FAMILIES, RealImages
 from workers.families.gan.dissection import Dissection, Finding
 from workers.families.gan.draw import compared, grid
 from workers.families.gan.generators import Generator, build_generator
 from workers.families.gan.handler import make_golden
-from workers.families.gan.latent import draw
-from workers.families.gan.operations import exact_numbers
 from workers.families.gan.units_config import FindUnitsConfig
+from workers.families.images import to_tanh
+from workers.families.latent import draw, exact_numbers
 from workers.families.records import RecordSet
 from workers.families.schedule import learning_rate
+from workers.families.shaped import Indices
 from workers.families.supervised import in_eval_mode
 from workers.families.transfer import copy_weights
 
@@ -97,7 +98,7 @@ class FindUnits(Recipe[FindUnitsConfig, Batch]):
         return UnitBatches(self._train, _truth(self._train.records, self.attributes), self.config)
 
     def to_device(self, batch: Batch, placement: Placement) -> Batch:
-        images = to_input(batch.images.to(placement.device, non_blocking=True))
+        images = to_tanh(batch.images.to(placement.device, non_blocking=True))
         return Batch(images.to(memory_format=placement.memory_format), batch.truth.to(placement.device))
 
     def build(self, placement: Placement) -> TrainState:

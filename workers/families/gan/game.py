@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from workers.families.adversarial import frozen
 from workers.families.base import Placement, TrainState
 from workers.families.gan.augment import diff_augment
 from workers.families.gan.config import GanConfig
@@ -94,16 +94,6 @@ class Game:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Make no gradients of a module's weights: those of the discriminator are a third of the generator's step."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
 
 
 def build_adam(parameters: Iterator[nn.Parameter], config: GanConfig, *, lr: float, every: int = 0) -> Optimizer:

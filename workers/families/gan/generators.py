@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workers.families.adversarial import small_weights
 from workers.families.gan.config import (
     CelebaConvConfig,
     CganConfig,
@@ -252,16 +253,6 @@ def enlarge(images: Tensor) -> Tensor:
 def shrink(images: Tensor) -> Tensor:
     """Return images of half the side: the mean of every four pixels."""
     return functional.avg_pool2d(images, 2)
-
-
-def small_weights(module: nn.Module) -> None:
-    """Start as Radford et al. (2016) do: weights N(0, 0.02), scales of batch norms N(1, 0.02)."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
 
 
 def _block(up: nn.ConvTranspose2d) -> nn.Sequential:

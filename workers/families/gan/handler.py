@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import base64
 import copy
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from workers.families.answers import compare_pictures, encoded, pictures_of, to_picture
 from workers.families.base import Golden, Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
-from workers.families.gan.data import to_pixels
 from workers.families.gan.operations import Drawing, plan
 from workers.families.gan.request import Model
+from workers.families.images import from_tanh
 from workers.families.pictures import sheet
 
 PICTURE_LISTS = ("images", "before", "after")
 
-# The parity gate: how far, in levels of 255, a faster form may move a pixel, and all pixels in the mean.
-_MAX_LEVELS = 8.0
-_MEAN_LEVELS = 0.5
 _MAX_POINT = 0.01
-"""Of the largest coordinate."""
+"""The parity gate: how far a faster form may move a point, as a share of the largest coordinate."""
 _GAP = 2
 
 
@@ -66,12 +61,7 @@ class GanHandler(Handler):
         names = [name for name in ("points", *PICTURE_LISTS) if name in expected]
         if not self.model.is_picture:
             return _compare_points(*([one for name in names for one in answer[name]] for answer in (expected, actual)))
-        ours, theirs = ([_pixels(one) for name in names for one in answer[name]] for answer in (expected, actual))
-        if [one.shape for one in ours] != [one.shape for one in theirs]:
-            return ParityReport({"pixel": math.inf, "pixels": math.inf}, passed=False)
-        changes = [np.abs(one.astype(np.int16) - other) for one, other in zip(ours, theirs, strict=True)]
-        largest, mean = float(max(map(np.max, changes))), float(max(map(np.mean, changes)))
-        return ParityReport({"pixel": largest, "pixels": mean}, largest <= _MAX_LEVELS and mean <= _MEAN_LEVELS)
+        return compare_pictures(pictures_of(expected, names), pictures_of(actual, names))
 
     def _plan(self, instance: Instance) -> Drawing | InstanceInvalid:
         if instance.body is not None:
@@ -97,8 +87,8 @@ class GanHandler(Handler):
         if not self.model.is_picture:
             named = {"points" if name == "images" else name: part.tolist() for name, part in parts.items()}
             return {**named, **drawing.facts}
-        pictures = {name: [_picture(one) for one in part] for name, part in parts.items()}
-        answer: dict[str, Any] = {name: [_encoded(one) for one in many] for name, many in pictures.items()}
+        pictures = {name: [to_picture(from_tanh(one)) for one in part] for name, part in parts.items()}
+        answer: dict[str, Any] = {name: [encoded(one) for one in many] for name, many in pictures.items()}
         if drawing.sheet_columns is not None:
             together = [one for many in pictures.values() for one in many]
             page = sheet(together, columns=drawing.sheet_columns, gap=_GAP)
@@ -124,22 +114,6 @@ def make_golden(module: nn.Module, spec: ServingSpec, *, device: torch.device, c
     bodies = [json.dumps({"instances": [wish]}).encode() for wish in wishes]
     good = [(body, one) for body, one in zip(bodies, answers, strict=True) if not isinstance(one, InstanceInvalid)]
     return Golden(inputs=tuple(body for body, _ in good), answers=tuple(one for _, one in good))
-
-
-def _picture(image: Tensor) -> Image.Image:
-    pixels = to_pixels(image).permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-
-
-def _encoded(picture: Image.Image) -> dict[str, str]:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return {"b64": base64.b64encode(buffer.getvalue()).decode()}
-
-
-def _pixels(encoded: Mapping[str, str]) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(base64.b64decode(encoded["b64"]))) as picture:
-        return np.array(picture)
 
 
 def _only(drawn: Tensor | tuple[Tensor, ...]) -> Tensor:

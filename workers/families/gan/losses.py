@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from workers.families import adversarial
 from workers.families.gan.config import Loss
 
 Judge = Callable[[Tensor], Tensor]
@@ -16,29 +16,14 @@ Judge = Callable[[Tensor], Tensor]
 
 def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
     """Return what the discriminator minimises for logits (N,) of real and of generated samples."""
-    match loss.name:
-        case "lsgan":
-            return 0.5 * ((real - 1).square().mean() + fake.square().mean())
-        case "hinge":
-            return functional.relu(1 - real).mean() + functional.relu(1 + fake).mean()
-        case "wgan_gp":
-            return fake.mean() - real.mean()
-        case _:
-            shift_real, shift_fake = (_shift(logits, loss.label_noise) for logits in (real, fake))
-            return _against(real, 1 - shift_real) + _against(fake, shift_fake)
+    if loss.name == "wgan_gp":
+        return fake.mean() - real.mean()
+    return adversarial.discriminator_loss(loss.name, real, fake, label_noise=loss.label_noise)
 
 
 def generator_loss(loss: Loss, fake: Tensor) -> Tensor:
     """Return what the generator minimises for logits (N,) of its samples."""
-    match loss.name:
-        case "minimax":
-            return -functional.softplus(fake).mean()
-        case "lsgan":
-            return 0.5 * (fake - 1).square().mean()
-        case "hinge" | "wgan_gp":
-            return -fake.mean()
-        case _:
-            return functional.softplus(-fake).mean()
+    return -fake.mean() if loss.name == "wgan_gp" else adversarial.generator_loss(loss.name, fake)
 
 
 def gradient_penalty(judge: Judge, real: Tensor, fake: Tensor) -> Tensor:
@@ -59,12 +44,3 @@ def _gradients(judge: Judge, samples: Tensor) -> Tensor:
     samples = samples.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(judge(samples).sum(), samples, create_graph=True)
     return gradient.flatten(1)
-
-
-def _against(logits: Tensor, target: Tensor) -> Tensor:
-    # softplus(-x) where the target is 1, softplus(x) where it is 0
-    return functional.binary_cross_entropy_with_logits(logits, target)
-
-
-def _shift(logits: Tensor, most: float) -> Tensor:
-    return most * torch.rand_like(logits) if most else torch.zeros_like(logits)

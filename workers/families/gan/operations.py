@@ -9,17 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.families import latent
 from workers.families.base import InstanceInvalid
-from workers.families.gan import latent
-from workers.families.gan.latent import LatentInvalid
-from workers.families.gan.request import Model, Wish, number
+from workers.families.gan.request import Model, Wish
 from workers.families.gan.served import Row
-from workers.families.instances import count, fraction, refuse_unknown
+from workers.families.instances import count, fraction, number, refuse_unknown
+from workers.families.latent import LatentInvalid
 
 _MAX_TERMS = 16
 _MAX_ALPHA = 100.0
-_MAX_ECHO = 2**16
-"""Numbers of the latents in an answer; more are left out, and seeds stand for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ def plan(fields: Mapping[str, Any], model: Model) -> Drawing:
         raise InstanceInvalid(f"op must be one of {', '.join(_OPERATIONS)}, not {name!r:.50}")
     run, known = _OPERATIONS[name]
     refuse_unknown(fields, {"op", "sheet", "truncation", *_CLASS_FIELDS, *known})
-    wish = Wish(fields, model)
+    wish = Wish.of(fields, model)
     try:
         drawing = run(wish)
     except LatentInvalid as err:
@@ -67,10 +65,7 @@ def _decode(wish: Wish) -> Drawing:
 
 def _walk(wish: Wish) -> Drawing:
     start, end = (wish.point(wish.fields.get(name), name) for name in ("from", "to"))
-    steps = count(wish.fields, "steps", min(8, wish.model.limit), limit=wish.model.limit)
-    if steps == 1:
-        raise InstanceInvalid("steps must be at least 2: both ends are drawn")
-    mode: latent.Mode = "lerp" if wish.choice("mode", ("slerp", "lerp")) == "lerp" else "slerp"
+    steps, mode = wish.way()
     return _plain(wish, latent.walk(start, end, steps, mode), {"mode": mode}, has_sheet=True, columns=steps)
 
 
@@ -203,8 +198,10 @@ def _common(wish: Wish, z: Tensor, labels: Sequence[int | None]) -> dict[str, An
     found = _classes(wish, labels)
     if wish.truncation != 1.0:
         found["truncation"] = wish.truncation
-    if z.numel() <= _MAX_ECHO:
-        found["z"] = [exact_numbers(one) if one.ndim == 1 else [exact_numbers(row) for row in one] for one in z]
+    if z.numel() <= latent.MAX_ECHO:
+        found["z"] = [
+            latent.exact_numbers(one) if one.ndim == 1 else [latent.exact_numbers(row) for row in one] for one in z
+        ]
     return found
 
 
@@ -216,11 +213,6 @@ def _classes(wish: Wish, labels: Sequence[int | None]) -> dict[str, Any]:
 def _unknown(place: str, what: str, name: Any, known: Mapping[str, Any]) -> str:
     shown = ", ".join(sorted(known)) or "none: train gan/find_units from this model to find some"
     return f"{place}: unknown {what} {name!r:.50}; this model has {shown}"
-
-
-def exact_numbers(row: Tensor) -> list[float]:
-    """Return fp32 numbers with as few digits as give back the same bits."""
-    return [float(str(value)) for value in row.numpy()]
 
 
 _CLASS_FIELDS = ("class", "labels")

@@ -16,15 +16,16 @@ from workers.engine import ema, rng
 from workers.families.base import Golden, Picture, Placement, Recipe, ServingSpec, TrainState
 from workers.families.gan import served
 from workers.families.gan.config import GanConfig
-from workers.families.gan.data import FAMILIES, Batch, RealImages, TrainBatches, has_colour
+from workers.families.gan.data import FAMILIES, Batch, RealImages, TrainBatches
 from workers.families.gan.discriminators import Discriminator
 from workers.families.gan.draw import by_class, grid
 from workers.families.gan.game import Game, Generate, Judge, build_adam
 from workers.families.gan.generators import Generator, build_generator
 from workers.families.gan.handler import make_golden
-from workers.families.gan.latent import draw, walk
 from workers.families.gan.score import Drawn, Score, Scorer
+from workers.families.latent import draw, walk
 from workers.families.records import RecordSet
+from workers.families.shaped import grey_notices
 from workers.families.supervised import in_eval_mode
 
 GanConfigT = TypeVar("GanConfigT", bound=GanConfig)
@@ -184,9 +185,9 @@ class GanRecipe(Recipe[GanConfigT, Batch], Generic[GanConfigT]):
         return f"{scalar} (discriminator)" if _LOSS.fullmatch(scalar) else scalar
 
     def notices(self) -> list[str]:
-        if self.config.data.source != "images" or self.config.data.channels == 3 or not has_colour(self._train.records):
+        if self.config.data.source != "images":
             return []
-        return ["the images have colour, and data.channels=1 trains them in grey; set data.channels=3 for colour"]
+        return grey_notices(self._train.records, self.config.data)
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         found = next((value for name, value in metrics.items() if name.startswith("eval/diversity")), 1.0)

@@ -26,6 +26,11 @@ class DatasetFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATASET_FORMAT_POINTS: _ClassVar[DatasetFormat]
     DATASET_FORMAT_SAFETENSORS: _ClassVar[DatasetFormat]
     DATASET_FORMAT_RLE_CSV: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_ALIGNED: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_SIDE_BY_SIDE: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_UNALIGNED: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_PLAIN_TEXT: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_PARALLEL_TEXT: _ClassVar[DatasetFormat]
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat
 DATASET_FORMAT_COCO: DatasetFormat
 DATASET_FORMAT_VOC: DatasetFormat
@@ -39,6 +44,11 @@ DATASET_FORMAT_MNIST: DatasetFormat
 DATASET_FORMAT_POINTS: DatasetFormat
 DATASET_FORMAT_SAFETENSORS: DatasetFormat
 DATASET_FORMAT_RLE_CSV: DatasetFormat
+DATASET_FORMAT_ALIGNED: DatasetFormat
+DATASET_FORMAT_SIDE_BY_SIDE: DatasetFormat
+DATASET_FORMAT_UNALIGNED: DatasetFormat
+DATASET_FORMAT_PLAIN_TEXT: DatasetFormat
+DATASET_FORMAT_PARALLEL_TEXT: DatasetFormat
 
 class Dataset(_message.Message):
     __slots__ = ("name", "display_name", "version", "version_id", "family", "format", "classes", "splits", "manifest_sha256", "size_bytes", "report", "create_time")

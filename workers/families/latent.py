@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 Mode = Literal["slerp", "lerp"]
+MAX_ECHO = 2**16
+"""Numbers of the latents in an answer; more are left out, and seeds stand for them."""
 
 _PARALLEL = 1e-4
 """Radians; the arc between closer directions is a line to fp32."""
@@ -87,3 +89,8 @@ def shifted(z: Tensor, way: Tensor, strengths: Sequence[float]) -> Tensor:
     """Return latents (N, D) moved along a direction by each strength, (N * S, D), the strengths of one beside each other."""
     steps = torch.tensor(strengths, dtype=z.dtype)[:, None] * way
     return (z[:, None] + steps).flatten(0, 1)
+
+
+def exact_numbers(row: Tensor) -> list[float]:
+    """Return fp32 numbers with as few digits as give back the same bits."""
+    return [float(str(value)) for value in row.numpy()]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.families.gan.latent import LatentInvalid, combine, direction, draw, jittered, renormalise, shifted, walk
+from workers.families.latent import LatentInvalid, combine, direction, draw, jittered, renormalise, shifted, walk
 
 SIZES = st.sampled_from([1, 2, 3, 32, 100])
 SEEDS = st.integers(0, 2**31 - 1)

@@ -1,0 +1,1 @@
+"""Image to image: one picture drawn as another."""
