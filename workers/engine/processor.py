@@ -7,7 +7,8 @@ import torch
 _ISA_PREFIXES = ("avx", "amx", "fma", "sve", "asimd", "bf16")
 _BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Of x86, and of ARM, where the extension has just that name."""
-_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""They add products of int8 up in 32 bits."""
 
 
 def instruction_sets() -> tuple[str, ...]:
@@ -22,5 +23,10 @@ def has_fast_bf16() -> bool:
 
 
 def has_fast_int8() -> bool:
-    """Return whether this processor multiplies int8 into int32 sums; without it products of int8 can overflow."""
-    return not _INT8.isdisjoint(instruction_sets())
+    """Return whether this processor multiplies int8 faster than fp32: x86 with AVX2 or more."""
+    return "avx2" in instruction_sets() or not is_int8_saturating()
+
+
+def is_int8_saturating() -> bool:
+    """Return whether two neighbouring products of int8 are added in 16 bits, which full ranges overflow."""
+    return _VNNI.isdisjoint(instruction_sets())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from services.core.target import FP32, INT8, ServingTarget
-from workers.engine.processor import has_fast_bf16, has_fast_int8
+from workers.engine.processor import has_fast_bf16, has_fast_int8, is_int8_saturating
 from workers.families.base import Network
 from workers.serving import quantisation, winograd
 from workers.serving.alignment import aligning_environment
@@ -140,7 +140,7 @@ class Exporter:
         if self._device.type != "cpu":
             raise FormUnavailable("int8 is for processors, not for GPUs")
         if not has_fast_int8():
-            raise FormUnavailable("int8 is for processors with VNNI or AMX")
+            raise FormUnavailable("int8 is for x86 processors with AVX2")
         if len(self.parts.golden.inputs) < _LEAST_GOLDEN:
             raise FormUnavailable(f"fewer than {_LEAST_GOLDEN} golden inputs to calibrate int8 with, and to judge it")
         if flops_of(self.parts.module, self._example) < quantisation.LEAST_FLOPS:
@@ -161,7 +161,8 @@ class Exporter:
             module = LowPrecision(module)
         prepared = prepare(module, memory_format=self._memory_format, device=self._device)
         if form is Form.AOTI_INT8:
-            return quantisation.quantise(prepared, self._calibration(prepared))
+            calibration = self._calibration(prepared)
+            return quantisation.quantise(prepared, calibration, is_saturating=is_int8_saturating())
         return self._with_winograd(prepared) if form is Form.AOTI_WINOGRAD else prepared
 
     def _with_winograd(self, module: nn.Module) -> nn.Module:

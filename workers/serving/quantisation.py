@@ -37,8 +37,12 @@ _SOURCES: dict[Any, Any] = {
 _PRODUCTS = (nn.Conv2d, nn.Linear)
 
 
-def quantise(module: nn.Module, calibration: Sequence[Tensor]) -> nn.Module:
-    """Return a graph of `module` in int8, fp32 outside; `calibration` are inputs as the network gets them, one a tensor.
+def quantise(module: nn.Module, calibration: Sequence[Tensor], *, is_saturating: bool) -> nn.Module:
+    """Return a graph of `module` in int8, fp32 outside.
+
+    Args:
+        calibration: Inputs as the network gets them, one a tensor.
+        is_saturating: Where products are added in 16 bits, activations take 7 bits, so that two always fit.
 
     Raises:
         ValueError: there is nothing to calibrate with.
@@ -53,7 +57,8 @@ def quantise(module: nn.Module, calibration: Sequence[Tensor]) -> nn.Module:
         graph = torch.export.export(module, (calibration[0],)).module()
         assert isinstance(graph, fx.GraphModule)
         _name_sources(graph)
-        quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+        config = x86.get_default_x86_inductor_quantization_config(reduce_range=is_saturating)
+        quantizer = x86.X86InductorQuantizer().set_global(config)
         observed = quantize_pt2e.prepare_pt2e(graph, quantizer)
         for x in calibration:
             observed(x)

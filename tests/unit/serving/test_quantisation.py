@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workers.serving import quantisation
 from workers.serving.flops import flops_of
-from workers.serving.quantisation import quantise
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -58,16 +60,21 @@ def trained() -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+def quantise(network: nn.Module, calibration: Sequence[Tensor], *, is_saturating: bool = False) -> nn.Module:
+    return quantisation.quantise(network, calibration, is_saturating=is_saturating)
+
+
 def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
     with torch.inference_mode():
         answers = torch.cat([network(row) for row in x.split(1)])
     return float((answers.argmax(1) == y).float().mean())
 
 
-def test_a_trained_network_answers_held_out_images_as_well_in_int8(trained):
+@pytest.mark.parametrize("is_saturating", [False, True])
+def test_a_trained_network_answers_held_out_images_as_well_in_int8(trained, is_saturating):
     (x, _), held_out = digits()
 
-    quantised = quantise(trained, x[:8].split(1))
+    quantised = quantise(trained, x[:8].split(1), is_saturating=is_saturating)
 
     exact = accuracy(trained, *held_out)
     assert exact > 0.95
@@ -83,6 +90,19 @@ def test_all_products_of_a_residual_network_but_the_first_compute_in_int8(traine
     products = [node for node in graph.graph.nodes if any(name in str(node.target) for name in ("conv2d", "linear"))]
     are_rounded = [all("dequantize_per" in str(source.target) for source in product.args[:2]) for product in products]
     assert are_rounded == [False, True, True, True, True, True]
+
+
+@pytest.mark.parametrize(("is_saturating", "largest"), [(False, 255), (True, 127)])
+def test_two_products_fit_into_16_bits_where_the_processor_adds_them_there(trained, is_saturating, largest):
+    (x, _), _ = digits()
+
+    graph = quantise(trained, x[:8].split(1), is_saturating=is_saturating)
+
+    assert isinstance(graph, torch.fx.GraphModule)
+    # Of activations: (input, scale, zero point, least value, largest value, type).
+    ranges = {node.args[3:5] for node in graph.graph.nodes if "quantize_per_tensor" in str(node.target)}
+    assert ranges == {(0, largest)}
+    assert (2 * largest * 128 < 2**15) == is_saturating
 
 
 def test_the_network_itself_is_left_as_it_was(trained):
