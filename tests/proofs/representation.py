@@ -79,6 +79,8 @@ PROOFS = (
         _digits,
         (Bound(MSE, 0.060, "max"), Bound(PROBE, 0.88), Bound(PROBE, 0.3, over="untrained")),
         control=Broken("tests.proofs.spoilt_representation:MaeWithoutPositions"),
+        # One step at the full rate leaves it worse than its first weights, whose class tokens are told rightly in .59 to
+        # .71 of the cases: over those it gains .20 to .34.
         runs={"untrained": Run(overrides=ONE_STEP)},
     ),
 )

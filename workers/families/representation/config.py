@@ -229,7 +229,7 @@ class MaeConfig(RepresentationConfig):
                 "image_size": (8, 8),
                 "stored_size": 8,
                 "channels": 1,
-                "batch_size": 64,
+                "batch_size": 128,
                 "flip": 0.0,
                 "crop_scale": (1.0, 1.0),
             },
