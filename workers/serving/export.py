@@ -33,6 +33,7 @@ from workers.serving.form import (
     memory_format_of,
     prepare,
 )
+from workers.serving.norms import with_folded_norms
 
 log = structlog.get_logger()
 
@@ -160,6 +161,8 @@ class Exporter:
         if form is Form.AOTI_BF16:
             module = LowPrecision(module)
         prepared = prepare(module, memory_format=self._memory_format, device=self._device)
+        if form.is_native:
+            prepared = with_folded_norms(prepared, self._example)
         if form is Form.AOTI_INT8:
             calibration = self._calibration(prepared)
             return quantisation.quantise(prepared, calibration, is_saturating=is_int8_saturating())

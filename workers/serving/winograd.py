@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from workers.serving.flops import flops_of
+from workers.serving.norms import stored, with_norm
 
 LEAST_FLOPS = 200_000_000
 """Of one forward. Smaller networks take two or three milliseconds a core: less than the rest of a request."""
@@ -195,12 +195,12 @@ def _read(graph: fx.GraphModule, node: fx.Node) -> _Convolution | None:
     defaults = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
     arguments: tuple[Any, ...] = (*node.args, *defaults[len(node.args) :])
     _, weight, bias, stride, padding, dilation, groups = arguments
-    stored, stored_bias = _stored(graph, weight), _stored(graph, bias)
-    if stored is None or (stored_bias is None and bias is not None):
+    kept, kept_bias = stored(graph, weight), stored(graph, bias)
+    if kept is None or (kept_bias is None and bias is not None):
         return None
-    if stored.shape[2:] != (3, 3) or [*stride] != [1, 1] or groups != 1 or len({*dilation}) > 1:
+    if kept.shape[2:] != (3, 3) or [*stride] != [1, 1] or groups != 1 or len({*dilation}) > 1:
         return None
-    return _Convolution(stored, stored_bias, tuple(padding), dilation[0], tuple(node.meta["val"].shape))
+    return _Convolution(kept, kept_bias, tuple(padding), dilation[0], tuple(node.meta["val"].shape))
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, convolution: _Convolution) -> float:
@@ -209,7 +209,9 @@ def _replace(graph: fx.GraphModule, node: fx.Node, convolution: _Convolution) ->
     saved = convolution.multiplications - convolution.cost(size)
     if convolution.multiplications < _WORTH * convolution.cost(size):
         return 0.0
-    weight, bias, last = _with_norm(graph, node, convolution)
+    weight, bias = convolution.weight, convolution.bias
+    plain = (weight, weight.new_zeros(len(weight)) if bias is None else bias, node)
+    weight, bias, last = with_norm(graph, node, weight, bias) or plain
     name = f"winograd_{node.name}"
     replacement = Winograd(weight, bias, size=size, padding=convolution.padding, dilation=convolution.dilation)
     graph.add_submodule(name, replacement)
@@ -218,31 +220,5 @@ def _replace(graph: fx.GraphModule, node: fx.Node, convolution: _Convolution) ->
     return saved
 
 
-def _with_norm(graph: fx.GraphModule, node: fx.Node, convolution: _Convolution) -> tuple[Tensor, Tensor, fx.Node]:
-    """Return weight and bias with the batch norm that alone reads the convolution folded in, and the last node of both."""
-    weight, bias = convolution.weight, convolution.bias
-    if bias is None:
-        bias = weight.new_zeros(len(weight))
-    norm = next(iter(node.users)) if len(node.users) == 1 else node
-    if norm.target is not _aten.batch_norm.default:
-        return weight, bias, node
-    _, *given, is_training, _, epsilon, _ = norm.args
-    scale, shift, mean, variance = stored = [_stored(graph, argument) for argument in given]
-    is_computed = any(one is None and argument is not None for one, argument in zip(stored, given, strict=True))
-    # Without statistics of its own, or in training, it computes those of the batch.
-    if is_computed or mean is None or variance is None or is_training:
-        return weight, bias, node
-    weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, cast("float", epsilon), scale, shift)
-    return weight.detach(), bias.detach(), norm
-
-
 def _tiles(length: int, size: int) -> int:
     return -(-length // size)
-
-
-def _stored(graph: fx.GraphModule, argument: Any) -> Tensor | None:
-    """Return a weight or statistic of the graph; None for what is computed, or not there."""
-    if not isinstance(argument, fx.Node) or argument.op != "get_attr":
-        return None
-    owner, _, name = str(argument.target).rpartition(".")
-    return cast("Tensor", getattr(graph.get_submodule(owner), name)).detach()

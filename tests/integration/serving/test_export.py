@@ -152,6 +152,33 @@ def test_an_int8_package_answers_like_the_trainer_without_what_it_was_quantised_
     ]
 
 
+class Redrawn(nn.Module):
+    """Names a colour as the toy does, behind an up-sampling of equal widths whose norm has seen data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.up = nn.Conv2d(3, 32, 1), nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1, bias=False)
+        self.norm, self.name = nn.BatchNorm2d(32), nn.Conv2d(32, 3, 1)
+        nn.init.uniform_(self.norm.weight, 0.2, 3.0)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(torch.relu(self.norm(self.up(torch.relu(self.lift(x)))))).amax((2, 3))
+
+
+def test_a_package_scales_the_right_channels_of_a_transposed_convolution(compiler, tmp_path):
+    torch.manual_seed(0)
+    toy = read_parts(write_toy_bundle(tmp_path / "bundle"), catalog=TOYS)
+    parts = replace(toy, module=Redrawn().eval().requires_grad_(False))
+    x = torch.randn(1, 3, SIDE, SIDE)
+
+    candidates, _ = Exporter(parts, ServingTarget(precision="fp32"), tmp_path).build((Form.AOTI_FP32, Form.EAGER))
+
+    compiled, eager = (candidate.network(x) for candidate in candidates)
+    assert isinstance(eager, Tensor)
+    assert (compiled - eager).abs().max() <= 1e-4 * eager.abs().max()
+
+
 class Heavy(nn.Module):
     """Names a colour as the toy does, behind convolutions that minimal filtering is for."""
 
