@@ -90,7 +90,7 @@ CATALOG: dict[str, Entry] = {
         config=f"{_CLASSIFICATION}.config:FinetuneConfig",
         recipe=f"{_CLASSIFICATION}.finetune:Finetune",
         handler=f"{_CLASSIFICATION}.handler:ClassificationHandler",
-        summary="A trained classifier tuned to other images, from a model, a checkpoint or torchvision's weights.",
+        summary="A trained classifier, or the encoder of representation/mae, tuned to other images.",
         metric="eval/accuracy",
     ),
     "classification/vit": Entry(

@@ -18,6 +18,7 @@ from tests.stack.builders import new_checkpoint, new_dataset, new_model_version
 from workers.families.catalog import CATALOG
 
 MOBILE = "classification/mobilenet"
+MASKED = "representation/mae"
 TUNED = "classification/finetune"
 COLOUR = {"data": {"channels": 3}}
 
@@ -36,10 +37,12 @@ def ask(yard: Running, recipe: str = TUNED, **fields: Any) -> job_pb2.Job:
     return yard.create(**{**values, **fields})
 
 
-def trained(yard: Running, config: dict[str, Any] | None = None) -> tuple[job_pb2.Job, Checkpoint]:
+def trained(
+    yard: Running, config: dict[str, Any] | None = None, *, recipe: str = MOBILE
+) -> tuple[job_pb2.Job, Checkpoint]:
     """Return a job that left a model version, and a checkpoint that nothing else keeps."""
     fields = {"config": config} if config is not None else {}
-    job = ask(yard, MOBILE, model_id="source", **fields)
+    job = ask(yard, recipe, model_id="source", **fields)
     job_id = job.name.rpartition("/")[2]
     with yard.database.write() as session:
         lease = jobs.claim(session, job_id, worker_id="a", ttl_seconds=60)
@@ -78,6 +81,29 @@ def test_a_checkpoint_is_kept_for_the_job(yard: Running) -> None:
         lease = jobs.claim(session, stored(yard, job).id, worker_id="a", ttl_seconds=60)
         assert checkpoints.get(session, source.name.rpartition("/")[2], checkpoint.id).step == 5
         assert lease.attempt == 1
+
+
+@pytest.mark.parametrize("preset", ["tiny", "mae"])
+def test_a_masked_autoencoder_becomes_a_vision_transformer(yard: Running, preset: str) -> None:
+    trained(yard, recipe=MASKED)
+    data = {"image_size": 8, "stored_size": 8, "channels": 1}
+
+    job = ask(yard, preset=preset, init_from="projects/default/models/source/versions/1", config={"data": data})
+
+    assert job.config["network"]["recipe"] == "classification/vit"
+    assert dict(job.config["network"]["model"]) | {"patch": 2, "dim": 64, "depth": 3} == dict(
+        job.config["network"]["model"]
+    )
+
+
+def test_a_masked_autoencoder_of_other_images_is_refused_with_what_to_set(yard: Running) -> None:
+    trained(yard, recipe=MASKED)
+    data = {"image_size": 16, "stored_size": 16, "channels": 1}
+
+    refusal = refused(lambda: ask(yard, init_from="projects/default/models/source/versions/1", config={"data": data}))
+
+    assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "data.image_size is 16: set it to 8" in refusal.violations["init_from"]
 
 
 def test_torchvision_s_weights_say_which_network_they_are_of(yard: Running) -> None:

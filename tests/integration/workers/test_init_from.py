@@ -86,6 +86,24 @@ def test_weights_come_from_a_model_and_from_a_checkpoint(yard: Yard, trained: Jo
         assert f"starting from {start['name']}" in told
 
 
+def test_a_classifier_comes_from_a_masked_autoencoder(yard: Yard, tmp_path: Path) -> None:
+    masked = config_of("representation/mae")
+    seen = yard.until_state(submit(yard, "representation/mae", masked).id, JobState.SUCCEEDED)
+    with yard.database.read() as session:
+        version = models.get(session, "default", seen.model_id)
+    asked = config_of(TUNED)
+    asked["data"] |= {"image_size": 8, "stored_size": 8}
+    del asked["network"]
+    config = CATALOG[TUNED].load_config().model_validate(asked).adopt(Origin("m/1", "model", version.recipe, masked))
+    start = {"name": "m/1", "kind": "model", "id": version.id}
+
+    job = yard.until_state(submit(yard, TUNED, config.model_dump(mode="json"), start).id, JobState.SUCCEEDED)
+
+    document = bundle_of(yard, job, tmp_path / "bundle")
+    assert document["origin"] == "m/1"
+    assert document["config"]["network"]["recipe"] == "classification/vit"
+
+
 def test_weights_come_from_a_file_that_was_uploaded(yard: Yard, trained: Job, tmp_path: Path) -> None:
     bundle_of(yard, trained, tmp_path / "bundle")
     archive = tmp_path / "weights.zip"

@@ -64,7 +64,9 @@ def test_a_stated_network_is_that_of_the_weights_and_nothing_of_a_preset(
 def test_a_network_that_is_not_the_source_s_is_refused_rather_than_left_aside(preset: str) -> None:
     source = Origin("torchvision:ResNet18_Weights.DEFAULT", "torchvision", "torchvision", {})
 
-    with pytest.raises(ValueError, match="is of another network than network says: leave network out"):
+    with pytest.raises(
+        ValueError, match=r"than network says \(network.model.name is mobilenet_v2, there resnet18\): leave network out"
+    ):
         asked(preset, {"network": {"model": {"name": "mobilenet_v2"}}}).adopt(source)
     adopted = FinetuneConfig.model_validate(asked(preset, {}).model_dump()).adopt(source)
     assert adopted.adopt(source) == adopted

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tests.unit.representation.conftest import lively, mae_config
+from workers.families.positions import wave_positions
 from workers.families.representation.config import MaeConfig
 from workers.families.representation.data import from_input, to_input, unit_scale
 from workers.families.representation.mae_network import MaeNetwork, ServedMae
-from workers.families.representation.patches import moments, seen_first, to_images, to_patches, wave_positions
+from workers.families.representation.patches import moments, seen_first, to_images, to_patches
 
 
 def images_of(count: int = 3) -> Tensor:

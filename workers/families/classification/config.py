@@ -304,13 +304,16 @@ class TrainConfig(ClassificationConfig):
         return self
 
 
+MASKED = "representation/mae"
+"""The masked autoencoder, whose encoder is a Vision Transformer's body."""
+_VIT = "classification/vit"
 _ANY = "classification/train"
 """The recipe that builds any network, so that it alone says of none which it is."""
 _BUILT_BY: dict[str, type[ClassificationConfig]] = {
     "classification/mnist_fc": MnistConfig,
     "classification/mnist_cnn": MnistConfig,
     _ANY: TrainConfig,
-    "classification/vit": VitConfig,
+    _VIT: VitConfig,
     "classification/mobilenet": MobileConfig,
 }
 
@@ -365,6 +368,13 @@ class Tune(Section):
     head_lr_factor: float = Field(
         10.0, gt=0, le=1e4, description="The last layer's learning rate over the body's, which is optim.lr."
     )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Learning rate of a stage of the body over that of the next one, so that the first learn slowest; "
+        "1: all learn alike.",
+    )
     freeze: Literal["none", "body", "stages"] = Field(
         "none", description="body: all but the last layer stays as it is; stages: the first freeze_stages do."
     )
@@ -381,9 +391,13 @@ class Tune(Section):
 
 
 class FinetuneConfig(ClassificationConfig):
-    """A trained classifier tuned to other images: new last layer, slower body (Yosinski et al. 2014)."""
+    """A trained classifier tuned to other images: new last layer, slower body (Yosinski et al. 2014).
 
-    SOURCES: ClassVar[tuple[str, ...]] = (*_BUILT_BY, "classification/finetune", WEIGHTS, TORCHVISION)
+    `mae` is for the encoder of a masked autoencoder (He et al. 2022, appendix A.1; numbers of facebookresearch/mae), but
+    for its drop path.
+    """
+
+    SOURCES: ClassVar[tuple[str, ...]] = (*_BUILT_BY, "classification/finetune", MASKED, WEIGHTS, TORCHVISION)
     NEEDS_SOURCE: ClassVar[bool] = True
 
     network: SourceNetwork = SourceNetwork()
@@ -407,6 +421,14 @@ class FinetuneConfig(ClassificationConfig):
             "augment": _STILL,
             "limits": _limits(150),
         },
+        "mae": {
+            "tune": {"head_lr_factor": 1.0, "layer_decay": 0.65},
+            # 5e-4 for every 256 images of a batch; a twentieth of the training is warm-up.
+            "optim": {"name": "adamw", "lr": 5e-4 * 64 / 256, "weight_decay": 0.05},
+            "schedule": {"name": "cosine", "warmup_steps": 250},
+            "loss": {"label_smoothing": 0.1},
+            "augment": {"trivial": True, "erasing": 0.25, "mixup": 0.8, "cutmix": 1.0},
+        },
     }
 
     def adopt(self, origin: Origin) -> Self:
@@ -419,11 +441,15 @@ class FinetuneConfig(ClassificationConfig):
             network = self._stated_network(origin)
         elif origin.recipe == "classification/finetune":
             network = origin.config["network"]
+        elif origin.recipe == MASKED:
+            network = self._masked_network(origin)
         else:
             network = {"recipe": origin.recipe, "model": origin.config.get("model", {})}
         channels = origin.config.get("data", {}).get("channels", 3)
         if origin.kind != WEIGHTS and channels != self.data.channels:
             raise ValueError(f"{origin.name} sees {channels} channels: set data.channels to {channels}")
+        if origin.kind != WEIGHTS and network["recipe"] == _VIT:
+            self._check_side(origin)
         completed = self.model_dump(mode="json") | {"network": network}
         try:
             adopted = type(self).model_validate(completed)
@@ -432,8 +458,27 @@ class FinetuneConfig(ClassificationConfig):
             raise ValueError(f"{origin.name} does not go with this config: {wrong}") from err
         # A whole preset, as the API shows it, spells the default out.
         if self.network not in (SourceNetwork(), adopted.network):
-            raise ValueError(f"{origin.name} is of another network than network says: leave network out")
+            said = _differences(self.network, adopted.network)
+            raise ValueError(f"{origin.name} is of another network than network says ({said}): leave network out")
         return adopted
+
+    def _masked_network(self, origin: Origin) -> dict[str, Any]:
+        """Return the Vision Transformer that a masked autoencoder's encoder is the body of."""
+        if self.tune.head == "keep":
+            raise ValueError(f"{origin.name} is of {MASKED} and has no head to keep: set tune.head to auto")
+        model = origin.config["model"]
+        return {"recipe": _VIT, "model": {name: model[name] for name in ("patch", "dim", "depth", "heads", "mlp")}}
+
+    def _check_side(self, origin: Origin) -> None:
+        """Raise ValueError unless images have the size that the source's positions are for."""
+        size = origin.config["data"]["image_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        if height != width:
+            text = "classifiers see squares: train it with data.image_size of two equal sides"
+            raise ValueError(f"{origin.name} sees images of {height} x {width} pixels, and {text}")
+        if height != self.data.image_size:
+            text = f"data.image_size is {self.data.image_size}: set it to {height}, and data.stored_size to no less"
+            raise ValueError(f"{origin.name} sees images of {height} x {height} pixels, and {text}")
 
     def _stated_network(self, origin: Origin) -> dict[str, Any]:
         if not self.network.is_stated:
@@ -449,3 +494,11 @@ class FinetuneConfig(ClassificationConfig):
         if self.network.is_stated:
             self.network.config(self.data)
         return self
+
+
+def _differences(stated: SourceNetwork, found: SourceNetwork) -> str:
+    """Say what of a stated network is not as it was found."""
+    if stated.recipe != found.recipe:
+        return f"network.recipe is {stated.recipe}, there {found.recipe}"
+    names = sorted(name for name in found.model if stated.model.get(name) != found.model[name])
+    return ", ".join(f"network.model.{name} is {stated.model.get(name)}, there {found.model[name]}" for name in names)

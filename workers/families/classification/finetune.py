@@ -1,4 +1,7 @@
-"""Tunes a trained classifier to other images: a new head, a slower body, parts of it frozen (Yosinski et al. 2014)."""
+"""Tunes a trained classifier to other images: a new head, a slower body, parts of it frozen (Yosinski et al. 2014).
+
+The body may also be the encoder of a masked autoencoder, which learned without labels.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from torchvision.models import VisionTransformer
 
 from services.core.errors import RequestInvalid, Violation
 from workers.families.base import ServingSpec, Source, SourceUnfit, TrainState
-from workers.families.classification import networks
-from workers.families.classification.config import FinetuneConfig, LibraryModel, Tune
+from workers.families.classification import masked, networks
+from workers.families.classification.config import MASKED, FinetuneConfig, LibraryModel, Tune, VitModel
 from workers.families.classification.network import Classifier, PooledBody, ServedNetwork
 from workers.families.classification.recipe import ClassificationRecipe
 from workers.families.classification.recipes import MnistCnn, MnistFc, Mobile, Train, Vit
@@ -69,8 +72,11 @@ class Finetune(ClassificationRecipe[FinetuneConfig]):
 
     def parameter_groups(self, network: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
         assert isinstance(network, Classifier)
-        body = [parameter for parameter in network.body.parameters() if parameter.requires_grad]
-        return [(1.0, body), (self.config.tune.head_lr_factor, list(network.head.parameters()))]
+        tune = self.config.tune
+        groups = [] if tune.layer_decay == 1 else _slower_stages(network.body, tune.layer_decay)
+        known = {id(parameter) for _, parameters in groups for parameter in parameters}
+        body = [one for one in network.body.parameters() if one.requires_grad and id(one) not in known]
+        return [*groups, (1.0, body), (tune.head_lr_factor, list(network.head.parameters()))]
 
     def load_source(self, state: TrainState, source: Source) -> None:
         network = state.modules["network"]
@@ -85,6 +91,9 @@ class Finetune(ClassificationRecipe[FinetuneConfig]):
             return networks.published(model, source.tensors, name=source.origin.name).state_dict()
         if source.origin.kind == WEIGHTS:
             return self._uploaded(source)
+        if source.origin.recipe == MASKED:
+            transformer = VitModel.model_validate(self.config.network.model)
+            return masked.body_tensors(source.part("network"), transformer, self.config.data)
         return source.part("classifier" if source.origin.kind == "model" else "network")
 
     def _uploaded(self, source: Source) -> Mapping[str, Tensor]:
@@ -100,6 +109,8 @@ class Finetune(ClassificationRecipe[FinetuneConfig]):
         return tensors
 
     def _keeps_head(self, network: nn.Module, source: Source, tensors: Mapping[str, Tensor]) -> bool:
+        if source.origin.recipe == MASKED:
+            return False
         wanted = self.config.tune.head
         here, there = network.state_dict()["head.weight"].shape, tensors["head.weight"].shape
         # A checkpoint does not know its classes by name.
@@ -118,6 +129,20 @@ def _plain(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
+
+
+def _slower_stages(body: nn.Module, decay: float) -> list[tuple[float, list[nn.Parameter]]]:
+    """Return what learns of each stage with its factor: `decay` of the last one, its square of the one before.
+
+    What comes after all stages is left out (Clark et al. 2020, appendix B; He et al. 2022, appendix A.1).
+    """
+    stages = [list(stage.parameters()) for _, stage in _stages(body)]
+    for parameter in _loose(body):
+        stages[0].append(parameter)
+    return [
+        (decay ** (len(stages) - place), [parameter for parameter in stage if parameter.requires_grad])
+        for place, stage in enumerate(stages)
+    ]
 
 
 def _frozen(body: nn.Module, tune: Tune) -> list[nn.Module]:

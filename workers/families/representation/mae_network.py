@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from workers.families.positions import wave_positions
 from workers.families.representation.config import MaeConfig
-from workers.families.representation.patches import to_images, to_patches, wave_positions
+from workers.families.representation.patches import to_images, to_patches
 
 _STD = 0.02
 
