@@ -1,6 +1,7 @@
 """Pairs of images of one size: what is put in lies under `A/`, what is to come out under `B/`, by equal stems.
 
 `A/train/1.jpg` with `B/train/1.png`, or `train/A/1.jpg` with `train/B/1.png`; without splits one is still to be chosen.
+`input/` and `target/` are read like `A/` and `B/`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from services.datasets.tree import Tree, split_of
 
 FORMAT = "aligned"
 INPUT, TARGET = "a", "b"
+_SIDES = {"a": INPUT, "input": INPUT, "inputs": INPUT, "b": TARGET, "target": TARGET, "targets": TARGET}
+"""By the names of folders."""
 
 Key = tuple[str, ...]
 
@@ -32,7 +35,7 @@ def has_side(tree: Tree) -> bool:
 
 def side_of(name: str) -> str | None:
     """Return which of the two folders an image lies under."""
-    return next((part.lower() for part in PurePosixPath(name).parts[:-1] if part.lower() in (INPUT, TARGET)), None)
+    return next((_SIDES[part.lower()] for part in PurePosixPath(name).parts[:-1] if part.lower() in _SIDES), None)
 
 
 def read(reading: Reading) -> SourceDataset:
@@ -80,7 +83,7 @@ def _key(name: str) -> Key:
     """Return what two partners have in common: their folders without that of the side, and the stem."""
     path = PurePosixPath(name)
     folders = list(path.parts[:-1])
-    place = next((n for n, part in enumerate(folders) if part.lower() in (INPUT, TARGET)), None)
+    place = next((n for n, part in enumerate(folders) if part.lower() in _SIDES), None)
     if place is not None:
         del folders[place]
     return (*folders, path.stem)

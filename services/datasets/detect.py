@@ -44,6 +44,8 @@ class Importer:
     is_like: Callable[[Tree], bool]
     read: Callable[[Reading], SourceDataset | SourcePoints | SourceTexts | SourceWeights]
     layout: str
+    is_on_request: bool = False
+    """Any picture is like it, so it is only taken where its family or format is asked for."""
 
 
 # In the order they are tried: the more a layout says about itself, the earlier; of one layout the usual family first.
@@ -62,13 +64,37 @@ IMPORTERS = (
     Importer("voc", "segmentation", voc_masks.is_like, voc_masks.read, "SegmentationClass/*.png"),
     Importer("unaligned", "domains", unaligned.is_like, unaligned.read, "trainA/ and trainB/"),
     Importer("aligned", "pairs", aligned.is_like, aligned.read, "A/ and B/ with equal stems"),
+    Importer(
+        "image_folder", "domains", unaligned.is_of_styles, unaligned.read_folders, "train/content/ and train/style/"
+    ),
     Importer("mnist", "classification", mnist.is_like, mnist.read, "train-images-idx3-ubyte"),
     Importer("mnist", "images", mnist.is_like, mnist.read, "train-images-idx3-ubyte"),
     Importer("image_folder", "classification", image_folder.is_like, image_folder.read, "train/CLASS/*.jpg"),
-    Importer("image_folder", "images", image_folder.has_images, image_folder.read, "train/*.jpg"),
-    Importer("image_folder", "domains", image_folder.has_images, unaligned.read_folders, "train/DOMAIN/*.jpg"),
-    Importer("side_by_side", "pairs", image_folder.has_images, side_by_side.read, "train/*.jpg, A left and B right"),
-    Importer("identity_folders", "face", image_folder.has_images, identity_folders.read, "train/PERSON/*.jpg"),
+    Importer("image_folder", "images", image_folder.has_images, image_folder.read, "train/*.jpg", is_on_request=True),
+    Importer(
+        "image_folder",
+        "domains",
+        image_folder.has_images,
+        unaligned.read_folders,
+        "train/DOMAIN/*.jpg",
+        is_on_request=True,
+    ),
+    Importer(
+        "side_by_side",
+        "pairs",
+        image_folder.has_images,
+        side_by_side.read,
+        "train/*.jpg, A left and B right",
+        is_on_request=True,
+    ),
+    Importer(
+        "identity_folders",
+        "face",
+        image_folder.has_images,
+        identity_folders.read,
+        "train/PERSON/*.jpg",
+        is_on_request=True,
+    ),
     Importer("points", "points", points.is_like, points.read, "train.csv or train.npy"),
     Importer(
         "parallel_text", "parallel_text", parallel_text.is_like, parallel_text.read, "train.tsv, or .src with .tgt"
@@ -76,17 +102,10 @@ IMPORTERS = (
     Importer("plain_text", "text", plain_text.is_like, plain_text.read, "train.txt"),
     Importer(weights.FORMAT, weights.FAMILY, weights.is_like, weights.read, "one .safetensors file"),
 )
-# Any picture is like these, so they are only taken where their family or format is asked for.
-_ON_REQUEST = frozenset(
-    {
-        ("image_folder", "images"),
-        ("image_folder", "domains"),
-        ("side_by_side", "pairs"),
-        ("identity_folders", "face"),
-    }
+_PLAIN = (
+    "images alone are imported with family 'images' (`--family images`), pairs side by side in one file each with 'pairs', "
+    "two folders of two domains with 'domains'"
 )
-
-_PLAIN = "images alone, for a GAN to learn from, are imported with family 'images' (`--family images`)"
 _WORDS = ("annotations", "images", "labels", "masks", "train", "val", "test", "jpegimages", "segmentationclass")
 _TYPO = 0.8
 
@@ -101,7 +120,7 @@ def choose_importer(tree: Tree, name: str | None, family: str | None) -> Importe
         raise invalid(*fault)
     candidates = [each for each in IMPORTERS if name in (None, each.format) and family in (None, each.family)]
     if name is None and family is None:
-        candidates = [each for each in candidates if (each.format, each.family) not in _ON_REQUEST]
+        candidates = [each for each in candidates if not each.is_on_request]
     found = next((each for each in candidates if each.is_like(tree)), None)
     if found is None and (name is not None or len(candidates) == 1):
         # What was asked for is read whatever it looks like, so that the importer says what is missing.

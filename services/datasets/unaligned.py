@@ -1,6 +1,7 @@
 """Images of two domains, never paired, as CycleGAN publishes them: `trainA/`, `trainB/`, `testA/`, `testB/`.
 
-Folders in a folder a domain are read, too, where two domains are asked for: `train/content/`, `train/style/`.
+Images in a folder a domain are read, too, `train/horse/`, `train/zebra/`, where two domains are asked for: they lie as
+those of classes do. `content/` and `style/` are domains by their names.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from services.datasets.image_folder import ignored_files, labelled_images
-from services.datasets.problem import ProblemKind
+from services.datasets.image_folder import ignored_files, labelled_images, place_images
+from services.datasets.problem import ProblemKind, Problems
 from services.datasets.source import Reading, SourceDataset, SourceImage
 from services.datasets.tree import SPLIT_WORDS, Tree
 
 FORMAT = "unaligned"
 DOMAINS = ("A", "B")
+STYLE_DOMAINS = ("content", "style")
 _FOLDER = re.compile(r"([A-Za-z]+)[_-]?([AB])")
 
 
@@ -22,6 +24,12 @@ def is_like(tree: Tree) -> bool:
     """Tell whether most images lie in folders such as `trainA`, even if those of one domain are missing."""
     names = tree.images
     return 2 * sum(_place(name) is not None for name in names) > len(names)
+
+
+def is_of_styles(tree: Tree) -> bool:
+    """Tell whether every image lies in one of the folders `content` and `style`, and there are both."""
+    folders = {item.folders[:1] for item in place_images(tree, Problems())}
+    return folders == {(domain,) for domain in STYLE_DOMAINS}
 
 
 def read(reading: Reading) -> SourceDataset:

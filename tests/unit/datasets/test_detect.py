@@ -48,7 +48,8 @@ def test_every_importer_can_be_asked_for_on_the_wire(importer: Any) -> None:
 
 
 def test_what_can_be_asked_for_is_what_there_are_importers_for() -> None:
-    assert tuple((each.format, each.family) for each in IMPORTERS) == SERVED
+    # One pair has two importers: where the names of folders tell, and where the family is asked for.
+    assert sorted({(each.format, each.family) for each in IMPORTERS}) == sorted(SERVED)
 
 
 def test_every_format_of_the_wire_has_an_importer() -> None:

@@ -83,3 +83,21 @@ def test_a_word_that_ends_in_a_is_no_domain(importing: Any, tmp_path: Path) -> N
     files = {f"{name}/{n}.jpg": build.picture(10 * len(name) + n) for name in ("testa", "valb") for n in range(3)}
 
     assert importing(build.write_files(tmp_path / "in", files)).header["classes"] == ["testa", "valb"]
+
+
+@pytest.mark.parametrize("layout", ["{domain}/{n}.jpg", "train/{domain}/{n}.jpg"])
+def test_content_and_style_are_domains_by_their_names(importing: Any, tmp_path: Path, layout: str) -> None:
+    numbers = {"content": range(20), "style": range(20, 40)}
+    files = {layout.format(domain=name, n=n): build.picture(n) for name, each in numbers.items() for n in each}
+
+    done = importing(build.write_files(tmp_path / "in", files))
+
+    assert (done.report.format, done.report.family) == ("image_folder", "domains")
+    assert done.header["classes"] == ["content", "style"]
+
+
+def test_a_third_folder_beside_content_and_style_makes_classes_of_them(importing: Any, tmp_path: Path) -> None:
+    names = ("content", "style", "other")
+    files = {f"{name}/{n}.jpg": build.picture(10 * number + n) for number, name in enumerate(names) for n in range(4)}
+
+    assert importing(build.write_files(tmp_path / "in", files)).report.family == "classification"

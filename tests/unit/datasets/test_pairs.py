@@ -141,6 +141,35 @@ def test_images_of_one_side_are_never_cut_in_two(importing: Any, tmp_path: Path,
         importing(build.write_files(tmp_path / "in", files), family="pairs")
 
 
+@pytest.mark.parametrize("names", [("input", "target"), ("inputs", "targets"), ("Input", "Target")])
+def test_inputs_and_targets_are_pairs_by_equal_stems(importing: Any, tmp_path: Path, names: tuple[str, str]) -> None:
+    sides = dict(zip("AB", names, strict=True))
+    files = {f"{sides[name[0]]}{name[1:]}": body for name, body in family.aligned().items()}
+
+    done = importing(build.write_files(tmp_path / "in", files))
+
+    assert (done.report.format, done.report.family) == ("aligned", "pairs")
+    inputs = {body for name, body in files.items() if name.startswith(names[0])}
+    assert {read(done, record) for record in done.records} == inputs
+
+
+def test_two_folders_of_equal_stems_are_not_cut_in_two(importing: Any, tmp_path: Path) -> None:
+    files = {f"train/{name}/{n}.png": build.picture(10 * len(name) + n) for name in ("day", "dusk") for n in range(4)}
+
+    with pytest.raises(
+        DatasetInvalid, match=r"day: has the stems of 'dusk', .* rename the folder .* A, the other one B"
+    ):
+        importing(build.write_files(tmp_path / "in", files), family="pairs")
+
+
+def test_folders_of_other_stems_hold_halves_side_by_side(importing: Any, tmp_path: Path) -> None:
+    files = {
+        f"train/{name}/{name}{n}.png": build.picture(10 * len(name) + n) for name in ("day", "dusk") for n in range(4)
+    }
+
+    assert importing(build.write_files(tmp_path / "in", files), family="pairs").report.format == "side_by_side"
+
+
 def test_folders_called_a_and_b_without_common_stems_stay_classes(importing: Any, tmp_path: Path) -> None:
     files = {f"{name}/{name}{n}.png": build.picture(10 * ord(name) + n) for name in "AB" for n in range(4)}
     folder = build.write_files(tmp_path / "in", files)
