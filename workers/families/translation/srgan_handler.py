@@ -12,7 +12,7 @@ from workers.families.answers import MAX_PIXELS, encoded
 from workers.families.base import InstanceInvalid, Network, ServingSpec
 from workers.families.images import from_tanh, to_pixels, to_tanh
 from workers.families.instances import flag
-from workers.families.translation.handler import Sent, TranslationHandler
+from workers.families.translation.handler import Sent, TranslationHandler, within
 from workers.families.translation.srgan_networks import enlarged
 from workers.families.translation.tiles import by_tiles
 
@@ -36,9 +36,11 @@ class SrganHandler(TranslationHandler):
         with_plain = flag(wish, "compare")
         most = MAX_PIXELS // (self.scale**2 * (2 if with_plain else 1))
         if sent.height * sent.width > most:
+            height, width = within((sent.height, sent.width), most)
+            plainly = ", or leave out compare, which halves that" if with_plain else ""
             raise InstanceInvalid(
                 f"the image has {sent.width}x{sent.height} pixels, and each becomes {self.scale**2}; send one of at most "
-                f"{most} pixels, such as a part of it"
+                f"{most} pixels, such as a part of it, or all of it at {width}x{height}{plainly}"
             )
         image = to_tanh(sent.image)
         drawn = by_tiles(
