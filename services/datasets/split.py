@@ -12,6 +12,10 @@ from services.datasets.problem import ProblemKind, Problems
 from services.datasets.split_rule import SplitRule
 
 Unit = Callable[[CheckedImage], str]
+_NOTHING_HELD_OUT = (
+    "The dataset has no val split, and no domain has two different images of which one could be set aside: all are trained "
+    "on, and only recipes that need none held out take it, such as style/gatys."
+)
 
 
 def assign_splits(
@@ -21,7 +25,8 @@ def assign_splits(
 
     Where val is missing, a share of train becomes val, picked by content: the same images give the same
     split, whatever their names and order. The same bytes never end in both. Every class gives its share;
-    of faces, whole people are set aside.
+    of faces, whole people are set aside. Of two domains there may be no val at all: one picture of each is
+    all that the transfer of a style takes.
     """
     found = Counter(image.split for image in images)
     if found[""] and len(found) > 1:
@@ -55,6 +60,8 @@ def _carve(
         replace(image, split="val") if image.split == "train" and unit(image) in chosen else image for image in images
     ]
     count = sum(image.split == "val" for image in moved)
+    if not count and family == "domains":
+        return images, [_NOTHING_HELD_OUT]
     if not 0 < count < len(train):
         text = "needs at least two different images, one to train on and one to evaluate on; add more"
         problems.add(ProblemKind.SPLIT, "dataset", text)

@@ -142,7 +142,7 @@ def _remarks(dataset: CheckedDataset, splits: Mapping[str, SplitCounts], finding
         notes.append(f"{len(missing)} classes occur in val but never in train, such as {missing[0]!r}.")
     if dataset.family == "classification":
         notes += _imbalance(train)
-    if dataset.family == "domains":
+    if dataset.family == "domains" and "val" in splits:
         held_out = [name for name in dataset.classes if not val.get(name)]
         notes += [f"val holds no image of the domain {name!r}: nothing of it is evaluated." for name in held_out]
     return notes

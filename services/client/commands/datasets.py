@@ -70,7 +70,9 @@ def import_(
             dataset = client.create_dataset_from_url(source, dataset_id=name, **fields)
         else:
             dataset = _upload(client, Path(source), dataset_id or _default_id(Path(source)), **fields)
-        next_step = hints.submit(short(dataset.name), dataset.family, client.list_recipes())
+        next_step = hints.submit(
+            short(dataset.name), dataset.family, client.list_recipes(), has_val="val" in dataset.splits
+        )
     _show(invocation.out, dataset)
     if "://" not in source:
         _say_what_is_empty(invocation.out, Path(source))

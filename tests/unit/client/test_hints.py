@@ -33,6 +33,13 @@ def test_what_a_dataset_could_train_is_small_at_first() -> None:
     assert command == "trainyard jobs submit classification/train --dataset cats --preset tiny --watch"
 
 
+def test_two_pictures_of_which_none_is_held_out_are_for_the_recipe_that_needs_no_more() -> None:
+    assert hints.submit("cats", "domains", LISTED).startswith("trainyard jobs submit translation/cyclegan ")
+    assert hints.submit("cats", "domains", LISTED, has_val=False) == (
+        "trainyard jobs submit style/gatys --dataset cats --preset tiny --watch"
+    )
+
+
 @pytest.mark.parametrize(
     ("family", "listed"),
     [

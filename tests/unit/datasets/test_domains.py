@@ -55,6 +55,30 @@ def test_the_only_picture_of_a_style_stays_in_train_and_the_report_says_so(impor
     assert "val holds no image of the domain 'style': nothing of it is evaluated." in done.report.notes
 
 
+@pytest.mark.parametrize("folder", ["", "train/"])
+def test_one_picture_of_each_domain_is_trained_on_with_nothing_held_out_and_the_report_says_so(
+    importing: Any, tmp_path: Path, folder: str
+) -> None:
+    files = {f"{folder}{name}/1.jpg": build.picture(n) for n, name in enumerate(("content", "style"))}
+    files[f"{folder}style/copy.jpg"] = files[f"{folder}style/1.jpg"]
+
+    done = importing(build.write_files(tmp_path / "in", files), family="domains")
+
+    assert {split: counts.images_per_class for split, counts in done.report.splits.items()} == {
+        "train": {"content": 1, "style": 2}
+    }
+    (note,) = done.report.notes
+    assert "no domain has two different images of which one could be set aside" in note
+    assert "style/gatys" in note
+
+
+def test_a_domain_without_a_picture_is_refused_though_nothing_can_be_held_out(importing: Any, tmp_path: Path) -> None:
+    files = {"trainA/1.jpg": build.picture(1), "testB/1.jpg": build.picture(2)}
+
+    with pytest.raises(DatasetInvalid, match=r"domain 'B'.*has no image in train"):
+        importing(build.write_files(tmp_path / "in", files))
+
+
 def test_an_image_of_both_domains_is_told(importing: Any, tmp_path: Path) -> None:
     files = family.unaligned()
     files["trainB/0.jpg"] = files["trainA/0.jpg"]

@@ -53,3 +53,23 @@ def test_features_without_anything_in_them_are_told_no_better_than_by_chance() -
     found = linear_probe(torch.randn(3000, 4, generator=draws), labels, torch.randn(3000, 4, generator=draws), labels)
 
     assert found == pytest.approx(1 / 3, abs=0.04)
+
+
+def test_neighbours_of_many_images_are_counted_part_by_part() -> None:
+    known, labels = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
+    truth = torch.arange(1500) % 2
+    asked = truth.float()[:, None]
+
+    # The last ones are all told wrong.
+    truth[1024:] = 1 - truth[1024:]
+
+    assert knn_accuracy(known, labels, asked, truth, neighbours=1) == pytest.approx(1024 / 1500)
+
+
+def test_the_probe_has_a_bias_and_holds_weights_less_the_more_images_there_are() -> None:
+    labels = torch.tensor([0, 0, 1] * 100)
+    features = 4 + 0.5 * labels[:, None].float()
+
+    assert linear_probe(features, labels, features, labels) == 1
+    # Of three the weight stays too small to tell the rare class.
+    assert linear_probe(features[:3], labels[:3], features, labels) == pytest.approx(2 / 3)

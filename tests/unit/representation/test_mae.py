@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.unit.representation.conftest import lively, mae_config
 from workers.families.positions import wave_positions
@@ -105,6 +105,37 @@ def test_hidden_pixels_change_nothing_that_is_found() -> None:
     with torch.no_grad():
         assert torch.equal(network(images, seen, hidden), network(other, seen, hidden))
         assert not torch.equal(network(images, seen, hidden), network(images.flip(0), seen, hidden))
+
+
+def test_where_a_patch_lies_matters_to_what_is_seen_of_an_image() -> None:
+    network, images = network_of(mae_config()), images_of()
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    shuffled = to_images(to_patches(images, 2)[:, order], 2, (8, 12))
+
+    with torch.no_grad():
+        assert (network.embedding(images) - network.embedding(shuffled)).abs().max() > 0.01
+
+
+def test_each_patch_is_found_at_its_own_place() -> None:
+    config = mae_config()
+    network, images = network_of(config), images_of()
+    decoder = network.decoder
+    # Without blocks nothing goes from place to place.
+    decoder.blocks = nn.ModuleList()
+    seen, hidden = seen_first(torch.rand(3, 24), config.num_seen)
+
+    with torch.no_grad():
+        found = network(images, seen, hidden)
+        places = decoder.positions.expand(3, -1, -1)
+        known = decoder.embed(network.encoder(images, seen)[:, 1:])
+        tokens = decoder.hidden_token + places
+        tokens = tokens.scatter(
+            1,
+            seen[:, :, None].expand_as(known),
+            known + torch.stack([one[where] for one, where in zip(places, seen, strict=True)]),
+        )
+
+        torch.testing.assert_close(found, decoder.pixels(decoder.norm(tokens)))
 
 
 def test_the_served_network_finds_what_the_trained_one_finds_for_any_mask() -> None:

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torchvision.models import vgg16
 
+from services.core.errors import DatasetInvalid
+from services.datasets.importer import import_folder
+from services.datasets.limits import ImportLimits
+from tests.builders import datasets as build
 from workers.engine import rng
 from workers.families.base import Placement, Source, TrainState
 from workers.families.config import Origin
@@ -39,6 +43,14 @@ def fast(pictures: Path, **sections: Any) -> tuple[Fast, TrainState]:
     recipe = Fast(FastConfig.model_validate(defaults | sections), pictures)
     rng.seed_all(0)
     return recipe, recipe.build(CPU)
+
+
+def imported(directory: Path, files: dict[str, bytes]) -> Path:
+    """Import pictures of two domains by their paths."""
+    (directory / "canonical").mkdir()
+    folder = build.write_files(directory / "folder", files)
+    import_folder(folder, directory / "canonical", source_format=None, limits=ImportLimits(), family="domains")
+    return directory / "canonical"
 
 
 def step(recipe: Any, state: TrainState) -> dict[str, Tensor]:
@@ -198,6 +210,35 @@ def test_a_batch_depends_on_the_step_alone(pictures: Path) -> None:
 
     assert torch.equal(one.batch(5).images, other.batch(5).images)
     assert not torch.equal(one.batch(5).images, one.batch(6).images)
+
+
+def test_one_content_and_one_style_picture_are_all_that_an_optimisation_needs(tmp_path: Path) -> None:
+    directory = imported(tmp_path, {"content/1.jpg": build.picture(1), "style/1.jpg": build.picture(2)})
+
+    recipe, state = gatys(directory)
+    step(recipe, state)
+
+    assert [one.name for one in recipe.sample(state, CPU)] == ["samples", "result"]
+    figures = recipe.evaluate(state, CPU)
+    assert {"eval/loss", "eval/style_share", "eval/content_error", "eval/ssim", "eval/ssim_style"} == figures.keys()
+
+
+def test_one_style_picture_and_many_contents_teach_a_network(tmp_path: Path) -> None:
+    files = {f"content/{number}.jpg": build.picture(number) for number in range(5)} | {"style/1.jpg": build.picture(9)}
+
+    recipe, state = fast(imported(tmp_path, files))
+    step(recipe, state)
+
+    assert "eval/style_share_held_out" not in recipe.evaluate(state, CPU)
+    assert len(recipe.golden(state, CPU, 4).answers) == 1
+
+
+@pytest.mark.parametrize("styles", [1, 4])
+def test_a_network_is_refused_without_a_content_picture_to_judge_it_by(styles: int, tmp_path: Path) -> None:
+    files = {f"style/{n}.jpg": build.picture(n) for n in range(styles)} | {"content/1.jpg": build.picture(9)}
+
+    with pytest.raises(DatasetInvalid, match=r"no content picture is held out.*import two content pictures or more"):
+        fast(imported(tmp_path, files))
 
 
 def test_nothing_to_minimise_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from torch import Tensor
 from services.core.errors import DatasetInvalid
 from services.datasets.importer import import_folder
 from services.datasets.limits import ImportLimits
+from tests.builders.datasets import picture, write_files
 from tests.builders.domains import write_two_digits
 from tests.builders.pairs import write_outlines
 from workers.engine.data import step_generator
@@ -82,6 +84,26 @@ def test_a_cut_lies_in_the_picture_and_reaches_every_place() -> None:
     assert corners == {(row, column) for row in range(3) for column in range(3)}
 
 
+def test_mirrors_turn_left_to_right_as_often_as_asked_for() -> None:
+    images = torch.arange(2000 * 16 * 16).reshape(2000, 1, 16, 16)
+
+    found = vary(images, Data(image_size=16, load_size=16, flip=0.25), step_generator(0, 0))
+
+    is_turned = (found != images).flatten(1).any(1)
+    assert 0.2 < float(is_turned.float().mean()) < 0.3
+    assert torch.equal(found[is_turned], images[is_turned].flip(3))
+
+
+def test_what_a_batch_begins_with_are_inputs_and_what_it_asks_for_are_their_targets(pairs_dir: Path) -> None:
+    pairs = Pairs(RecordSet(pairs_dir, "train", families=PAIRS), side=16, cache_mib=1)
+    stored = [(one.numpy().tobytes(), other.numpy().tobytes()) for one, other in pairs.gather(np.arange(6))]
+
+    batch = PairBatches(pairs, Data(image_size=16, load_size=16, batch_size=6, flip=0.0), seed=0).batch(0)
+
+    shown = [(one.numpy().tobytes(), other.numpy().tobytes()) for one, other in zip(batch.a, batch.b, strict=True)]
+    assert sorted(shown) == sorted(stored)
+
+
 def test_a_batch_is_that_of_its_step_alone(pairs_dir: Path) -> None:
     data = Data(image_size=16, load_size=20, batch_size=4)
 
@@ -119,6 +141,18 @@ def test_a_split_with_one_domain_is_refused_by_its_name(domains_dir: Path, tmp_p
 
     with pytest.raises(DatasetInvalid, match="'train' has no picture of 'B'"):
         open_domains(tmp_path, "train", side=16, cache_mib=1)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (1, 4)])
+def test_domains_of_which_nothing_is_held_out_are_refused_with_a_remedy(
+    counts: tuple[int, int], tmp_path: Path
+) -> None:
+    files = {f"train{name}/{n}.jpg": picture(10 * n + len(name)) for name, count in zip("AB", counts, strict=True)
+             for n in range(count)}  # fmt: skip
+    directory = stored(write_files(tmp_path / "folder", files), tmp_path / "canonical", "domains")
+
+    with pytest.raises(DatasetInvalid, match=r"'val'.*; import two or more of both domains"):
+        open_domains(directory, "val", side=16, cache_mib=1)
 
 
 def test_a_golden_input_of_a_file_of_two_halves_is_its_left_half(tmp_path: Path) -> None:

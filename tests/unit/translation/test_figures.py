@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -57,6 +59,20 @@ def test_the_distance_of_heaps_grows_with_a_shift_of_colour() -> None:
 
     assert 0 < near < far
     assert far == pytest.approx(4 * near, rel=0.05)
+
+
+def test_the_distance_of_heaps_is_in_units_of_pixels() -> None:
+    pictures = pair()[0] * 0.5
+
+    # All 147 numbers of a patch grow by 0.1; along a direction of length 1 that is 0.1 times a normal draw.
+    assert figures.sliced_distance(pictures, pictures + 0.1) == pytest.approx(0.1 * (2 / math.pi) ** 0.5, rel=0.15)
+
+
+def test_one_colour_all_over_is_colourful_by_a_share_of_how_far_it_is_from_grey() -> None:
+    red = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None].expand(1, 3, 4, 4)
+
+    # Red less green is 2, their mean less blue is 1, and neither varies.
+    assert float(figures.colourfulness(red)) == pytest.approx(0.3 * 5**0.5)
 
 
 def test_the_distance_of_heaps_does_not_depend_on_how_many_pictures_there_are() -> None:

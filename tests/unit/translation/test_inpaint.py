@@ -175,6 +175,21 @@ def test_a_mask_says_what_is_missing_pixel_by_pixel() -> None:
     assert (picture[mask > 0] != PHOTO[mask > 0]).any(1).all()
 
 
+def test_whatever_holds_a_missing_pixel_is_hidden_from_the_network() -> None:
+    photo, mask = np.zeros((128, 128, 3), dtype=np.uint8), np.zeros((128, 128), dtype=np.uint8)
+    mask[50, 20] = 255
+    seen: list[Tensor] = []
+
+    def look(rows: Tensor) -> Tensor:
+        seen.append(rows)
+        return white(rows)
+
+    wish = {"mask": {"b64": base64.b64encode(encoded(mask)).decode()}}
+    handler().predict([Instance(encoded(photo), {}, wish)], look)
+
+    assert (seen[0][0, 3] > 0).nonzero().tolist() == [[50 // 4, 20 // 4]]
+
+
 def test_without_a_word_the_middle_is_filled_and_the_square_is_given_on_request() -> None:
     answer = ask(handler("centre"), size="network")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,9 @@ from workers.families.translation.cyclegan import TwoWays
 from workers.families.translation.discogan import DiscoDiscriminator, DiscoGenerator
 from workers.families.translation.handler import two_way_rows
 from workers.families.translation.networks import (
+    NORMS,
     PatchDiscriminator,
+    ResidualBlock,
     ResnetGenerator,
     Unet,
     batch_norm,
@@ -42,6 +46,46 @@ def test_a_u_net_halves_to_one_pixel_and_its_first_and_last_stage_have_no_norm()
     assert has_norm == [False, True, True, True, False]
 
 
+def test_a_u_net_s_stages_reach_their_mirrors_past_the_bottom() -> None:
+    network = Unet(width=4, depth=4)
+    for parameter in network.up[0].parameters():
+        nn.init.zeros_(parameter)
+    images = torch.rand(2, 3, 16, 16)
+
+    with torch.no_grad():
+        one, other = network(images)
+
+    # Nothing comes through the bottom; what differs came past it.
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_a_residual_block_that_does_nothing_leaves_its_maps_as_they_are() -> None:
+    block, maps = ResidualBlock(4), torch.rand(1, 4, 8, 8)
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+
+    assert torch.equal(block(maps), maps)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        pytest.param(lambda: Unet(width=4, depth=4), id="u-net"),
+        pytest.param(lambda: ResnetGenerator(width=4, blocks=1), id="residual"),
+        pytest.param(lambda: DiscoGenerator(side=16, width=4, bottleneck=0), id="discogan"),
+    ],
+)
+def test_what_is_drawn_stays_in_the_range_of_pictures(new: Callable[[], nn.Module]) -> None:
+    network = new()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=2.0)
+
+    with torch.no_grad():
+        drawn = network(torch.randn(2, 3, 16, 16))
+
+    assert 0.9 < float(drawn.abs().max()) <= 1
+
+
 def test_the_generator_of_nine_blocks_has_11_million_parameters() -> None:
     assert count_parameters(ResnetGenerator(width=64, blocks=9)) == 11_378_179
 
@@ -64,6 +108,19 @@ def test_discriminators_of_patches_count_what_the_authors_do(channels: int, has_
     assert count_parameters(network) == expected
 
 
+def test_between_convolutions_of_a_discriminator_there_are_leaky_rectifiers() -> None:
+    network = PatchDiscriminator(channels=3, width=2, layers=3, norm=None)
+
+    slopes = [layer.negative_slope for layer in network.steps if isinstance(layer, nn.LeakyReLU)]
+    assert slopes == [0.2] * 4
+    assert isinstance(network.steps[-2], nn.LeakyReLU)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_either_normalisation_has_a_scale_and_a_shift_of_each_map(norm: str) -> None:
+    assert count_parameters(NORMS[norm](7)) == 14
+
+
 @pytest.mark.parametrize(("layers", "side"), [(1, 16), (2, 34), (3, 70)])
 def test_a_logit_sees_a_patch_of_the_paper_s_size(layers: int, side: int) -> None:
     network = PatchDiscriminator(channels=3, width=2, layers=layers, norm=lambda _: nn.Identity())
@@ -80,12 +137,13 @@ def test_a_logit_sees_a_patch_of_the_paper_s_size(layers: int, side: int) -> Non
 
 @pytest.mark.parametrize(("where", "reached"), [("all", [True] * 4), ("input", [True, False, False, False])])
 def test_a_code_is_joined_to_every_stage_or_to_the_picture(where: str, reached: list[bool]) -> None:
-    network = Unet(width=4, depth=4, code=(8, where))
+    network = Unet(width=4, depth=4, norm=lambda _: nn.Identity(), code=(8, where))
 
-    network(torch.zeros(1, 3, 16, 16), torch.ones(1, 8))
+    one, other = network(torch.zeros(2, 3, 16, 16), torch.tensor([[1.0], [2.0]]).expand(2, 8))
 
     inputs = [next(layer for layer in stage if isinstance(layer, nn.Conv2d)).in_channels for stage in network.down]
     assert inputs == [plain + 8 * is_joined for plain, is_joined in zip([3, 4, 8, 16], reached, strict=True)]
+    assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("bottleneck", [0, 100])

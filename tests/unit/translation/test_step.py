@@ -10,53 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from services.datasets.importer import import_folder
-from services.datasets.limits import ImportLimits
-from tests.builders.domains import write_two_digits
-from tests.builders.pairs import write_outlines
-from workers.engine import rng
-from workers.families.base import Placement, TrainState
+from tests.unit.translation.conftest import BATCH, CPU, make, started
+from workers.families.base import TrainState
 from workers.families.catalog import CATALOG
 from workers.families.translation.bicyclegan import ENCODER, Bicyclegan, divergence
 from workers.families.translation.cyclegan import OF_A, OF_B, TO_A, TO_B, Cyclegan
 from workers.families.translation.discogan import Discogan, feature_distance
 from workers.families.translation.pix2pix import Pix2pix
 from workers.families.translation.recipe import DISCRIMINATOR, GENERATOR
-
-CPU = Placement(torch.device("cpu"), None, torch.contiguous_format)
-BATCH = 4
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    built: dict[str, Path] = {}
-
-    def get(family: str) -> Path:
-        if family not in built:
-            directory = tmp_path_factory.mktemp(family)
-            write = write_outlines if family == "pairs" else write_two_digits
-            write(directory / "folder", train=6, val=2)
-            built[family] = directory / "canonical"
-            built[family].mkdir()
-            import_folder(directory / "folder", built[family], source_format=None, family=family, limits=ImportLimits())
-        return built[family]
-
-    return get
-
-
-def make(name: str, data: Callable[[str], Path], **sections: Any) -> Any:
-    entry = CATALOG[f"translation/{name}"]
-    config = entry.load_config().preset("tiny").model_dump(mode="json")
-    config["data"]["batch_size"] = BATCH
-    for section, values in sections.items():
-        config[section] |= values
-    return entry.load_recipe()(entry.load_config().model_validate(config), data(entry.datasets[0]))
-
-
-def started(recipe: Any) -> TrainState:
-    rng.seed_all(0)
-    state: TrainState = recipe.build(CPU)
-    return state
 
 
 def step(recipe: Any, state: TrainState) -> dict[str, Tensor]:

@@ -62,7 +62,22 @@ def test_the_paper_s_discriminator_has_eight_convolutions_and_two_dense_layers()
 
     assert [one.out_channels for one in convolutions] == [64, 64, 128, 128, 256, 256, 512, 512]
     assert [one.stride[0] for one in convolutions] == [1, 2] * 4
+    norms = [layer.num_features for layer in network.layers if isinstance(layer, nn.BatchNorm2d)]
+    assert norms == [64, 128, 128, 256, 256, 512, 512]
     assert network(torch.zeros(2, 3, 96, 96)).shape == (2, 1)
+
+
+def test_blocks_that_do_nothing_leave_the_maps_of_the_first_layer_as_they_are() -> None:
+    network = SrResnet(scale=2, width=8, blocks=2, has_norm=False, has_base=False)
+    for parameter in network.blocks.parameters():
+        nn.init.zeros_(parameter)
+    images = torch.rand(1, 3, 8, 8)
+
+    with torch.no_grad():
+        maps = network.entry(images)
+
+        assert torch.equal(network.blocks[0](maps), maps)
+        assert torch.equal(network(images), network.exit(maps))
 
 
 def test_with_a_base_the_network_begins_near_plain_interpolation() -> None:
@@ -124,12 +139,13 @@ def test_margins_hide_the_seams_of_a_network_that_sees_no_further() -> None:
 
 
 def test_pictures_are_made_small_by_looking_at_every_pixel() -> None:
-    stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(32).expand(1, 3, 64, 64)
+    # The bright column lies where plain interpolation never looks.
+    stripes = torch.tensor([0, 0, 0, 255], dtype=torch.uint8).repeat(16).expand(1, 3, 64, 64)
 
     small = shrunk(stripes, 4)
 
     assert small.shape == (1, 3, 16, 16)
-    assert (small[..., 2:-2].float() - 127.5).abs().max() <= 1
+    assert (small[..., 2:-2].float() - 255 / 4).abs().max() <= 1
 
 
 def test_a_picture_lies_in_eight_ways() -> None:
@@ -240,17 +256,18 @@ def test_a_job_that_starts_from_vgg_compares_its_features_and_keeps_them_as_they
     assert all(torch.equal(value, tensors[name.replace("layers", "features", 1)]) for name, value in kept.items())
 
 
-def test_a_job_goes_on_from_a_model_of_its_own_shape_of_network(srgan: Any) -> None:
+@pytest.mark.parametrize(("kind", "prefix"), [("model", ""), ("checkpoint", "generator.")])
+def test_a_job_goes_on_from_a_model_of_its_own_shape_of_network(kind: Any, prefix: str, srgan: Any) -> None:
     recipe = srgan()
     source, _ = trained(recipe, 2)
-    origin = Origin("sr/1", "model", "translation/srgan", recipe.config.model_dump(mode="json"))
+    origin = Origin("sr/1", kind, "translation/srgan", recipe.config.model_dump(mode="json"))
     config = SrganConfig().adopt(origin)
     assert config.model.width == recipe.config.model.width
     assert config.model.discriminator_width == SrganConfig().model.discriminator_width
     state = recipe.build(CPU)
 
     served = recipe.serving_module(source).state_dict()
-    recipe.load_source(state, Source(origin, served))
+    recipe.load_source(state, Source(origin, {f"{prefix}{name}": value for name, value in served.items()}))
 
     assert all(torch.equal(value, served[name]) for name, value in state.modules["generator"].state_dict().items())
 
@@ -302,6 +319,16 @@ def test_the_answer_is_the_whole_picture_larger() -> None:
     picture, plain = (decoded(answer[name]) for name in ("image", "bicubic"))
     assert picture.shape == plain.shape == (84, 120, 3)
     assert (picture == plain).all()
+
+
+def test_what_is_compared_with_is_plain_interpolation_whatever_the_network_draws() -> None:
+    instance = Instance(encoded(30, 21), {}, {"compare": True})
+
+    (answer,) = handler().predict([instance], lambda tiles: torch.zeros_like(enlarged(tiles, 4)))
+
+    assert not isinstance(answer, InstanceInvalid)
+    assert (decoded(answer["image"]) == 128).all()
+    assert (decoded(answer["bicubic"]) == decoded(ask(encoded(30, 21))["image"])).all()
 
 
 def test_a_picture_whose_answer_would_be_too_large_is_refused_with_what_fits() -> None:

@@ -66,6 +66,19 @@ def held_out_domains(directory: Path) -> tuple[Domain, Domain] | None:
     return domains(directory, "val") if has_any else None
 
 
+def held_out_content(directory: Path) -> tuple[Domain, Domain]:
+    """Return content and style of the held-out split, of which style may have no picture.
+
+    Raises:
+        DatasetInvalid: no content picture is held out.
+    """
+    held_out = held_out_domains(directory)
+    if held_out is None or not held_out[CONTENT].rows:
+        text = "no content picture is held out, and this recipe is judged by such: import two content pictures or more"
+        raise DatasetInvalid(f"{text}, or some in train and some in val; style/gatys redraws a picture alone")
+    return held_out
+
+
 def require(domain: Domain, what: str) -> Domain:
     """Return a domain that has pictures.
 
@@ -75,8 +88,9 @@ def require(domain: Domain, what: str) -> Domain:
     if domain.rows:
         return domain
     names = domain.records.meta.classes
-    text = f"the split '{domain.records.split}' has no picture of {what}"
-    raise DatasetInvalid(f"{text}, which is the {'first' if what == 'content' else 'second'} of the domains {names}")
+    place = "first" if what == "content" else "second"
+    text = f"the split '{domain.records.split}' has no picture of {what}, which is the {place} of the domains {names}"
+    raise DatasetInvalid(f"{text}; import one or more")
 
 
 def longer_side(size: int) -> Callable[[int, int], tuple[int, int]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from workers.families.base import Golden, Instance, InstanceInvalid, Picture, Placement, ServingSpec, TrainState
 from workers.families.images import MEAN, STD, denormalise, to_pixels
 from workers.families.style.config import STRIDE, FastConfig
-from workers.families.style.data import Batch, Squares, TrainBatches, domains, require, shorter_side
+from workers.families.style.data import Batch, Squares, TrainBatches, domains, held_out_content, require, shorter_side
 from workers.families.style.draw import Case, samples_page
 from workers.families.style.figures import Score
 from workers.families.style.handler import StyleHandler
@@ -35,10 +35,10 @@ class Fast(StyleRecipe[FastConfig, Batch]):
         super().__init__(config, dataset_dir)
         data = config.data
         content, style = domains(dataset_dir, "train")
-        held_out, others = domains(dataset_dir, "val")
-        self._style, self._others = require(style, "style"), others
+        held_out, self._others = held_out_content(dataset_dir)
+        self._style = require(style, "style")
         self._train = Squares(require(content, "content"), size=data.image_size, cache_mib=data.cache_mib)
-        self._held_out = Squares(require(held_out, "content"), size=data.image_size, cache_mib=data.cache_mib // 4)
+        self._held_out = Squares(held_out, size=data.image_size, cache_mib=data.cache_mib // 4)
 
     def new_network(self) -> TransformNetwork:
         return TransformNetwork(self.config.model)

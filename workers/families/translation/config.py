@@ -88,6 +88,21 @@ def preset_limits(steps: int, *, evaluations: int = 3) -> dict[str, int]:
     return {"max_steps": steps, **dict.fromkeys(names, max(1, steps // evaluations))}
 
 
+def tiny_preset(steps: int, data: dict[str, Any], *, lr: float = 1e-3, **sections: dict[str, Any]) -> dict[str, Any]:
+    """Return the preset `tiny` of a recipe: 32 x 32 pixels and so many steps; what else it says goes into `sections`."""
+    return {
+        "data": {"image_size": 32, "load_size": 32, **data},
+        "optim": {"lr": lr},
+        "eval": {"batch_size": 50},
+        "limits": preset_limits(steps),
+        **sections,
+    }
+
+
+TINY_JUDGE = {"discriminator_width": 16, "discriminator_layers": 2}
+TINY_UNET = {"width": 16, "depth": 5, "norm": "batch", **TINY_JUDGE}
+
+
 def check_halvings(image_size: int, times: int, field: str) -> None:
     """Raise ValueError where a side cannot be halved so many times."""
     if image_size % 2**times:
@@ -157,20 +172,7 @@ class Pix2pixConfig(TranslationConfig):
     )
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {
-            "data": {"image_size": 32, "load_size": 32, "batch_size": 16},
-            "model": {
-                "width": 16,
-                "depth": 5,
-                "norm": "batch",
-                "dropout": 0.0,
-                "discriminator_width": 16,
-                "discriminator_layers": 2,
-            },
-            "optim": {"lr": 1e-3},
-            "eval": {"batch_size": 50},
-            "limits": preset_limits(600),
-        },
+        "tiny": tiny_preset(600, {"batch_size": 16}, model={**TINY_UNET, "dropout": 0.0}),
     }
 
     @model_validator(mode="after")
@@ -217,14 +219,12 @@ class CycleganConfig(TranslationConfig):
     )
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {
-            "data": {"image_size": 32, "load_size": 32, "batch_size": 4, "flip": 0.0},
-            "model": {"width": 12, "blocks": 2, "discriminator_width": 16, "discriminator_layers": 2},
-            "loss": {"identity": 0.0},
-            "optim": {"lr": 1e-3},
-            "eval": {"batch_size": 50},
-            "limits": preset_limits(450),
-        },
+        "tiny": tiny_preset(
+            450,
+            {"batch_size": 4, "flip": 0.0},
+            model={"width": 12, "blocks": 2, **TINY_JUDGE},
+            loss={"identity": 0.0},
+        ),
     }
 
     @model_validator(mode="after")
@@ -294,15 +294,13 @@ class DiscoganConfig(TranslationConfig):
     )
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {
-            "data": {"image_size": 32, "load_size": 32, "batch_size": 16, "flip": 0.0},
-            "model": {"width": 16, "discriminator_width": 16},
-            "loss": {"rate_start": 0.5, "start_steps": 0},
-            "optim": {"lr": 1e-3},
-            "schedule": {"decay_from": 0.5},
-            "eval": {"batch_size": 50},
-            "limits": preset_limits(200),
-        },
+        "tiny": tiny_preset(
+            200,
+            {"batch_size": 16, "flip": 0.0},
+            model={"width": 16, "discriminator_width": 16},
+            loss={"rate_start": 0.5, "start_steps": 0},
+            schedule={"decay_from": 0.5},
+        ),
     }
 
     @model_validator(mode="after")
@@ -378,21 +376,9 @@ class BicycleganConfig(TranslationConfig):
     )
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {
-            "data": {"image_size": 32, "load_size": 32, "batch_size": 16},
-            "model": {
-                "width": 16,
-                "depth": 5,
-                "norm": "batch",
-                "encoder_width": 16,
-                "encoder_blocks": 4,
-                "discriminator_width": 16,
-                "discriminator_layers": 2,
-            },
-            "optim": {"lr": 2e-3},
-            "eval": {"batch_size": 50},
-            "limits": preset_limits(500),
-        },
+        "tiny": tiny_preset(
+            500, {"batch_size": 16}, lr=2e-3, model={**TINY_UNET, "encoder_width": 16, "encoder_blocks": 4}
+        ),
     }
 
     @model_validator(mode="after")

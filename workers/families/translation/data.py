@@ -16,10 +16,11 @@ from workers.engine.data import ShuffledBatches, derived_seed, step_generator
 from workers.families.base import Placement
 from workers.families.images import to_pixels, to_tanh
 from workers.families.pictures import png
-from workers.families.records import RecordSet, StoredImages
+from workers.families.records import RecordSet, StoredImages, read_index
 from workers.families.translation.config import Data
 
 PAIRS, DOMAINS = ("pairs",), ("domains",)
+_BOTH = "import two or more of both domains, of which one can be set aside, or some in train and some in val"
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -83,7 +84,7 @@ class Domain:
         self.places = np.flatnonzero(records.labels.numpy() == label)
         if not len(self.places):
             name = records.meta.classes[label]
-            raise DatasetInvalid(f"the split '{records.split}' has no picture of {name!r}; import some of both domains")
+            raise DatasetInvalid(f"the split '{records.split}' has no picture of {name!r}; {_BOTH}")
 
         def load(index: int) -> Tensor:
             return to_square(records.image(int(self.places[index])), side)
@@ -107,6 +108,8 @@ def open_domains(directory: Path, split: str, *, side: int, cache_mib: int) -> t
     Raises:
         DatasetInvalid: the dataset has not two domains, or one is empty in this split.
     """
+    if not read_index(directory, DOMAINS).entries.get(split):
+        raise DatasetInvalid(f"the dataset has no picture in the split '{split}'; {_BOTH}")
     records = RecordSet(directory, split, families=DOMAINS)
     if (count := len(records.meta.classes)) != 2:
         raise DatasetInvalid(f"the dataset has {count} domains; import one that has two")

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from workers.families.config import Limits, Section
 from workers.families.translation.config import (
+    TINY_UNET,
     Data,
     Decay,
     Optim,
@@ -18,6 +19,7 @@ from workers.families.translation.config import (
     TranslationConfig,
     Weight,
     preset_limits,
+    tiny_preset,
 )
 
 SMALLEST = 4
@@ -110,18 +112,5 @@ class ColorizeConfig(Pix2pixConfig):
     """pix2pix from lightness to colour (Isola et al. 2017, section 4): grey pictures in their likely colours."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {
-            "data": {"image_size": 32, "load_size": 32, "batch_size": 16, "flip": 0.0},
-            "model": {
-                "width": 16,
-                "depth": 5,
-                "norm": "batch",
-                "dropout": 0.0,
-                "discriminator_width": 16,
-                "discriminator_layers": 2,
-            },
-            "optim": {"lr": 1e-3},
-            "eval": {"batch_size": 50},
-            "limits": preset_limits(450),
-        },
+        "tiny": tiny_preset(450, {"batch_size": 16, "flip": 0.0}, model={**TINY_UNET, "dropout": 0.0}),
     }

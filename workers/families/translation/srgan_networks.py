@@ -5,16 +5,13 @@ Pictures are (N, 3, H, W) of the range of Tanh.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.vgg import cfgs, make_layers
 
 from workers.families.images import MEAN, STD
-from workers.families.transfer import copy_weights
 from workers.families.translation.networks import SLOPE
+from workers.families.vgg import FrozenVgg, vgg_layers
 
 _WIDEST = 8
 _CONV5_4 = 34
@@ -97,33 +94,17 @@ class SrDiscriminator(nn.Module):
         return logits
 
 
-class VggFeatures(nn.Module):
-    """What VGG-19 sees in pictures, before the ReLU of conv5_4. Never trained."""
+class VggFeatures(FrozenVgg):
+    """What VGG-19 sees in pictures, before the ReLU of conv5_4."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*list(make_layers(cfgs["E"]))[: _CONV5_4 + 1])
+        super().__init__(vgg_layers("vgg19", _CONV5_4 + 1))
         self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
-        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(((images + 1) / 2 - self.mean) / self.std)
         return features
-
-    def train(self, mode: bool = True) -> VggFeatures:
-        del mode
-        return super().train(False)
-
-    def load(self, tensors: Mapping[str, Tensor], *, name: str) -> None:
-        """Take torchvision's weights.
-
-        Raises:
-            SourceUnfit: a layer is missing or has another shape.
-        """
-        known = self.layers.state_dict()
-        own = {key.removeprefix("features."): value for key, value in tensors.items() if key.startswith("features.")}
-        copy_weights(known, {key: value for key, value in own.items() if key in known}, name=name)
