@@ -22,7 +22,7 @@ from workers.families.text.lm_network import row_size as lm_row_size
 from workers.families.text.rnn_lm import RnnLm
 from workers.families.text.transformer import TextTransformer
 from workers.families.text.transformer_handler import TransformerHandler
-from workers.families.text.transformer_network import row_size
+from workers.families.text.translator import row_size
 from workers.families.text.vocab import Vocabulary
 from workers.families.text.word2vec import Word2Vec
 from workers.families.text.words_handler import WordsHandler

@@ -20,13 +20,13 @@ PROOFS = (
             Bound(BITS, 0.0, "max", over="rnn"),
         ),
         control=Broken("tests.proofs.spoilt_text:LmThatForgets"),
-        # A plain cell is given twice the units: it still knows less.
-        runs={"rnn": Run(overrides={"model": {"cell": "rnn", "hidden": 256}, "optim": {"lr": 0.005}})},
+        # As many units; half the LSTM's rate suits a plain cell better.
+        runs={"rnn": Run(overrides={"model": {"cell": "rnn"}, "optim": {"lr": 0.005}})},
     ),
     Proof(
         "text/transformer",
         write_reversals,
-        (Bound("eval/exact_match", 0.95),),
+        (Bound("eval/exact_match", 0.95), Bound("eval/bleu", 95.0)),
         control=Broken("tests.proofs.spoilt_text:TransformerThatLooksAhead"),
     ),
     Proof(

@@ -123,7 +123,7 @@ class Exporter:
 
     def _require(self, form: Form) -> None:
         if self.parts.handler.is_any_size:
-            raise FormUnavailable("the network is asked about pictures of any size, and stored forms are of one")
+            raise FormUnavailable("the network is asked about inputs of any size, and stored forms are of one")
         if form.is_rounded and self.target.precision == FP32:
             raise FormUnavailable("the platform is set to serve in fp32 alone")
         if form.is_native and shutil.which("g++") is None:

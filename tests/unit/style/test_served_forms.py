@@ -23,5 +23,5 @@ def test_no_form_of_one_size_is_built_for_it(tmp_path: Path) -> None:
 
     assert [one.form for one in candidates] == [Form.EAGER]
     assert {one.form for one in rejections} == set(Form) - {Form.EAGER}
-    assert all("pictures of any size" in one.reason for one in rejections)
+    assert all("inputs of any size" in one.reason for one in rejections)
     assert list(tmp_path.iterdir()) == []

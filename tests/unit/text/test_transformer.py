@@ -9,8 +9,7 @@ from torch.nn import functional
 from workers.families.schedule import learning_rate
 from workers.families.sections import Schedule
 from workers.families.text.config import TransformerConfig, TransformerModel
-from workers.families.text.rows import to_digits
-from workers.families.text.transformer_network import Next, Transformer, positions
+from workers.families.text.transformer_network import Transformer, positions
 from workers.families.text.vocab import BOS, PAD
 
 SMALL = TransformerModel(width=16, heads=4, feed_forward=32, encoder_layers=2, decoder_layers=2, dropout=0.0)
@@ -52,15 +51,6 @@ def test_the_order_of_the_source_is_seen() -> None:
     made, target = network(), torch.tensor([[BOS]])
 
     assert not torch.allclose(made(torch.tensor([[4, 5]]), target), made(torch.tensor([[5, 4]]), target))
-
-
-def test_what_serves_scores_the_token_after_the_last() -> None:
-    made, source, target = network(), [4, 5, 3], [BOS, 7, 8]
-    row = to_digits([*source, *[PAD] * 3, *target, *[PAD] * 3])[None]
-
-    served = Next(made, max_tokens=MAX_TOKENS)(row)
-
-    torch.testing.assert_close(served[0], made(torch.tensor([source]), torch.tensor([target]))[0, -1])
 
 
 def test_positions_are_those_of_the_paper() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,16 @@ from workers.families.base import (
     TrainState,
 )
 from workers.families.supervised import SupervisedRecipe, in_eval_mode, served_network, spread
+from workers.families.text.bleu import Bleu
 from workers.families.text.config import TransformerConfig
 from workers.families.text.draw import Run, page
 from workers.families.text.pairs_data import Encoded, PairBatch, PairBatches
 from workers.families.text.search import BeamSearch
 from workers.families.text.transformer_handler import TransformerHandler
-from workers.families.text.transformer_network import Next, Transformer, row_size
+from workers.families.text.transformer_network import Transformer
+from workers.families.text.translator import Translator, row_size
 from workers.families.text.vocab import PAD, Vocabulary
+from workers.families.text.writing import Writing
 from workers.families.texts import read_pairs
 
 
@@ -49,6 +53,8 @@ class TextTransformer(SupervisedRecipe[TransformerConfig, PairBatch]):
         limit = config.data.max_tokens
         self._train = Encoded.of(train, self.vocabulary, max_tokens=limit, split="train")
         self._held_out = Encoded.of(held_out, self.vocabulary, max_tokens=limit, split="val")
+        # Where letters have no case, no translation can have the reference's.
+        self._bleu = Bleu(config.eval.bleu_tokeniser, has_case=not config.vocab.lowercase)
 
     def new_network(self) -> Transformer:
         config = self.config
@@ -82,9 +88,10 @@ class TextTransformer(SupervisedRecipe[TransformerConfig, PairBatch]):
 
     def evaluate(self, state: TrainState, placement: Placement) -> dict[str, float]:
         with in_eval_mode(served_network(state)) as network:
-            figures = self._read(network, placement)
-            decoded = self._decode(network, placement)
-        return {**figures, "eval/exact_match": decoded}
+            return {**self._read(network, placement), **self._translate(network, placement)}
+
+    def judge(self) -> Mapping[str, str]:
+        return {"sacrebleu": self._bleu.signature()}
 
     @torch.inference_mode()
     def _read(self, network: nn.Module, placement: Placement) -> dict[str, float]:
@@ -100,19 +107,24 @@ class TextTransformer(SupervisedRecipe[TransformerConfig, PairBatch]):
             count += int(is_asked.sum())
         return {"eval/token_accuracy": right / count, "eval/perplexity": math.exp(min(nats / count, 700.0))}
 
-    def _decode(self, network: nn.Module, placement: Placement) -> float:
-        """Return how many held-out texts are translated without a fault, each token the best one."""
+    @torch.inference_mode()
+    def _translate(self, network: nn.Module, placement: Placement) -> dict[str, float]:
+        """Return how good translations of held-out sources are, searched for as those that are served."""
         assert isinstance(network, Transformer)
         places = spread(len(self._held_out.ids), self.config.eval.num_decoded)
-        search = BeamSearch(self.config.data.max_tokens, beams=1, length_penalty=0.0)
-        rows = _placed(self._next(network), placement)
-        right = 0
+        search = BeamSearch(self.config.data.max_tokens, self.config.eval.beams, self.config.eval.length_penalty)
+        found: list[tuple[int, ...]] = []
         for batch in _in_batches(len(places), self.config.eval.batch_size):
-            pairs = [self._held_out.ids[places[n]] for n in batch]
-            found = search(rows, [source.tolist() for source, _ in pairs])
-            wanted = [tuple(target.tolist()[:-1]) for _, target in pairs]
-            right += sum(one.tokens == want for one, want in zip(found, wanted, strict=True))
-        return right / len(places)
+            sources = [self._held_out.ids[places[n]][0].tolist() for n in batch]
+            with placement.autocast():
+                found += [one.tokens for one in search(Writing(network, sources), list(map(len, sources)))]
+        wanted = [tuple(self._held_out.ids[n][1].tolist()[:-1]) for n in places]
+        written = [self.vocabulary.decode(tokens).strip() for tokens in found]
+        references = [self._held_out.pairs[n][1] for n in places]
+        return {
+            "eval/exact_match": sum(map(operator.eq, found, wanted)) / len(places),
+            "eval/bleu": self._bleu.score(written, references),
+        }
 
     def sample(self, state: TrainState, placement: Placement) -> list[Picture]:
         """Draw held-out sources, what the model makes of them, and the truth where it made something else."""
@@ -130,7 +142,7 @@ class TextTransformer(SupervisedRecipe[TransformerConfig, PairBatch]):
     def serving_module(self, state: TrainState) -> nn.Module:
         network = served_network(state)
         assert isinstance(network, Transformer)
-        return self._next(network)
+        return Translator(network, max_tokens=self.config.data.max_tokens)
 
     def serving_spec(self) -> ServingSpec:
         constants = {
@@ -153,10 +165,7 @@ class TextTransformer(SupervisedRecipe[TransformerConfig, PairBatch]):
     def load_serving_module(cls, config: TransformerConfig, spec: ServingSpec) -> nn.Module:
         num_tokens = len(Vocabulary.from_json(spec.constants["vocabulary"]))
         limit = int(spec.constants["max_tokens"])
-        return Next(Transformer(config.model, num_tokens=num_tokens, max_tokens=limit), max_tokens=limit)
-
-    def _next(self, network: Transformer) -> Next:
-        return Next(network, max_tokens=self.config.data.max_tokens)
+        return Translator(Transformer(config.model, num_tokens=num_tokens, max_tokens=limit), max_tokens=limit)
 
     def _as_written(self, text: str) -> str:
         """Return a text as the model would write it, its spaces and case those of the vocabulary."""
@@ -187,9 +196,9 @@ def _in_batches(count: int, size: int) -> Iterator[range]:
 
 
 def _placed(module: nn.Module, placement: Placement) -> Network:
-    def network(rows: Tensor) -> Tensor:
+    def network(rows: Tensor) -> tuple[Tensor, ...]:
         with torch.inference_mode(), placement.autocast():
-            scores: Tensor = module(rows.to(placement.device))
-        return scores.float().cpu()
+            outputs: tuple[Tensor, ...] = module(rows.to(placement.device))
+        return outputs
 
     return network

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from workers.families.base import Handler, Instance, InstanceInvalid, Network, ParityReport, ServingSpec
 from workers.families.instances import count, number
 from workers.families.text.request import fields_of, text
-from workers.families.text.search import BeamSearch
-from workers.families.text.vocab import EOS, Vocabulary
+from workers.families.text.translator import to_row
+from workers.families.text.vocab import EOS, PAD, Vocabulary
 
 MAX_CHARACTERS = 8_000
 MAX_BEAMS = 16
@@ -32,18 +31,18 @@ class TransformerHandler(Handler):
     chance, forgiven for its length; a translation that is not whole was cut where the model can write no more.
     """
 
+    is_any_size: ClassVar[bool] = True
+
     def __init__(self, spec: ServingSpec) -> None:
         super().__init__(spec)
         self.vocabulary = Vocabulary.from_json(spec.constants["vocabulary"])
-        self.search = BeamSearch(
-            max_tokens=int(spec.constants["max_tokens"]),
-            beams=int(spec.constants["beams"]),
-            length_penalty=float(spec.constants["length_penalty"]),
-        )
+        self._max_tokens = int(spec.constants["max_tokens"])
+        self._beams = int(spec.constants["beams"])
+        self._length_penalty = float(spec.constants["length_penalty"])
 
     def weigh(self, instance: Instance) -> int:
-        beams = {**instance.params, **instance.fields}.get("beams", self.search.beams)
-        return _WEIGHT * self.search.max_tokens * (beams if isinstance(beams, int) and 0 < beams <= MAX_BEAMS else 1)
+        beams = {**instance.params, **instance.fields}.get("beams", self._beams)
+        return _WEIGHT * self._max_tokens * (beams if isinstance(beams, int) and 0 < beams <= MAX_BEAMS else 1)
 
     def predict(self, instances: Sequence[Instance], network: Network) -> list[Mapping[str, Any] | InstanceInvalid]:
         # One at a time: libraries choose their kernels by batch size, and the same text must get the same answer.
@@ -59,29 +58,30 @@ class TransformerHandler(Handler):
     def _answer(self, instance: Instance, network: Network) -> Mapping[str, Any] | InstanceInvalid:
         try:
             fields = fields_of(instance, ("text", "beams", "length_penalty"))
-            source = self._source(text(fields, "text", limit=MAX_CHARACTERS))
-            search = replace(
-                self.search,
-                beams=count(fields, "beams", self.search.beams, limit=MAX_BEAMS),
-                length_penalty=number(
-                    fields.get("length_penalty", self.search.length_penalty), "length_penalty", 0, _MAX_PENALTY
-                ),
+            penalty = fields.get("length_penalty", self._length_penalty)
+            row = to_row(
+                self._source(text(fields, "text", limit=MAX_CHARACTERS)),
+                beams=count(fields, "beams", self._beams, limit=MAX_BEAMS),
+                length_penalty=number(penalty, "length_penalty", 0, _MAX_PENALTY),
             )
         except InstanceInvalid as err:
             return err
-        (found,) = search(network, [source])
-        if not math.isfinite(found.score):
+        outputs = network(row[None])
+        assert isinstance(outputs, tuple)
+        (padded,), (score,), (is_whole,) = (output.tolist() for output in outputs)
+        if not math.isfinite(score):
             return InstanceInvalid("the network's scores are not finite")
+        tokens = [token for token in padded if token != PAD]
         return {
-            "text": self.vocabulary.decode(found.tokens).strip(),
-            "tokens": len(found.tokens),
-            "score": found.score,
-            "is_whole": found.is_whole,
+            "text": self.vocabulary.decode(tokens).strip(),
+            "tokens": len(tokens),
+            "score": score,
+            "is_whole": is_whole,
         }
 
     def _source(self, given: str) -> list[int]:
         ids = [*self.vocabulary.encode(given), EOS]
-        if len(ids) > self.search.max_tokens:
-            limit = self.search.max_tokens - 1
+        if len(ids) > self._max_tokens:
+            limit = self._max_tokens - 1
             raise InstanceInvalid(f"text has {len(ids) - 1} tokens; this model reads at most {limit}")
         return ids

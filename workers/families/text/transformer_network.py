@@ -7,13 +7,14 @@ layers; 3.4 one matrix that embeds both texts and, transposed, scores the tokens
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.families.text.config import TransformerModel
-from workers.families.text.rows import DIGITS, from_digits
 from workers.families.text.vocab import PAD
 
 _EPS = 1e-6
@@ -37,25 +38,55 @@ class Transformer(nn.Module):
         return self.scores(self.decode(source, self.encode(source), target))
 
     def encode(self, source: Tensor) -> Tensor:
-        mask = _seen(source)
+        mask = not_padding(source)
         x = self._embed(source)
         for layer in self.encoder:
             x = layer(x, mask)
         return x
 
     def decode(self, source: Tensor, memory: Tensor, target: Tensor) -> Tensor:
-        mask = _seen(source)
+        mask = not_padding(source)
         x = self._embed(target)
         for layer in self.decoder:
             x = layer(x, memory, mask)
         return x
 
+    def look_at_source(self, source: Tensor) -> list[KeysAndValues]:
+        """Encode a source (N, S) and return what each layer of the decoder will look at, token after token."""
+        memory = self.encode(source)
+        return [layer.to_source.keys_and_values(memory) for layer in self._decoder_layers]
+
+    def step(
+        self,
+        tokens: Tensor,
+        place: int,
+        *,
+        before: Sequence[KeysAndValues | None],
+        sources: Sequence[KeysAndValues],
+        mask: Tensor,
+    ) -> tuple[Tensor, list[KeysAndValues]]:
+        """Read the tokens (N,) at one place of targets.
+
+        Returns the scores (N, V) of the next tokens, and what each layer looked at, which is `before` of the next step;
+        at place 0 that is None a layer. `sources` are those of `look_at_source`, `mask` of `not_padding`.
+        """
+        x = self._embed(tokens[:, None], first=place)
+        after = []
+        for layer, seen, source in zip(self._decoder_layers, before, sources, strict=True):
+            x, now = layer.step(x, seen, source, mask)
+            after.append(now)
+        return self.scores(x[:, 0]), after
+
     def scores(self, decoded: Tensor) -> Tensor:
         return functional.linear(decoded, self.embedding.weight)
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    @property
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return [layer for layer in self.decoder if isinstance(layer, DecoderLayer)]
+
+    def _embed(self, tokens: Tensor, *, first: int = 0) -> Tensor:
         scaled = self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
-        embedded: Tensor = self.dropout(scaled + self.places[: tokens.shape[1]])
+        embedded: Tensor = self.dropout(scaled + self.places[first : first + tokens.shape[1]])
         return embedded
 
     def _initialise(self) -> None:
@@ -68,24 +99,17 @@ class Transformer(nn.Module):
         nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
 
 
-class Next(nn.Module):
-    """What serves: a row of the source's and the target's ids in, scores (N, V) of the next token out.
+class KeysAndValues(NamedTuple):
+    """What attention looks at: keys and values (N, heads, L, width of a head) of L tokens."""
 
-    Rows have one length; the next token is the one after the last that is no padding.
-    """
+    keys: Tensor
+    values: Tensor
 
-    def __init__(self, network: Transformer, *, max_tokens: int) -> None:
-        super().__init__()
-        self.network = network
-        self.max_tokens = max_tokens
+    def rows(self, which: Tensor) -> KeysAndValues:
+        return KeysAndValues(self.keys[which], self.values[which])
 
-    def forward(self, rows: Tensor) -> Tensor:
-        source, target = torch.split(from_digits(rows), self.max_tokens, dim=1)
-        decoded = self.network.decode(source, self.network.encode(source), target)
-        last = (target != PAD).sum(1, keepdim=True).clamp(min=1) - 1
-        place = last[:, :, None].expand(-1, -1, decoded.shape[2])
-        scores: Tensor = self.network.scores(decoded.gather(1, place)[:, 0])
-        return scores
+    def followed_by(self, later: KeysAndValues) -> KeysAndValues:
+        return KeysAndValues(torch.cat([self.keys, later.keys], 2), torch.cat([self.values, later.values], 2))
 
 
 class Attention(nn.Module):
@@ -99,8 +123,14 @@ class Attention(nn.Module):
         )
 
     def forward(self, x: Tensor, seen: Tensor, mask: Tensor | None, *, is_causal: bool = False) -> Tensor:
-        query, key, value = self._split(self.query(x)), self._split(self.key(seen)), self._split(self.value(seen))
-        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal)
+        return self.look(x, self.keys_and_values(seen), mask, is_causal=is_causal)
+
+    def keys_and_values(self, seen: Tensor) -> KeysAndValues:
+        return KeysAndValues(self._split(self.key(seen)), self._split(self.value(seen)))
+
+    def look(self, x: Tensor, seen: KeysAndValues, mask: Tensor | None, *, is_causal: bool = False) -> Tensor:
+        query = self._split(self.query(x))
+        found = functional.scaled_dot_product_attention(query, *seen, attn_mask=mask, is_causal=is_causal)
         joined: Tensor = self.output(found.transpose(1, 2).flatten(2))
         return joined
 
@@ -135,8 +165,21 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         # Padding is at the end, where the causal mask hides it from all that counts.
-        x = self.norms[0](x + self.dropout(self.attention(x, x, None, is_causal=True)))
-        x = self.norms[1](x + self.dropout(self.to_source(x, memory, mask)))
+        found = self.attention(x, x, None, is_causal=True)
+        return self._after(x, found, self.to_source.keys_and_values(memory), mask)
+
+    def step(
+        self, x: Tensor, before: KeysAndValues | None, source: KeysAndValues, mask: Tensor
+    ) -> tuple[Tensor, KeysAndValues]:
+        """Read one token more of each row (N, 1, width); return it with what the next one will look at."""
+        own = self.attention.keys_and_values(x)
+        seen = own if before is None else before.followed_by(own)
+        return self._after(x, self.attention.look(x, seen, None), source, mask), seen
+
+    def _after(self, x: Tensor, found: Tensor, source: KeysAndValues, mask: Tensor) -> Tensor:
+        """Return what the layer makes of `x` and of what its attention to the target found."""
+        x = self.norms[0](x + self.dropout(found))
+        x = self.norms[1](x + self.dropout(self.to_source.look(x, source, mask)))
         result: Tensor = self.norms[2](x + self.dropout(self.feed_forward(x)))
         return result
 
@@ -154,11 +197,6 @@ def positions(count: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
 
-def _seen(source: Tensor) -> Tensor:
-    """Return which tokens of a source may be looked at (N, 1, 1, S): all but padding."""
+def not_padding(source: Tensor) -> Tensor:
+    """Return which tokens of a source (N, S) may be looked at, as a mask (N, 1, 1, S)."""
     return (source != PAD)[:, None, None, :]
-
-
-def row_size(max_tokens: int) -> int:
-    """Return how many numbers a row of `Next` has."""
-    return 2 * max_tokens * DIGITS
