@@ -20,3 +20,8 @@ def deployment_name(context: click.Context, parameter: click.Parameter, value: s
         return value
     made = f"; `trainyard deploy {value}` makes one of it" if _MODEL_VERSION.fullmatch(value) else ""
     raise click.BadParameter(f"{value!r} is not the name of a deployment{made}; see `trainyard deployments list`")
+
+
+def deployment_names(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check several as one by one."""
+    return tuple(deployment_name(context, parameter, one) for one in value)

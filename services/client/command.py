@@ -6,7 +6,8 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -98,6 +99,19 @@ def run(out: Output, body: Callable[[], None]) -> None:
         raise click.UsageError(f"{found[1]} is too large for any number of a request; give a smaller one") from err
     except KeyboardInterrupt:
         click.echo(err=True)
+        sys.exit(130)
+
+
+@contextmanager
+def going_on(out: Output, text: str) -> Iterator[None]:
+    """Say on Ctrl-C that only the waiting of this block ends: what goes on, and how to see or stop it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out.is_json:
+            raise
+        # The terminal shows ^C where the line stands.
+        click.echo(f"\n{text}", err=True)
         sys.exit(130)
 
 

@@ -14,6 +14,7 @@ from services.client.channel import Caller
 from services.client.errors import ApiError
 from services.client.gallery_calls import PAGE_SIZE, PREDICT_SECONDS
 from services.client.names import Namer
+from services.client.pack import PathInvalid, check_image
 from services.client.plain import as_struct
 from services.core.clock import Deadline
 from services.core.ids import new_id
@@ -117,12 +118,15 @@ class DeploymentCalls:
         self,
         deployment: str,
         inputs: Sequence[bytes | Path | str | Mapping[str, Any]],
-        *,
         params: Mapping[str, Any] | None = None,
     ) -> deployment_pb2.PredictResponse:
         """Answer encoded images (bytes, or paths of files) or named inputs: one prediction each, in order.
 
-        A call takes at most 64, of 16 MiB together.
+        A text is the named input `{"text": "..."}`; a generator is asked by `[{}]` and `params`. A call takes at most
+        64, of 16 MiB together. `services.client.pictures.save_reply` saves the pictures of what is returned.
+
+        Raises:
+            PathInvalid: a path is no file, or one without content.
         """
         instances = [_instance(one) for one in inputs]
         request = deployment_pb2.PredictRequest(
@@ -134,4 +138,11 @@ class DeploymentCalls:
 def _instance(value: bytes | Path | str | Mapping[str, Any]) -> deployment_pb2.Instance:
     if isinstance(value, Mapping):
         return deployment_pb2.Instance(fields=as_struct(value) or Struct())
-    return deployment_pb2.Instance(body=value if isinstance(value, bytes) else Path(value).read_bytes())
+    if isinstance(value, bytes):
+        return deployment_pb2.Instance(body=value)
+    path = Path(value)
+    try:
+        check_image(path)
+    except PathInvalid as err:
+        raise PathInvalid(f'{err}, or a text as {{"text": "..."}}') from err
+    return deployment_pb2.Instance(body=path.read_bytes())

@@ -13,13 +13,17 @@ from PIL import Image, ImageOps
 
 from services.client.draw import enlargement
 from services.client.pictures import NoPicture, main_pictures
-from workers.families.pictures import LINE, captioned, lay_out, png, text_width
+from workers.families.pictures import TEXT_SIZE, captioned, lay_out, line_height, png, text_width
 
 _CELL = 96
 """Pixels of a sample's longer side in the picture; smaller ones are enlarged."""
 _PAGE = 1600
 """Pixels of a side that enlarged samples stay within."""
 _WIDEST_CAPTION = 160
+"""Pixels, of letters of the smallest size."""
+_SIDE_OF_LETTERS = 28
+"""How many times the size of its caption's letters a large sample is: they are to be read where all of it is seen."""
+_MOST_ABREAST = 3
 _GAP = 6
 
 
@@ -33,10 +37,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a sheet is laid out: cells of one width in pixels, so many abreast, and what size the page comes to."""
+    """How a sheet is laid out: cells of one width in pixels, so many abreast, the size of letters, and that of the page."""
 
     zoom: int
     width: int
+    letters: int
     columns: int
     size: tuple[int, int]
 
@@ -175,15 +180,18 @@ def _choose_layout(rows: Sequence[Sequence[Sample]]) -> _Layout:
 
 def _lay(rows: Sequence[Sequence[Sample]], zoom: int) -> _Layout:
     samples = [sample for row in rows for sample in row]
-    # As many abreast as make a square: large pictures leave nothing to gain by a strip.
-    square = math.ceil(math.sqrt(len(samples)))
-    caption = min(max(text_width(one.caption) for one in samples), _WIDEST_CAPTION, (_PAGE + _GAP) // square - _GAP)
-    width = max(math.ceil(caption), *(sample.picture.width * zoom for sample in samples))
-    height = LINE + max(sample.picture.height * zoom for sample in samples)
+    widest, highest = (max(sample.picture.size[axis] for sample in samples) * zoom for axis in (0, 1))
+    letters = max(TEXT_SIZE, min(widest, highest) // _SIDE_OF_LETTERS)
+    # As many abreast as make a square: large pictures leave nothing to gain by a strip. Three would leave a hole.
+    square = len(samples) if len(samples) <= _MOST_ABREAST else math.ceil(math.sqrt(len(samples)))
+    limit = min(_WIDEST_CAPTION * letters // TEXT_SIZE, (_PAGE + _GAP) // square - _GAP)
+    caption = min(max(text_width(one.caption, size=letters) for one in samples), limit)
+    width = max(math.ceil(caption), widest)
+    height = line_height(letters) + highest
     parts = math.ceil(max(map(len, rows)) / max(square, (_PAGE + _GAP) // (width + _GAP)))
     columns = math.ceil(max(map(len, rows)) / parts)
     size = (columns * (width + _GAP) - _GAP, parts * len(rows) * (height + _GAP) - _GAP)
-    return _Layout(zoom=zoom, width=width, columns=columns, size=size)
+    return _Layout(zoom=zoom, width=width, letters=letters, columns=columns, size=size)
 
 
 def _cell(sample: Sample, layout: _Layout) -> Image.Image:
@@ -191,4 +199,4 @@ def _cell(sample: Sample, layout: _Layout) -> Image.Image:
     picture = sample.picture.resize(size, Image.Resampling.NEAREST)
     cell = Image.new("RGB", (layout.width, picture.height), "white")
     cell.paste(picture, ((layout.width - picture.width) // 2, 0))
-    return captioned(cell, sample.caption) if sample.caption else cell
+    return captioned(cell, sample.caption, size=layout.letters) if sample.caption else cell

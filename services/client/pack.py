@@ -151,7 +151,10 @@ def _problem(path: Path, name: str) -> str:
 
 def _check_archive(path: Path) -> None:
     if not path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        raise PathInvalid(f"{path.name} is no archive; give a folder or a file ending in {', '.join(ARCHIVE_SUFFIXES)}")
+        known = ", ".join((*ARCHIVE_SUFFIXES, *SINGLE_SUFFIXES))
+        raise PathInvalid(
+            f"{path.name} is no archive and no dataset by itself; give the folder that it is in, or a file ending in {known}"
+        )
     if path.stat().st_size == 0:
         raise PathInvalid(f"{path.name} is an empty file; make the archive again")
 

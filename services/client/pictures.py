@@ -12,6 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainyard.v1 import deployment_pb2
+
+from services.client.plain import as_dict
+
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 _SHOWN_ALONE = ("overlay", "gradcam", "mask")
 _SHEET = "sheet"
@@ -55,6 +59,24 @@ def save_pictures(result: Mapping[str, Any], folder: Path, *, prefix: str) -> li
         path.write_bytes(content)
         saved.append(path)
     return saved
+
+
+def save_reply(reply: deployment_pb2.PredictResponse, folder: Path | str) -> list[Path]:
+    """Write every picture and text of a reply into a folder, and return where they went.
+
+    What belongs to the first prediction is `001-answer-NAME.png`, and so on; one that is an error has nothing to save.
+    """
+    answers = (as_dict(one).get("result") for one in reply.predictions)
+    return [
+        path
+        for number, result in enumerate(answers, start=1)
+        for path in save_pictures(result or {}, Path(folder), prefix=prefix_of(number))
+    ]
+
+
+def prefix_of(number: int, stem: str = "answer") -> str:
+    """Return how the names of the files of one answer begin, so that they are listed in the order of the answers."""
+    return f"{number:03d}-{stem}"
 
 
 def main_pictures(result: Mapping[str, Any]) -> dict[str, list[bytes]]:

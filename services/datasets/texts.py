@@ -38,7 +38,8 @@ def read_file(reading: Reading, name: str) -> list[str] | None:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         line = body.count(b"\n", 0, err.start) + 1
-        problems.add(ProblemKind.TEXT, f"{name}: line {line}", f"{_shown(body, err)}; save the file as UTF-8")
+        remedy = "save the file as UTF-8, such as by `iconv -f latin1 -t utf-8` from Latin-1"
+        problems.add(ProblemKind.TEXT, f"{name}: line {line}", f"{_shown(body, err)}; {remedy}")
         return None
     if (place := text.find("\0")) >= 0:
         line = text.count("\n", 0, place) + 1

@@ -230,7 +230,9 @@ FAMILIES: dict[str, Hostile] = {
     ),
     # texts
     "a text in Latin-1": Hostile(
-        _text("eins\nzw\u00f6lf\n".encode("latin-1")), "train.txt: line 2", "0xf6 is not UTF-8"
+        _text("eins\nzw\u00f6lf\n".encode("latin-1")),
+        "train.txt: line 2",
+        "0xf6 is not UTF-8; save the file as UTF-8, such as by `iconv -f latin1 -t utf-8`",
     ),
     "a text in UTF-16": Hostile(_text("eins\n".encode("utf-16")), "train.txt: line 1", "save the file as UTF-8"),
     "a text with zeros": Hostile(_text(b"one\r\ntwo\0\r\n"), "train.txt: line 2", "zero character"),

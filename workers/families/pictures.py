@@ -51,17 +51,31 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def captioned(picture: Image.Image, text: str) -> Image.Image:
-    """Put a line of text above a picture, cut where it is wider."""
-    page = Image.new("RGB", (picture.width, picture.height + LINE), "white")
-    page.paste(picture, (0, LINE))
-    write(page, text, place=(picture.width / 2, LINE / 2), width=picture.width)
+def line_height(size: int) -> int:
+    """Return the height of a line of letters of so many pixels."""
+    return LINE * size // TEXT_SIZE
+
+
+def captioned(picture: Image.Image, text: str, *, size: int = TEXT_SIZE) -> Image.Image:
+    """Put a line of text above a picture, cut where it is wider; `size` is that of its letters in pixels."""
+    line = line_height(size)
+    page = Image.new("RGB", (picture.width, picture.height + line), "white")
+    page.paste(picture, (0, line))
+    write(page, text, place=(picture.width / 2, line / 2), width=picture.width, size=size)
     return page
 
 
-def write(page: Image.Image, text: str, *, place: tuple[float, float], width: float, anchor: str = "mm") -> None:
+def write(
+    page: Image.Image,
+    text: str,
+    *,
+    place: tuple[float, float],
+    width: float,
+    anchor: str = "mm",
+    size: int = TEXT_SIZE,
+) -> None:
     """Write a line of text in black, cut to a width; the anchor is Pillow's and says which point of it is at `place`."""
-    ImageDraw.Draw(page).text(place, cut(text, width), fill="black", font=font(TEXT_SIZE), anchor=anchor)
+    ImageDraw.Draw(page).text(place, cut(text, width, size=size), fill="black", font=font(size), anchor=anchor)
 
 
 def cut(text: str, width: float, *, size: int = TEXT_SIZE, ending: str = "") -> str:

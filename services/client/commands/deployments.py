@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 from trainyard.v1 import deployment_pb2, job_pb2
 
 from services.client import describe, hints
-from services.client.arguments import deployment_name
-from services.client.command import CommandFailed, Invocation, command
+from services.client.arguments import deployment_name, deployment_names
+from services.client.command import CommandFailed, Invocation, command, going_on
+from services.client.deletion import delete_each
 from services.client.errors import ApiError
 from services.client.names import model_label, served_name, short
 from services.client.output import Output, human_time
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
+from services.core.clock import Deadline
 from services.core.units import human_bytes
 
 _NO_DIFFERENCES = ("milliseconds", "forms")
@@ -48,11 +50,12 @@ def deploy(
         name = deployment_id or version.split("/")[3]
         deployment = _create_or_update(client, name, version=version, workers=workers)
         if is_waiting:
-            deployment = client.wait_until_served(
-                deployment.name,
-                timeout_seconds=timeout_seconds,
-                on_change=lambda found: _say_state(invocation.out, found),
-            )
+            with going_on(invocation.out, _how_it_goes_on(deployment)):
+                deployment = client.wait_until_served(
+                    deployment.name,
+                    timeout_seconds=timeout_seconds,
+                    on_change=lambda found: _say_state(invocation.out, found),
+                )
     if invocation.out.is_json:
         invocation.out.document(deployment)
     else:
@@ -106,22 +109,33 @@ def show(invocation: Invocation, *, deployment: str) -> None:
 
 
 @deployments.command()
-@click.argument("deployment", callback=deployment_name)
-@click.option("--wait", "is_waiting", is_flag=True, help="Return once it is gone.")
+@click.argument("names", metavar="DEPLOYMENT...", nargs=-1, required=True, callback=deployment_names)
+@click.option("--wait", "is_waiting", is_flag=True, help="Return once they are gone.")
 @click.option("--timeout", "timeout_seconds", default=60.0, show_default=True, help="Seconds to wait at most.")
 @command
-def delete(invocation: Invocation, *, deployment: str, is_waiting: bool, timeout_seconds: float) -> None:
-    """Take a deployment down."""
+def delete(invocation: Invocation, *, names: tuple[str, ...], is_waiting: bool, timeout_seconds: float) -> None:
+    """Take deployments down."""
     with invocation.client() as client:
-        found = client.delete_deployment(deployment)
+        # All are looked up first: a wrong name shall not leave half of them taken down.
+        found = [client.get_deployment(name) for name in dict.fromkeys(map(client.name.deployment, names))]
+        deleted: list[deployment_pb2.Deployment] = []
+        _, refusal = delete_each(found, lambda each: deleted.append(client.delete_deployment(each.name)))
         if is_waiting:
-            client.wait_until_gone(found.name, timeout_seconds=timeout_seconds)
-    if invocation.out.is_json:
-        invocation.out.document(found)
-    elif is_waiting:
-        invocation.out.say(f"{short(found.name)} is gone")
-    else:
-        invocation.out.say(f"{short(found.name)} is {describe.deployment_state(found.state)}")
+            deadline = Deadline(timeout_seconds)
+            for each in deleted:
+                client.wait_until_gone(each.name, timeout_seconds=deadline.remaining)
+    _say_deleted(invocation.out, deleted, is_gone=is_waiting)
+    if refusal is not None:
+        raise refusal
+
+
+def _say_deleted(out: Output, deleted: Sequence[deployment_pb2.Deployment], *, is_gone: bool) -> None:
+    if out.is_json:
+        if deleted:
+            out.document({"deployments": [as_dict(each) for each in deleted]})
+        return
+    for each in deleted:
+        out.say(f"{short(each.name)} is {'gone' if is_gone else describe.deployment_state(each.state)}")
 
 
 def _model_version(client: Trainyard, model: str) -> tuple[str, str]:
@@ -130,11 +144,24 @@ def _model_version(client: Trainyard, model: str) -> tuple[str, str]:
         job = client.get_job(model)
         if not job.model_version:
             state = describe.job_state(job.state)
-            next_step = "wait for it" if job.state in _unfinished() else "make a model of a checkpoint first"
-            raise CommandFailed(f"job {short(job.name)} is {state} and has no model; {next_step}")
+            raise CommandFailed(f"job {short(job.name)} is {state} and has no model{_how_to_get_one(client, job)}")
         return job.model_version, job.recipe
     found = client.get_model_version(model)
     return found.name, found.recipe
+
+
+def _how_to_get_one(client: Trainyard, job: job_pb2.Job) -> str:
+    """Return the end of a sentence that says how a job without a model comes to one."""
+    name = short(job.name)
+    if job.state == job_pb2.JOB_STATE_PAUSED:
+        return f"; `trainyard jobs resume {name}` lets it go on"
+    if job.state in _unfinished():
+        return f"; wait for it: `trainyard jobs watch {name}`"
+    found = list(client.list_checkpoints(name))
+    if not found:
+        return f", nor a checkpoint to make one of: `trainyard jobs show {name}` says why, then submit it again"
+    which = "best" if any(each.is_best for each in found) else short(found[0].name)
+    return f"; `trainyard models create {name}/{which}` makes one of a checkpoint"
 
 
 def _create_or_update(client: Trainyard, name: str, *, version: str, workers: int) -> deployment_pb2.Deployment:
@@ -144,6 +171,14 @@ def _create_or_update(client: Trainyard, name: str, *, version: str, workers: in
         if err.code != "ALREADY_EXISTS":
             raise
     return client.update_deployment(name, model_version=version, workers=workers)
+
+
+def _how_it_goes_on(deployment: deployment_pb2.Deployment) -> str:
+    name = short(deployment.name)
+    return (
+        f"the deployment goes on: `trainyard deployments show {name}` says how far it is,"
+        f" `trainyard deployments delete {name}` takes it down"
+    )
 
 
 def _unfinished() -> tuple[job_pb2.JobState, ...]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from trainyard.v1 import job_pb2
 
 from services.client import describe
-from services.client.command import CommandFailed, Invocation, command
+from services.client.command import CommandFailed, Invocation, command, going_on
 from services.client.deletion import delete_each
 from services.client.live import make_watcher
 from services.client.names import model_label, short
@@ -199,26 +199,27 @@ def logs(invocation: Invocation, *, job: str, is_following: bool) -> None:
     """Print what happened to a job, and the trainer's last lines where it failed."""
     with invocation.client() as client:
         found = client.get_job(job)
-        for event in client.watch(found.name) if is_following or found.event_seq else ():
-            _log(invocation.out, event)
-            if not is_following and event.seq >= found.event_seq:
-                break
+        with going_on(invocation.out, _how_it_goes_on(found)):
+            for event in client.watch(found.name) if is_following or found.event_seq else ():
+                _log(invocation.out, event)
+                if not is_following and event.seq >= found.event_seq:
+                    break
 
 
 @jobs.command()
 @click.argument("job")
 @click.option(
-    "--download", "folder", type=click.Path(path_type=Path, file_okay=False), help="Fetch them into a folder."
+    "--download", "folder", type=click.Path(path_type=Path, file_okay=False), help="Fetch all of them into a folder."
 )
 @command
 def artifacts(invocation: Invocation, *, job: str, folder: Path | None) -> None:
     """List what a job stored: sample pictures, curves, TensorBoard files."""
     with invocation.client() as client:
         found = list(client.list_artifacts(job))
+        # Newest first: of a file that grew, such as a log, only the last version is worth having.
+        newest = {artifact.file_name: artifact.name for artifact in reversed(found)}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            # Newest first: of a file that grew, such as a log, only the last version is worth having.
-            newest = {artifact.file_name: artifact.name for artifact in reversed(found)}
             with transfer_bar(Console(stderr=True), "downloading") as on_progress:
                 for name in newest.values():
                     client.download(name, folder, on_progress=on_progress)
@@ -232,7 +233,10 @@ def artifacts(invocation: Invocation, *, job: str, folder: Path | None) -> None:
     ]
     invocation.out.table(("FILE", "KIND", "STEP", "SIZE", "ARTIFACT"), rows, empty="no artifacts")
     if folder is not None:
-        invocation.out.say(f"downloaded the newest version of each into {folder}")
+        repeated = ", the newest version of each" if len(newest) < len(found) else ""
+        invocation.out.say(
+            f"downloaded {len(newest)} {'file' if len(newest) == 1 else 'files'} into {folder}{repeated}"
+        )
 
 
 def _fields(options: dict[str, str | int]) -> JobFields:
@@ -272,18 +276,24 @@ def _steered(out: Output, job: job_pb2.Job) -> None:
 
 
 def _watch(out: Output, client: Trainyard, job: job_pb2.Job, *, after_seq: int) -> None:
-    if out.is_json:
-        for event in client.watch(job.name, after_seq=after_seq):
-            out.record({"event": as_dict(event)})
-    else:
-        _say_why_it_waits(out, client, job)
-        _watch_live(client, job, after_seq=after_seq)
+    with going_on(out, _how_it_goes_on(job)):
+        if out.is_json:
+            for event in client.watch(job.name, after_seq=after_seq):
+                out.record({"event": as_dict(event)})
+        else:
+            _say_why_it_waits(out, client, job)
+            _watch_live(client, job, after_seq=after_seq)
     ended = client.get_job(job.name)
     if out.is_json:
         out.record({"job": as_dict(ended)})
     elif ended.state == job_pb2.JOB_STATE_SUCCEEDED:
         _say_if_another_step_was_better(out, client, ended)
     _conclude(out, ended)
+
+
+def _how_it_goes_on(job: job_pb2.Job) -> str:
+    name = short(job.name)
+    return f"the job goes on: `trainyard jobs watch {name}` shows it again, `trainyard jobs cancel {name}` stops it"
 
 
 def _say_if_another_step_was_better(out: Output, client: Trainyard, job: job_pb2.Job) -> None:

@@ -11,16 +11,18 @@ from typing import Any
 import click
 from trainyard.v1 import deployment_pb2
 
+from services.client import hints
 from services.client.arguments import deployment_name
 from services.client.canvas import NotDrawn, canvas, check_target
 from services.client.command import CommandFailed, Invocation, command
 from services.client.draw import draw_file, save_as
 from services.client.draw_samples import draw_answer, draw_beside
 from services.client.errors import ApiError
+from services.client.names import short
 from services.client.output import Output
 from services.client.overrides import parse_assignments
 from services.client.pack import check_image
-from services.client.pictures import describe, is_redrawn, save_pictures, without_pictures
+from services.client.pictures import describe, is_redrawn, prefix_of, save_pictures, without_pictures
 from services.client.plain import as_dict
 from services.client.sdk import Trainyard
 from services.client.wording import by_field, of_files
@@ -28,6 +30,8 @@ from services.client.wording import by_field, of_files
 # The API takes 64 instances and 16 MiB a call. Fewer at once are answered sooner, and one that fails loses less.
 _BATCH = 16
 _BATCH_BYTES = 3_000_000
+_NO_TEXT, _NO_IMAGE = "unknown parameter 'text'", "no image: "
+"""What models say of a text that take none, and how those begin that want a picture."""
 _SHOWN = 40
 """Letters of a text that are its name."""
 
@@ -134,7 +138,7 @@ class _Case:
 
     @property
     def prefix(self) -> str:
-        return f"{self.number:03d}-{self.stem}"
+        return prefix_of(self.number, self.stem)
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -177,7 +181,24 @@ def _ask(
     except ApiError as err:
         if err.violations or err.code != "INVALID_ARGUMENT":
             raise
+        if _is_no_reader(err, questions, params):
+            raise err.restated(f"this model takes no text: ask it by `{_example(client, deployment)}`") from err
         raise _as_asked(err, questions, params) from err
+
+
+def _is_no_reader(refusal: ApiError, questions: Sequence[_Question], params: dict[str, Any]) -> bool:
+    """Return whether a text was refused by a model that takes none: the field it came in means nothing to it."""
+    is_text = bool(questions) and isinstance(questions[0], _Text) and "text" not in params
+    return is_text and (_NO_TEXT in refusal.message or refusal.message.startswith(_NO_IMAGE))
+
+
+def _example(client: Trainyard, deployment: str) -> str:
+    """Return a command that asks a deployment something it can answer."""
+    version = client.get_deployment(deployment).model_version
+    # Of a list, which reads no file of the model: a refusal is not to be lost for one.
+    found = client.list_model_versions(model=version.partition("/versions/")[0])
+    recipe = next((each.recipe for each in found if each.name == version), "")
+    return hints.ask(short(deployment), recipe)
 
 
 def _as_asked(refusal: ApiError, questions: Sequence[_Question], params: dict[str, Any]) -> ApiError:

@@ -41,6 +41,26 @@ def test_the_checkpoint_that_did_best_is_told_and_becomes_a_model(run: Run, serv
         assert models.get(session, "default", "best-of", 2).checkpoint_id == made[1].id
 
 
+def test_who_deploys_a_job_without_a_model_is_told_what_there_is(run: Run, server: Server) -> None:
+    queued, failed, unjudged, judged = (queued_job(server.database) for _ in range(4))
+    made = {}
+    for job, metric in ((failed, None), (unjudged, None), (judged, 0.5)):
+        with server.database.write() as session:
+            lease = jobs.claim(session, job.id, worker_id="a", ttl_seconds=60)
+            if job is not failed:
+                made[job.id] = jobs.commit_checkpoint(session, lease, new_checkpoint(1, metric=metric))
+            jobs.finish(session, lease, state=JobState.FAILED)
+
+    refused = {job.id: run("deploy", job.id).stderr for job in (queued, failed, unjudged, judged)}
+
+    assert f"is queued and has no model; wait for it: `trainyard jobs watch {queued.id}`" in refused[queued.id]
+    assert "is failed and has no model, nor a checkpoint to make one of" in refused[failed.id]
+    assert f"`trainyard jobs show {failed.id}` says why" in refused[failed.id]
+    for job, which in ((unjudged, made[unjudged.id].id), (judged, "best")):
+        assert f"; `trainyard models create {job.id}/{which}` makes one of a checkpoint" in refused[job.id]
+        assert run("models", "create", f"{job.id}/{which}").exit_code == 0
+
+
 def test_a_job_starts_from_the_checkpoint_that_did_best(run: Run, server: Server, tmp_path: Path) -> None:
     with server.database.write() as session:
         counts = {"train": {"images": 4}, "val": {"images": 2}}

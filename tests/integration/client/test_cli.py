@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,46 @@ def test_a_path_is_checked_before_anything_is_sent(run: Run, tmp_path: Path) -> 
     assert "gone does not exist" in result.stderr
 
 
-def test_recipes_are_listed_and_shown_with_every_setting(run: Run) -> None:
+def test_recipes_are_listed_and_shown_with_every_setting(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "detection/yolo_v1" in run("recipes", "list").stdout
 
+    monkeypatch.setenv("COLUMNS", "250")
     shown = run("recipes", "show", "detection/yolo_v1", "--preset", "tiny").stdout
 
     assert "runtime.seed" in shown
     assert "Seeds initial weights, data order and augmentation. (>= 0, < 2147483648)" in shown
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_recipe_is_shown_within_the_terminal_with_what_its_presets_change(
+    run: Run, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    presets = document(run("recipes", "show", "style/gatys", "--json"))["presets"]
+    tiny, scales = (dict(flat(each["config"])) for each in presets if each["name"] in ("tiny", "scales"))
+
+    lines = run("recipes", "show", "style/gatys", "--preset", "tiny").stdout.splitlines()
+
+    head, table = " ".join(" ".join(lines[: lines.index("")]).split()), lines[lines.index("") + 1 :]
+    assert "preset: tiny; change a value with --set KEY=VALUE" in head
+    changed = head.partition("preset scales has other values of ")[2].partition(" preset ")[0].split(", ")
+    assert changed == [key for key in tiny if tiny[key] != scales[key]]
+    assert "image.scales" in changed
+    assert max(map(len, table)) <= columns
+    start, end = table[0].index("VALUE"), table[0].index("MEANING")
+    first = next(number for number, line in enumerate(table) if line.startswith("schedule.milestones"))
+    last = next(number for number, line in enumerate(table) if line.startswith("schedule.name"))
+    shown = "".join(line[start:end].strip() for line in table[first:last])
+    assert json.loads(shown) == tiny["schedule.milestones"]
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a config by their keys with dots."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones(run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.core.states import JobState
 from services.db import datasets, jobs, models
-from tests.builders.galleries import deployed
+from tests.builders.galleries import deployed, trained
 from tests.integration.client.conftest import Run, Server, document
 from tests.stack.builders import make_job, new_checkpoint, new_dataset, new_model_version, queued_job
 
@@ -34,6 +34,24 @@ def test_model_versions_that_nothing_uses_are_deleted(run: Run, server: Server) 
     assert "model waste/2: deployment 'used' serves it" in some.stderr
     assert document(deleted) == {"deleted": names[1:]}
     assert "waste" not in run("models", "list").stdout
+
+
+def test_deployments_are_taken_down_together(run: Run, server: Server) -> None:
+    version = trained(server.database, recipe="classification/train", model_id="shared")
+    for name in ("one", "two", "three", "four", "five"):
+        deployed(server.database, version, name)
+
+    unknown = run("deployments", "delete", "one", "nothing")
+    kept = document(run("deployments", "show", "one", "--json"))["state"]
+    some = run("deployments", "delete", "one", "two", "one")
+    last = run("deployments", "delete", "three", "--json")
+    gone = run("deployments", "delete", "four", "five", "--wait")
+
+    assert (unknown.exit_code, kept) == (1, "DEPLOYMENT_STATE_PENDING")
+    assert "nothing" in unknown.stderr
+    assert some.stdout == "one is deleting\ntwo is deleting\n"
+    assert [each["name"] for each in document(last)["deployments"]] == ["projects/default/deployments/three"]
+    assert gone.stdout == "four is gone\nfive is gone\n"
 
 
 def test_checkpoints_of_an_ended_job_are_deleted(run: Run, server: Server) -> None:

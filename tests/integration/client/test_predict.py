@@ -16,11 +16,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from services.client.cli import main
+from services.client.pack import PathInvalid
+from services.client.pictures import save_reply
+from services.client.sdk import Trainyard
 from tests.builders.galleries import deployed, report, trained
 from tests.builders.gan_networks import DCGAN, serve
 from tests.integration.client.conftest import Server
 from workers.families.base import Instance, InstanceInvalid
-from workers.families.instances import image_bytes
+from workers.families.instances import image_bytes, refuse_unknown
 
 LABELS = {"labels": [{"score": 0.9, "label": "seven", "label_id": 7}, {"label_id": 1, "score": 0.05, "label": "one"}]}
 
@@ -420,6 +423,42 @@ def test_a_text_that_a_model_refuses_is_named_by_how_it_begins(server: Server, r
     refused = run(server, "predict", "asked", "--text", "one", "--text", "two").stderr
 
     assert refused == "error: --text 'one': is odd; --text 'two': is too long\n"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        pytest.param(lambda: refuse_unknown({"text": "hello"}, ("top_k", "gradcam")), id="no such parameter"),
+        pytest.param(lambda: image_bytes(Instance(None, {"text": "hello"}, {})), id="no picture"),
+    ],
+)
+def test_a_model_of_pictures_that_is_asked_about_a_text_says_how_it_is_asked(
+    server: Server, refusing: Endpoint, question: Callable[[], object]
+) -> None:
+    refusing.refusal = refusal_of(question)
+
+    refused = run(server, "predict", "asked", "--text", "hello")
+
+    assert refused.exit_code == 1
+    assert refused.stderr == "error: this model takes no text: ask it by `trainyard predict asked IMAGE`\n"
+
+
+def test_pictures_and_texts_are_asked_about_from_python(
+    server: Server, refusing: Endpoint, image: Path, tmp_path: Path
+) -> None:
+    refusing.answer = {"images": [encoded(90), encoded(40)], "text": "two"}
+    with Trainyard(server.address, token=server.token) as client:
+        reply = client.predict("asked", [image], {"n": 2})
+        told = client.predict("asked", [{"text": "hello"}])
+        with pytest.raises(PathInvalid, match=r'^hello is no file; give an image, or a text as {"text": "\.\.\."}$'):
+            client.predict("asked", ["hello"])
+
+    names = [path.name for path in save_reply(reply, tmp_path / "out")]
+    run(server, "predict", "asked", "--param", "n=2", "--out", str(tmp_path / "typed"))
+
+    assert sorted(names) == sorted(path.name for path in (tmp_path / "typed").iterdir())
+    assert (tmp_path / "out" / "001-answer-images-001.png").read_bytes() == picture(40)
+    assert told.predictions[0].result["text"] == "two"
 
 
 def test_an_image_and_a_text_are_not_asked_about_at_once(server: Server, image: Path) -> None:

@@ -23,7 +23,7 @@ from services.db.transitions import finish
 from services.storage import layout
 from services.storage.manifest import upload_directory
 from services.storage.open import open_store
-from tests.integration.client.conftest import Server
+from tests.integration.client.conftest import Run, Server
 from tests.stack.builders import new_checkpoint
 
 
@@ -136,6 +136,23 @@ def test_a_download_is_the_stored_bytes(server: Server, client: Trainyard, job: 
     assert [each.file_name for each in client.list_artifacts(job.name)] == [done.path.name]
 
 
+def test_every_artifact_of_a_job_is_fetched_a_repeated_one_once(
+    run: Run, server: Server, client: Trainyard, job: job_pb2.Job, tmp_path: Path
+) -> None:
+    worker = Worker(server, job)
+    for step in (1, 2):
+        _store_artifact(server, job, b"%d" % step, name=f"samples-{step}.png", worker=worker)
+
+    fetched = run("jobs", "artifacts", job.name, "--download", str(tmp_path / "all"))
+    _store_artifact(server, job, b"3", name="samples-2.png", folder="again/", worker=worker)
+    again = run("jobs", "artifacts", job.name, "--download", str(tmp_path / "newest"))
+
+    assert fetched.stdout.splitlines()[-1] == f"downloaded 2 files into {tmp_path / 'all'}"
+    assert sorted(path.read_bytes() for path in (tmp_path / "all").iterdir()) == [b"1", b"2"]
+    assert again.stdout.splitlines()[-1] == f"downloaded 2 files into {tmp_path / 'newest'}, the newest version of each"
+    assert sorted(path.read_bytes() for path in (tmp_path / "newest").iterdir()) == [b"1", b"3"]
+
+
 def test_a_folder_is_packed_and_one_family_is_listed(client: Trainyard, coco_folder: Path) -> None:
     made = client.create_dataset(str(coco_folder), dataset_id="packed", display_name="Squares of mine")
 
@@ -210,13 +227,19 @@ def test_an_error_carries_code_reason_and_fields(client: Trainyard) -> None:
     assert refused.value.request_id
 
 
-def _store_artifact(server: Server, job: job_pb2.Job, content: bytes) -> str:
-    worker = Worker(server, job)
-    key = layout.artifact("default", short(job.name), "samples.png")
+def _store_artifact(
+    server: Server,
+    job: job_pb2.Job,
+    content: bytes,
+    *,
+    name: str = "samples.png",
+    folder: str = "",
+    worker: Worker | None = None,
+) -> str:
+    worker = worker or Worker(server, job)
+    key = layout.artifact("default", short(job.name), f"{folder}{name}")
     info = open_store(server.settings).put(key, content, size_bytes=len(content), content_type="image/png")
-    new = NewArtifact(
-        name="samples.png", kind="picture", key=key, size_bytes=info.size_bytes, sha256=info.sha256, step=1
-    )
+    new = NewArtifact(name=name, kind="picture", key=key, size_bytes=info.size_bytes, sha256=info.sha256, step=1)
     with server.database.write() as session:
         stored = artifacts.add(session, worker.lease, new)
     return f"{job.name}/artifacts/{stored.id}"

@@ -82,7 +82,16 @@ def test_a_sheet_stays_within_a_screen(count: int, side: int, facts: dict[str, A
 def test_samples_larger_than_a_screen_keep_their_pixels() -> None:
     page = drawn(samples(4, side=1024))
 
-    assert page.size == (2 * 1024 + GAP, 2 * (1024 + LINE) + GAP)
+    # Their captions are as much larger as they are.
+    assert page.size == (2 * 1024 + GAP, 2 * (1024 + LINE * 36 // 12) + GAP)
+
+
+@pytest.mark.parametrize("side", [128, 320, 1024])
+def test_a_caption_is_as_legible_on_large_samples_as_on_small_ones(side: int) -> None:
+    page, changed = (drawn(samples(2, side=side, seeds=[1, seed])) for seed in (4, 7))
+
+    _, top, _, bottom = ImageChops.difference(page, changed).getbbox() or (0, 0, 0, 0)
+    assert (bottom - top) * 45 >= side
 
 
 @pytest.mark.parametrize(
@@ -240,6 +249,17 @@ def test_a_redrawn_picture_stands_beside_the_upright_one_that_was_sent(tmp_path:
     places = {"sent, above": (32, LINE + 20), "sent, below": (32, LINE + 80), "answer": (64 + GAP + 32, LINE + 48)}
     colours = {where: page.getpixel(place) for where, place in places.items()}
     assert colours == {"sent, above": (0, 255, 0), "sent, below": (0, 0, 255), "answer": (200, 0, 0)}
+
+
+def test_three_large_pictures_stand_in_one_row(tmp_path: Path) -> None:
+    Image.new("RGB", (832, 832)).save(tmp_path / "sent.png")
+
+    page = Image.open(
+        io.BytesIO(draw_beside(tmp_path / "sent.png", {"back": encoded(90, 832), "image": encoded(40, 832)}))
+    )
+
+    assert page.width == 3 * 832 + 2 * GAP
+    assert [page.convert("RGB").getpixel((k * (832 + GAP) + 416, page.height // 2))[0] for k in range(3)] == [0, 40, 90]  # type: ignore[index]
 
 
 def test_there_and_back_stand_in_this_order_whatever_order_they_came_in(tmp_path: Path) -> None:

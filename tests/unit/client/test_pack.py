@@ -101,6 +101,12 @@ def test_an_archive_is_used_as_it_is(tmp_path: Path) -> None:
     [
         pytest.param("gone", lambda path: None, "does not exist", id="nothing there"),
         pytest.param("set.rar", lambda path: path.write_bytes(b"x"), "is no archive", id="another kind of file"),
+        pytest.param(
+            "c.csv",
+            lambda path: path.write_bytes(b"1,2"),
+            r"is no archive and no dataset by itself; .* \.tgz, \.safetensors, \.tsv, \.txt$",
+            id="a table",
+        ),
         pytest.param("set.zip", lambda path: path.write_bytes(b""), "is an empty file", id="an empty archive"),
         pytest.param("empty", lambda path: path.mkdir(), "holds no image", id="an empty folder"),
     ],

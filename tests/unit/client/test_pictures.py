@@ -4,8 +4,18 @@ import base64
 from pathlib import Path
 
 import pytest
+from trainyard.v1 import deployment_pb2
 
-from services.client.pictures import NoPicture, describe, main_pictures, pictures, save_pictures, without_pictures
+from services.client.pictures import (
+    NoPicture,
+    describe,
+    main_pictures,
+    pictures,
+    save_pictures,
+    save_reply,
+    without_pictures,
+)
+from services.client.plain import as_struct
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\nrest", b"\xff\xd8\xffrest"
 
@@ -36,6 +46,34 @@ def test_pictures_are_saved_under_names_that_stay_in_the_folder(tmp_path: Path) 
     ]
     assert saved[0].read_bytes() == PNG
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in saved)
+
+
+def test_all_pictures_of_a_reply_are_saved_in_order(tmp_path: Path) -> None:
+    reply = deployment_pb2.PredictResponse(
+        predictions=[
+            deployment_pb2.Prediction(result=as_struct(ANSWER)),
+            deployment_pb2.Prediction(error=deployment_pb2.PredictionError(message="the PNG is damaged")),
+            deployment_pb2.Prediction(result=as_struct({"image": encoded(JPEG), "text": "seven"})),
+        ]
+    )
+
+    saved = save_reply(reply, str(tmp_path / "new"))
+
+    assert {path.name for path in saved} == {
+        "001-answer-images-000.png",
+        "001-answer-images-001.jpg",
+        "001-answer-sheet.png",
+        "003-answer-image.jpg",
+        "003-answer-text.txt",
+    }
+    assert (tmp_path / "new" / "003-answer-image.jpg").read_bytes() == JPEG
+
+
+def test_a_reply_without_pictures_makes_no_folder(tmp_path: Path) -> None:
+    reply = deployment_pb2.PredictResponse(predictions=[deployment_pb2.Prediction(result=as_struct({"boxes": []}))])
+
+    assert save_reply(reply, tmp_path / "new") == []
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_main_pictures_are_those_of_every_field_but_a_sheet_of_them() -> None:
