@@ -35,7 +35,7 @@ from services.storage import layout
 from services.storage.manifest import download_directory
 from workers import host, metrics
 from workers.build_outcome import decide_build
-from workers.engine.frames import Frame
+from workers.engine.frames import Frame, FrameKind
 from workers.inputs import STORE_PATIENCE_SECONDS
 from workers.lease import LeaseKeeper
 from workers.outcome import Ending, Outcome, Verdict, failed
@@ -55,6 +55,7 @@ BUILD_STALL_SECONDS = 1800.0
 """An export may compile for minutes without a word."""
 RETRY_SECONDS = 30.0
 ARCHIVE = "archive.mar"
+_PROGRESS_CHARACTERS = 200
 
 
 class ArchiveBuild:
@@ -64,6 +65,7 @@ class ArchiveBuild:
         self._lease = lease
         self._runtime = runtime
         self._directory = runtime.attempts_dir / f"{lease.archive_id}-{lease.token}"
+        self._progress = ""
         self._stop = StopRequest(runtime.drain)
         self._keeper = LeaseKeeper(self._renew, look=lambda: None, stop=self._stop, timings=runtime.settings.timings)
         self._packager = Packager(
@@ -216,11 +218,15 @@ class ArchiveBuild:
 
     def _take(self, frame: Frame) -> None:
         metrics.EVENTS.labels(frame.kind.value).inc()
+        if frame.kind is FrameKind.PHASE:
+            told = (frame.fields.get(name) for name in ("phase", "detail"))
+            self._progress = " ".join(str(each) for each in told if each)[:_PROGRESS_CHARACTERS]
         log.debug("archive_progress", archive=self._lease.archive_id, kind=frame.kind.value, **frame.fields)
 
     def _renew(self) -> None:
         with self._runtime.database.write() as session:
-            archives.renew(session, self._lease, ttl_seconds=self._runtime.settings.timings.lease_ttl)
+            ttl_seconds = self._runtime.settings.timings.lease_ttl
+            archives.renew(session, self._lease, ttl_seconds=ttl_seconds, message=self._progress)
 
 
 def plan_of(target: str, version: ModelVersion, *, bundle_dir: Path, out_path: Path) -> dict[str, Any]:

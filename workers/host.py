@@ -1,4 +1,4 @@
-"""Facts of this machine: who a process is, how many cores are ours, what the kernel killed, what room is left."""
+"""Facts of this machine: who a process is, what the kernel killed, what room is left."""
 
 from __future__ import annotations
 
@@ -45,15 +45,6 @@ def processes_inside(directory: Path) -> list[int]:
             if cwd == root or root in cwd.parents:
                 found.append(int(entry.name))
     return found
-
-
-def core_count() -> int:
-    """Return the cores this process may use: its affinity, and the quota of its control group."""
-    cores = len(os.sched_getaffinity(0))
-    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
-    if quota.isdigit() and period:
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
 
 
 def oom_kill_count() -> int:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.broker.sender import BUILD_QUEUE
+from services.core.cores import core_count
 from services.core.queues import names_of
 from services.core.retry import Backoff
 from services.core.settings import Settings
 from services.db.database import Database
 from services.storage.local import LocalStore
 from services.storage.port import ObjectStore
-from workers import host, metrics
+from workers import metrics
 from workers.cache import DatasetCache
 from workers.devices import Gpu
 from workers.salvage import Salvage
@@ -143,7 +144,7 @@ class Runtime:
     @property
     def threads(self) -> int:
         """The share of one attempt; two busy thread pools on the same cores slow each other down many times over."""
-        return self.settings.worker_threads or max(1, host.core_count() // self.settings.worker_slots)
+        return self.settings.worker_threads or max(1, core_count() // self.settings.worker_slots)
 
     @property
     def queues(self) -> list[str]:

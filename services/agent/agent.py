@@ -11,13 +11,14 @@ import structlog
 
 from services.agent import metrics
 from services.agent.client import Token, TorchServeClient, TorchServeUnavailable
-from services.agent.config import LOOPBACK, Layout, batch_size
+from services.agent.config import LOOPBACK, Layout, batch_size, startup_seconds
 from services.agent.model_store import ModelStore
 from services.agent.plan import Limits, Wanted
 from services.agent.reconciler import Outcome, Reconciler
 from services.agent.report import Reporter
 from services.agent.torchserve import TorchServeProcess
 from services.core.clock import Deadline
+from services.core.cores import core_count
 from services.core.errors import DatabaseUnavailable
 from services.core.outage import Outage
 from services.core.settings import Settings
@@ -60,6 +61,7 @@ class Agent:
             inference_url=f"http://{inference_host}:{settings.torchserve_inference_port}",
             key_file=layout.key_file,
             batch_size=batch_size(settings.serving_device),
+            startup_seconds=startup_seconds(settings),
         )
         self._reconciler = Reconciler(
             client=self._client,
@@ -68,6 +70,7 @@ class Agent:
             limits=Limits(
                 start_seconds=settings.timings.serving_start_limit,
                 restarts=settings.timings.serving_restart_limit,
+                loading_workers=core_count(),
                 worker_bytes=settings.serving_memory_limit_bytes,
             ),
         )
@@ -164,4 +167,5 @@ def _to_wanted(desired: deployments.Desired) -> Wanted:
         size_bytes=desired.archive_size_bytes,
         workers=desired.workers,
         generation=desired.generation,
+        deployment_id=desired.deployment_id,
     )

@@ -103,8 +103,11 @@ class Version:
 class TorchServeClient:
     """Talks to one TorchServe. Keys are read again after every start and renewed at half their life."""
 
-    def __init__(self, *, management_url: str, inference_url: str, key_file: Path, batch_size: int) -> None:
+    def __init__(
+        self, *, management_url: str, inference_url: str, key_file: Path, batch_size: int, startup_seconds: int
+    ) -> None:
         self.batch_size = batch_size
+        self._startup_seconds = startup_seconds
         self._key_file = key_file
         self._keys: tuple[int, Keys] | None = None
         timeout = httpx.Timeout(_MANAGE_SECONDS, connect=_CONNECT_SECONDS)
@@ -158,7 +161,7 @@ class TorchServeClient:
             "batch_size": self.batch_size,
             "max_batch_delay": config.BATCH_DELAY_MILLISECONDS,
             "response_timeout": config.RESPONSE_SECONDS,
-            "startup_timeout": config.STARTUP_SECONDS,
+            "startup_timeout": self._startup_seconds,
         }
         response = self._manage("POST", "/models", params=params)
         if response.status_code != httpx.codes.CONFLICT:

@@ -7,6 +7,7 @@ on, management listens on loopback, no package is installed, no snapshot replace
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 # The first request of a batch waits this long for company: TorchServe takes 0 for its own default.
 BATCH_DELAY_MILLISECONDS = 1
 RESPONSE_SECONDS = 60
-STARTUP_SECONDS = 120
+_STARTUP_SECONDS = 120
 TOKEN_MINUTES = 60.0
 _MAX_BODY_BYTES = 32 * 2**20
 _QUEUE_SIZE = 200
@@ -87,6 +88,11 @@ def batch_size(device: str) -> int:
     return 2 if device == "cpu" else 8
 
 
+def startup_seconds(settings: Settings) -> int:
+    """Return how long TorchServe lets a worker load before it ends it: no less than the agent waits for one."""
+    return max(_STARTUP_SECONDS, math.ceil(settings.timings.serving_start_limit))
+
+
 def properties(settings: Settings, layout: Layout) -> dict[str, str]:
     """Return the contents of config.properties."""
     public, private = f"http://{settings.host}", f"http://{LOOPBACK}"
@@ -117,7 +123,7 @@ def properties(settings: Settings, layout: Layout) -> dict[str, str]:
         "job_queue_size": str(_QUEUE_SIZE),
         "default_workers_per_model": "1",
         "default_response_timeout": str(RESPONSE_SECONDS),
-        "default_startup_timeout": str(STARTUP_SECONDS),
+        "default_startup_timeout": str(startup_seconds(settings)),
         "unregister_model_timeout": "30",
         **({"number_of_gpu": "0"} if settings.serving_device == "cpu" else {}),
     }

@@ -61,12 +61,23 @@ class ModelStore:
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as err:
             raise ArchiveRejected("the archive has no golden answer to compare with") from err
 
+    def note_come_up(self, sha256: str) -> None:
+        """Remember, also beyond this process, that an archive gave its golden answer here."""
+        self._mark(sha256).touch()
+
+    def has_come_up(self, sha256: str) -> bool:
+        return self._mark(sha256).exists()
+
     def sweep(self, keep: Iterable[str]) -> None:
         """Delete the files of archives not in `keep`."""
         kept = {self._path(sha256).name for sha256 in keep}
         for path in self.directory.glob("*.mar"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
+                self._mark(path.stem).unlink(missing_ok=True)
+
+    def _mark(self, sha256: str) -> Path:
+        return self.directory / f"{sha256}.proven"
 
     def _path(self, sha256: str) -> Path:
         return self.directory / f"{sha256}.mar"

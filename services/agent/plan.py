@@ -23,9 +23,13 @@ class Limits:
 
     start_seconds: float = 120.0
     restarts: int = 5
+    loading_workers: int = 1
+    """Workers that may load at a time, one per core: loading is work for a processor, and more of them all come late."""
     drain_seconds: float = 2.0
     drain_limit_seconds: float = 60.0
     retry_failed_seconds: float = 600.0
+    retry_slow_seconds: float = 15.0
+    """Until an archive that came up here before and was slow now is tried again; doubles, up to `retry_failed_seconds`."""
     worker_bytes: int = 0
     """Memory over which a worker process is replaced; 0: any amount is fine."""
 
@@ -41,6 +45,7 @@ class Wanted:
     size_bytes: int
     workers: int
     generation: int = 0
+    deployment_id: str = ""
 
     @property
     def trial(self) -> Trial:
@@ -58,7 +63,10 @@ class Seen:
     is_default: bool
     pending: int = 0
     is_verified: bool = False
+    has_come_up: bool = False
+    """Whether its archive was proven here before, also under another TorchServe."""
     waiting_seconds: float = 0.0
+    """Since its workers were asked for; of one without any, since it was registered."""
     restarts: int = 0
     demoted_seconds: float = 0.0
     heavy_pid: int = 0
@@ -124,19 +132,31 @@ class GiveUp:
     reason: str
 
 
-Action = Install | Scale | Verify | MakeDefault | Remove | Recycle | GiveUp
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Take an archive that came up before and is slow now away for a while, and then try it again."""
+
+    wanted: Wanted
+    reason: str
+
+
+Action = Install | Scale | Verify | MakeDefault | Remove | Recycle | GiveUp | Pause
 Registered = Mapping[str, Sequence[Seen]]
 Failed = AbstractSet[Trial]
-"""What the agent has given up on."""
+"""What the agent has given up on, or lets rest."""
 
 
 def plan(wanted: Sequence[Wanted], registered: Registered, failed: Failed, limits: Limits) -> list[Action]:
     """Return the actions due now; an empty list while something only needs time."""
     actions: list[Action] = []
+    turns = _turns([one for one in wanted if one.trial not in failed], registered, limits)
     for one in wanted:
         versions = registered.get(one.name, ())
+        current = _current(one, versions)
         if one.trial in failed:
             actions += _remove_failed(one, versions)
+        elif current is not None and not current.min_workers and one.name not in turns:
+            continue
         else:
             actions += _bring_up(one, versions, limits)
     names = {one.name for one in wanted}
@@ -149,7 +169,7 @@ def plan(wanted: Sequence[Wanted], registered: Registered, failed: Failed, limit
 
 def observe(wanted: Wanted, versions: Sequence[Seen], failure: str | None) -> Observed:
     """Return what to report of one deployment."""
-    current = next((seen for seen in versions if seen.sha256 == wanted.sha256), None)
+    current = _current(wanted, versions)
     serving = next((seen for seen in versions if seen.is_default and seen.ready_workers), None)
     if failure is not None:
         kept = "; the version before it goes on answering" if serving is not None else ""
@@ -163,8 +183,33 @@ def observe(wanted: Wanted, versions: Sequence[Seen], failure: str | None) -> Ob
     return Observed(wanted.uid, wanted.sha256, False, _progress(wanted, current))
 
 
+def _current(wanted: Wanted, versions: Sequence[Seen]) -> Seen | None:
+    return next((seen for seen in versions if seen.sha256 == wanted.sha256), None)
+
+
+def _turns(wanted: Sequence[Wanted], registered: Registered, limits: Limits) -> set[str]:
+    """Return the names whose workers may be asked for now: those registered first, one that wants many alone."""
+    loading, waiting = 0, []
+    for one in wanted:
+        current = _current(one, registered.get(one.name, ()))
+        if current is None:
+            continue
+        if not current.min_workers:
+            waiting.append((current.waiting_seconds, one))
+        elif not current.is_verified:
+            loading += max(0, one.workers - current.ready_workers)
+    turns = set()
+    # Who was tried in vain is registered anew, and so comes after those who have not been tried yet.
+    for _, one in sorted(waiting, key=lambda each: -each[0]):
+        if loading and loading + one.workers > limits.loading_workers:
+            break
+        loading += one.workers
+        turns.add(one.name)
+    return turns
+
+
 def _bring_up(wanted: Wanted, versions: Sequence[Seen], limits: Limits) -> list[Action]:
-    current = next((seen for seen in versions if seen.sha256 == wanted.sha256), None)
+    current = _current(wanted, versions)
     if current is None:
         return [Install(wanted)]
     # One at a time: a limit that every fresh worker exceeds must not end them all the time.
@@ -197,9 +242,12 @@ def _prove(wanted: Wanted, current: Seen, limits: Limits) -> list[Action]:
     if current.ready_workers >= wanted.workers and current.waiting_seconds < 2 * limits.start_seconds:
         return [Verify(wanted, current.version)]
     if current.restarts >= limits.restarts:
-        return [GiveUp(wanted, f"its workers ended {current.restarts} times while starting")]
+        setting = "TRAINYARD_TIMINGS__SERVING_RESTART_LIMIT"
+        return [GiveUp(wanted, f"its workers ended {current.restarts} times while starting ({setting})")]
     if current.waiting_seconds >= limits.start_seconds:
-        return [GiveUp(wanted, f"its workers were not ready after {limits.start_seconds:.0f} seconds")]
+        setting = "TRAINYARD_TIMINGS__SERVING_START_LIMIT"
+        reason = f"its workers were not ready after {limits.start_seconds:.0f} seconds ({setting})"
+        return [Pause(wanted, reason) if current.has_come_up else GiveUp(wanted, reason)]
     return []
 
 
@@ -218,6 +266,8 @@ def _has_drained(seen: Seen, limits: Limits) -> bool:
 def _progress(wanted: Wanted, current: Seen | None) -> str:
     if current is None:
         return "the archive is being fetched"
+    if not current.min_workers:
+        return "it starts once those before it have started"
     if current.is_verified:
         return "its workers are starting again"
     if current.restarts:

@@ -18,6 +18,7 @@ from services.agent.plan import (
     Install,
     Limits,
     MakeDefault,
+    Pause,
     Recycle,
     Registered,
     Remove,
@@ -58,7 +59,7 @@ class Reconciler:
     _known: dict[str, Wanted] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self.limits)
+        self.watch = Watch(self.limits, has_come_up=self.models.has_come_up)
 
     def begin_again(self) -> None:
         """Forget what was true of a TorchServe that has ended."""
@@ -75,8 +76,8 @@ class Reconciler:
         troubles: dict[str, str] = {}
         for _ in range(_MAX_ROUNDS):
             registered = self.watch.look(self.client.models())
-            failures = self.watch.failures()
-            actions = plan(wanted, registered, failures.keys(), self.limits)
+            given_up = self.watch.failures().keys() | self.watch.rests().keys()
+            actions = plan(wanted, registered, given_up, self.limits)
             actions = [action for action in actions if _name_of(action) not in troubles]
             if not actions:
                 break
@@ -119,6 +120,9 @@ class Reconciler:
                 self.client.unregister(name, version)
             case GiveUp(wanted, reason):
                 self._give_up(wanted, reason, registered)
+            case Pause(wanted, reason):
+                seconds = self.watch.note_slow(wanted.trial, reason)
+                log.warning("version_slow", model=wanted.name, reason=reason, retry_seconds=seconds)
 
     def _verify(self, wanted: Wanted, version: str) -> None:
         smoke = self.models.smoke(wanted.sha256)
@@ -127,22 +131,27 @@ class Reconciler:
             raise ArchiveRejected(
                 "the golden input gets another answer over TorchServe than when the archive was built"
             )
+        self.models.note_come_up(wanted.sha256)
         self.watch.note_verified(wanted.name, version)
 
     def _give_up(self, wanted: Wanted, reason: str, registered: Registered) -> None:
         versions = [seen.version for seen in registered[wanted.name] if seen.sha256 == wanted.sha256]
         told = failure_reason(self.model_log, name=wanted.name, version=versions[0])
         reason = f"{reason}: {told}" if told else reason
+        again = f"`trainyard deploy MODEL --name {wanted.deployment_id}`"
+        reason += f"; it is tried again after {self.limits.retry_failed_seconds:.0f} seconds, or at once by {again}"
         log.error("version_given_up", model=wanted.name, reason=reason)
         self.watch.note_failed(wanted.trial, reason)
 
     def _outcome(self, wanted: Sequence[Wanted], registered: Registered, troubles: dict[str, str]) -> Outcome:
         failures = self.watch.failures()
+        rests = {trial[0]: reason for trial, reason in self.watch.rests().items()}
+        told = {**rests, **troubles}
         observed = []
         for one in wanted:
             seen = observe(one, registered.get(one.name, ()), failures.get(one.trial))
-            if one.name in troubles and not seen.is_ready and not seen.is_failed:
-                seen = seen._replace(message=troubles[one.name])
+            if one.name in told and not seen.is_ready and not seen.is_failed:
+                seen = seen._replace(message=told[one.name])
             observed.append(seen)
         is_steady = all(seen.is_failed or (seen.is_ready and not seen.message) for seen in observed)
         observed += self._going(wanted, registered)
@@ -162,4 +171,4 @@ class Reconciler:
 
 
 def _name_of(action: Action) -> str:
-    return action.wanted.name if isinstance(action, Install | Verify | GiveUp) else action.name
+    return action.wanted.name if isinstance(action, Install | Verify | GiveUp | Pause) else action.name

@@ -52,7 +52,11 @@ class Timings(BaseModel):
     retry_cap: float = 600.0
     disk_full_delay: float = Field(60.0, description="Until the next attempt of a job that found its disk full.")
     reconcile_interval: float = 10.0
-    serving_start_limit: float = Field(120.0, description="A version whose workers take longer is given up on.")
+    serving_start_limit: float = Field(
+        120.0,
+        description="A version whose own workers take longer to load is given up on for 10 minutes; one that came up "
+        "before is tried again sooner.",
+    )
     serving_restart_limit: int = Field(5, description="So is one whose workers ended this often while starting.")
     collect_interval: float = 3600.0
 

@@ -62,6 +62,12 @@ class ArchiveLease:
 COLUMNS = columns_of(Archive, t.archives)
 _IS_QUEUED = t.archives.c.state == sa.literal_column("'queued'")
 _IS_BUILDING = t.archives.c.state == sa.literal_column("'building'")
+_ITS_VERSION = t.model_versions.c.id == t.archives.c.model_version_id
+# In the same words for whoever asks what is next: a build that nobody waits for must neither be begun nor be sent for.
+_SERVES = sa.exists().where(t.deployments.c.archive_id == t.archives.c.id, t.deployments.c.delete_time.is_(None))
+_PACKS = sa.exists().where(_ITS_VERSION, t.model_versions.c.bundle_sha256 == "")
+IS_WAITING: ColumnElement[bool] = _IS_QUEUED & sa.or_(_SERVES, _PACKS)
+"""Queued, and somebody wants it: a deployment that is not deleted, or a model version that has no bundle yet."""
 _RELEASED: dict[str, Any] = {"lease_owner": None, "lease_expire_time": None, "update_time": now()}
 
 
@@ -110,25 +116,41 @@ def retry(session: Session, archive_id: str) -> None:
     )
 
 
+def want_again(session: Session, archive_id: str) -> None:
+    """Let a queued build that nobody wants be sent for at once, since somebody is about to want it; others stay."""
+    announce(session)
+    unwanted = sa.update(t.archives).where(t.archives.c.id == archive_id, _IS_QUEUED, ~IS_WAITING)
+    session.execute(unwanted.values(dispatch_time=None, update_time=now()))
+
+
+def line(session: Session) -> dict[str, int]:
+    """Return how many builds are before each that somebody wants: first those begun, then the oldest."""
+    archive = t.archives.c
+    order = (_IS_QUEUED, archive.create_time, archive.id)
+    ids = session.scalars(sa.select(archive.id).where(sa.or_(_IS_BUILDING, IS_WAITING)).order_by(*order))
+    return {archive_id: count for count, archive_id in enumerate(ids)}
+
+
 def claim(session: Session, archive_id: str, *, worker_id: str, ttl_seconds: float) -> ArchiveLease:
-    """Give `worker_id` the build of a queued archive.
+    """Give `worker_id` the build of a queued archive that somebody wants.
 
     Raises:
         LeaseHeld: another worker builds it.
-        JobNotRunnable: it is built, failed, or waits for its retry delay.
+        JobNotRunnable: it is built, failed, waits for its retry delay, or nobody wants it any more.
         NotFound: no such archive.
     """
     archive = t.archives.c
     is_due = sa.or_(archive.not_before_time.is_(None), archive.not_before_time <= now())
     update = (
         sa.update(t.archives)
-        .where(archive.id == archive_id, _IS_QUEUED, is_due)
+        .where(archive.id == archive_id, IS_WAITING, is_due)
         .values(
             state="building",
             token=archive.token + 1,
             attempt=archive.attempt + 1,
             lease_owner=worker_id,
             lease_expire_time=now(ttl_seconds),
+            message="",
             update_time=now(),
         )
         .returning(archive.id, archive.model_version_id, archive.target, archive.token, archive.attempt)
@@ -142,13 +164,13 @@ def claim(session: Session, archive_id: str, *, worker_id: str, ttl_seconds: flo
     raise JobNotRunnable("the archive is not waiting to be built")
 
 
-def renew(session: Session, lease: ArchiveLease, *, ttl_seconds: float) -> None:
-    """Extend the lease from now. Safe to repeat.
+def renew(session: Session, lease: ArchiveLease, *, ttl_seconds: float, message: str = "") -> None:
+    """Extend the lease from now, and say what the build does. Safe to repeat.
 
     Raises:
         LeaseLost: the token is no longer the archive's.
     """
-    _write_held(session, lease, {"lease_expire_time": now(ttl_seconds)})
+    _write_held(session, lease, {"lease_expire_time": now(ttl_seconds), "message": message})
 
 
 def finish_ready(
@@ -197,10 +219,10 @@ def due_for_dispatch(session: Session, *, limit: int, redispatch_after_seconds: 
     archive = t.archives.c
     is_due = sa.or_(archive.not_before_time.is_(None), archive.not_before_time <= now())
     is_stale = sa.or_(archive.dispatch_time.is_(None), archive.dispatch_time < now(-redispatch_after_seconds))
-    head = sa.select(archive.id).where(_IS_QUEUED, is_due).order_by(archive.create_time).limit(limit).cte("head")
+    head = sa.select(archive.id).where(IS_WAITING, is_due).order_by(archive.create_time).limit(limit).cte("head")
     update = (
         sa.update(t.archives)
-        .where(archive.id.in_(sa.select(head.c.id)), _IS_QUEUED, is_stale)
+        .where(archive.id.in_(sa.select(head.c.id)), IS_WAITING, is_stale)
         .values(dispatch_time=now())
         .returning(archive.id)
     )

@@ -326,7 +326,12 @@ def forget_agents(session: Session, *, older_than_seconds: float) -> int:
 
 
 def derive_state(
-    *, is_deleted: bool, archive: Archive, replicas: Sequence[Replica], generation: int
+    *,
+    is_deleted: bool,
+    archive: Archive,
+    replicas: Sequence[Replica],
+    generation: int,
+    builds_before: int | None = None,
 ) -> tuple[DeploymentState, str]:
     """Return a deployment's state and its message, from its archive and the live replicas.
 
@@ -335,10 +340,11 @@ def derive_state(
     if is_deleted:
         return DeploymentState.DELETING, ""
     unbuilt = {
-        ArchiveState.QUEUED: DeploymentState.PENDING,
         ArchiveState.BUILDING: DeploymentState.BUILDING,
         ArchiveState.FAILED: DeploymentState.FAILED,
     }
+    if archive.state is ArchiveState.QUEUED:
+        return DeploymentState.PENDING, "; ".join(filter(None, (archive.message.rstrip("."), _place(builds_before))))
     if archive.state in unbuilt:
         return unbuilt[archive.state], archive.message
     current = [replica for replica in replicas if replica.archive_sha256 == archive.sha256]
@@ -349,6 +355,14 @@ def derive_state(
         return DeploymentState.FAILED, failed[0].message
     words = (replica.message for replica in current if replica.message and not replica.is_failed)
     return DeploymentState.STARTING, next(words, "")
+
+
+def _place(builds_before: int | None) -> str:
+    if builds_before is None:
+        return ""
+    if builds_before == 0:
+        return "its build is next"
+    return f"its build waits for {builds_before} before it"
 
 
 def _check_model(session: Session, project: str, model_version_id: str) -> None:
@@ -363,6 +377,8 @@ def _archive_for(session: Session, model_version_id: str, target: str) -> Archiv
     archive = archives.ensure(session, model_version_id, target)
     if archive.state is ArchiveState.FAILED:
         archives.retry(session, archive.id)
+    elif archive.state is ArchiveState.QUEUED:
+        archives.want_again(session, archive.id)
     return archive
 
 
@@ -395,7 +411,9 @@ def _query() -> sa.Select[Any]:
 def _load(session: Session, query: sa.Select[Any], alive_seconds: float) -> list[Deployment]:
     rows = session.execute(query).all()
     replicas = _replicas(session, [row.id for row in rows], alive_seconds)
-    return [_to_deployment(row, tuple(replicas.get(row.id, ()))) for row in rows]
+    is_waiting = any(row.archive_state == ArchiveState.QUEUED for row in rows)
+    line = archives.line(session) if is_waiting else {}
+    return [_to_deployment(row, tuple(replicas.get(row.id, ())), line.get(row.archive_id)) for row in rows]
 
 
 def _replicas(session: Session, uids: Sequence[str], alive_seconds: float) -> dict[str, list[Replica]]:
@@ -420,12 +438,14 @@ def _replicas(session: Session, uids: Sequence[str], alive_seconds: float) -> di
     return found
 
 
-def _to_deployment(row: sa.Row[Any], replicas: tuple[Replica, ...]) -> Deployment:
+def _to_deployment(row: sa.Row[Any], replicas: tuple[Replica, ...], builds_before: int | None) -> Deployment:
     values = dict(row._mapping)
     built = {name.removeprefix("archive_"): values.pop(name) for name in list(values) if name.startswith("archive_")}
     archive = Archive(**{**built, "state": ArchiveState(built["state"])})
     is_deleted = values.pop("delete_time") is not None
     generation = values["generation"]
-    state, message = derive_state(is_deleted=is_deleted, archive=archive, replicas=replicas, generation=generation)
+    state, message = derive_state(
+        is_deleted=is_deleted, archive=archive, replicas=replicas, generation=generation, builds_before=builds_before
+    )
     etag = f"{generation:x}"
     return Deployment(**values, state=state, message=message, archive=archive, replicas=replicas, etag=etag)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from services.db import archives
 from services.db import tables as t
 from services.db.session import Session
 
@@ -18,7 +19,6 @@ def has_unsent_jobs(session: Session) -> bool:
 
 
 def has_unsent_archives(session: Session) -> bool:
-    """Return whether an archive to build was never sent for."""
-    is_queued = t.archives.c.state == sa.literal_column("'queued'")
-    query = sa.select(t.archives.c.id).where(is_queued, t.archives.c.dispatch_time.is_(None)).limit(1)
+    """Return whether an archive that somebody wants built was never sent for."""
+    query = sa.select(t.archives.c.id).where(archives.IS_WAITING, t.archives.c.dispatch_time.is_(None)).limit(1)
     return session.execute(query).one_or_none() is not None

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from services.agent.client import TorchServeClient, TorchServeUnavailable
-from services.agent.config import LOOPBACK, Layout, batch_size
+from services.agent.config import LOOPBACK, Layout, batch_size, startup_seconds
 from services.agent.torchserve import TorchServeProcess
 from services.core.settings import Settings
 from services.core.target import ServingTarget
@@ -245,6 +245,7 @@ def torchserve(directory: Path) -> Iterator[tuple[TorchServeClient, Settings]]:
         inference_url=f"http://127.0.0.1:{settings.torchserve_inference_port}",
         key_file=layout.key_file,
         batch_size=batch_size(settings.serving_device),
+        startup_seconds=startup_seconds(settings),
     )
     try:
         wait_until(lambda: _answers(client), what="TorchServe", limit_seconds=60)

@@ -7,7 +7,7 @@ import pytest
 from services.core.errors import LeaseLost, ModelNotFound, PreconditionFailed
 from services.db import archives, deployments, jobs, models
 from services.db.database import Database
-from tests.builders.serving_rows import built, current, deployed, trained
+from tests.builders.serving_rows import built, claimed, current, deployed, trained
 from tests.stack.builders import queued_job, sha256
 
 
@@ -18,9 +18,9 @@ def delete_model(database: Database, version: models.ModelVersion) -> None:
 
 def test_a_deleted_model_version_is_gone_with_its_archives_and_its_number(database: Database) -> None:
     first, second = trained(database), trained(database)
+    lease = claimed(database, second.id)
     with database.write() as session:
-        archive = archives.ensure(session, second.id, "cpu-t1")
-    built(database, archive.id)
+        archives.finish_ready(session, lease, key="k", sha256=sha256("k"), size_bytes=1, form="aoti", parity={})
 
     delete_model(database, second)
     with pytest.raises(ModelNotFound):
@@ -37,9 +37,7 @@ def test_a_deleted_model_version_is_gone_with_its_archives_and_its_number(databa
 
 def test_a_build_whose_model_version_was_deleted_writes_nothing(database: Database) -> None:
     version = trained(database)
-    with database.write() as session:
-        archive = archives.ensure(session, version.id, "cpu-t1")
-        lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+    lease = claimed(database, version.id)
 
     delete_model(database, version)
 

@@ -19,10 +19,10 @@ from services.core.errors import (
     PreconditionFailed,
 )
 from services.core.states import ArchiveState, DeploymentState
-from services.db import archives, artifacts, checkpoints, deployments, jobs, models, outbox, workers
+from services.db import archives, artifacts, checkpoints, deployments, jobs, models, outbox, waiting, workers
 from services.db.database import Database
 from services.db.deployments import Observed
-from tests.builders.serving_rows import built, current, deployed, new_deployment, running, trained
+from tests.builders.serving_rows import built, claimed, current, deployed, new_deployment, running, trained
 from tests.stack.builders import (
     new_checkpoint,
     sha256,
@@ -132,9 +132,7 @@ def test_archive_is_one_per_version_and_target(database: Database) -> None:
 
 
 def test_archive_lease_that_ran_out_is_sent_again_and_fences_the_old_worker(database: Database) -> None:
-    version = trained(database)
-    with database.write() as session:
-        archive = archives.ensure(session, version.id, "cpu-t1")
+    archive = deployed(database, trained(database).id).archive
     with database.write() as session:
         assert archives.due_for_dispatch(session, limit=5, redispatch_after_seconds=60) == [archive.id]
         assert archives.due_for_dispatch(session, limit=5, redispatch_after_seconds=60) == []
@@ -164,9 +162,8 @@ def test_archive_lease_that_ran_out_is_sent_again_and_fences_the_old_worker(data
 
 
 def test_archive_finished_twice_is_acknowledged_and_no_longer_claimable(database: Database) -> None:
-    version = trained(database)
+    archive = deployed(database, trained(database).id).archive
     with database.write() as session:
-        archive = archives.ensure(session, version.id, "cpu-t1")
         lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
     for _ in range(2):
         with database.write() as session:
@@ -177,9 +174,7 @@ def test_archive_finished_twice_is_acknowledged_and_no_longer_claimable(database
 
 
 def test_archive_build_given_back_too_often_fails(database: Database) -> None:
-    version = trained(database)
-    with database.write() as session:
-        archive = archives.ensure(session, version.id, "cpu-t1")
+    archive = deployed(database, trained(database).id).archive
     for _ in range(archives.MAX_ATTEMPTS):
         with database.write() as session:
             lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
@@ -189,6 +184,100 @@ def test_archive_build_given_back_too_often_fails(database: Database) -> None:
         found = archives.get(session, archive.id)
     assert found.state is ArchiveState.FAILED
     assert "drained" in found.message
+
+
+def due(database: Database) -> list[str]:
+    with database.write() as session:
+        return archives.due_for_dispatch(session, limit=5, redispatch_after_seconds=60)
+
+
+def test_a_queued_build_that_no_deployment_wants_any_more_is_neither_sent_for_nor_begun(database: Database) -> None:
+    version = trained(database)
+    archive = deployed(database, version.id).archive
+    with database.write() as session:
+        deployments.delete(session, "default", "reader")
+
+    assert due(database) == []
+    with database.read() as session:
+        assert not waiting.has_unsent_archives(session)
+    with pytest.raises(JobNotRunnable), database.write() as session:
+        archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+
+    assert deployed(database, version.id).archive.id == archive.id
+    assert due(database) == [archive.id]
+    built(database, archive.id)
+
+
+def test_a_build_that_is_wanted_again_is_sent_for_at_once(database: Database) -> None:
+    version = trained(database)
+    archive = deployed(database, version.id).archive
+    assert due(database) == [archive.id]
+    with database.write() as session:
+        deployments.delete(session, "default", "reader")
+
+    deployed(database, version.id)
+
+    assert due(database) == [archive.id]
+
+
+def test_a_queued_build_that_an_update_leaves_behind_is_not_begun(database: Database) -> None:
+    first, second = trained(database), trained(database)
+    left = deployed(database, first.id).archive
+    update = {"target": "cpu-t1", "workers": 1, "model_version_id": second.id}
+    with database.write() as session:
+        wanted = deployments.update(session, "default", "reader", **update).archive
+
+    assert due(database) == [wanted.id]
+    with pytest.raises(JobNotRunnable), database.write() as session:
+        archives.claim(session, left.id, worker_id="b", ttl_seconds=60)
+
+
+def test_a_build_that_runs_may_end_though_nobody_wants_it_any_more(database: Database) -> None:
+    archive_id = claimed(database, trained(database).id).archive_id
+    with database.write() as session:
+        lease = archives.ArchiveLease(archive_id, "", "cpu-t1", token=1, attempt=1, worker_id="b")
+        archives.finish_ready(session, lease, key="k", sha256=sha256("k"), size_bytes=1, form="aoti", parity={})
+
+    with database.read() as session:
+        assert archives.get(session, archive_id).state is ArchiveState.READY
+
+
+def test_a_pending_deployment_says_how_many_builds_are_before_it_and_a_building_one_what_is_done(
+    database: Database,
+) -> None:
+    names = ("first", "second", "unwanted", "third")
+    for name in names:
+        deployed(database, trained(database).id, deployment_id=name)
+    with database.write() as session:
+        deployments.delete(session, "default", "unwanted")
+    waits = [current(database, name).message for name in ("first", "second", "third")]
+    with database.write() as session:
+        first = deployments.get(session, "default", "first").archive.id
+        lease = archives.claim(session, first, worker_id="b", ttl_seconds=60)
+    with database.write() as session:
+        archives.renew(session, lease, ttl_seconds=60, message="exporting aoti")
+
+    assert waits == [
+        "its build is next",
+        "its build waits for 1 before it",
+        "its build waits for 2 before it",
+    ]
+    with database.read() as session:
+        listed = {one.deployment_id: one.message for one in deployments.page(session, "default", page_size=5)}
+    assert listed == {
+        "first": "exporting aoti",
+        "second": "its build waits for 1 before it",
+        "third": "its build waits for 2 before it",
+    }
+
+
+def test_a_build_that_is_tried_again_says_why_and_where_it_stands(database: Database) -> None:
+    archive = deployed(database, trained(database).id).archive
+    with database.write() as session:
+        lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
+        archives.requeue(session, lease, message="The object store did not answer.")
+
+    assert current(database).message == "The object store did not answer; its build is next"
 
 
 def report(database: Database, agent_id: str, *observed: Observed) -> None:
@@ -319,9 +408,8 @@ def test_deployment_replays_and_refuses_what_collides(database: Database) -> Non
 
 def test_failed_build_is_tried_again_by_a_fresh_deployment(database: Database) -> None:
     version = trained(database)
+    lease = claimed(database, version.id)
     with database.write() as session:
-        archive = archives.ensure(session, version.id, "cpu-t1")
-        lease = archives.claim(session, archive.id, worker_id="b", ttl_seconds=60)
         archives.finish_failed(session, lease, "out of disk")
 
     assert deployed(database, version.id).state is DeploymentState.PENDING

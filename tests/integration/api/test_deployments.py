@@ -184,7 +184,7 @@ def test_asking_again_for_what_is_changes_nothing_and_for_what_failed_tries_agai
 
     assert (same.generation, same.state) == (1, pb.DEPLOYMENT_STATE_PENDING)
     assert (failed.state, failed.message) == (pb.DEPLOYMENT_STATE_FAILED, "no compiler")
-    assert (again.state, again.message) == (pb.DEPLOYMENT_STATE_PENDING, "")
+    assert (again.state, again.message) == (pb.DEPLOYMENT_STATE_PENDING, "its build is next")
     assert (ready.state, ready.generation) == (pb.DEPLOYMENT_STATE_READY, 2)
 
 

@@ -22,6 +22,7 @@ from services.storage.local import LocalStore
 from services.storage.manifest import upload_directory
 from services.storage.port import ObjectStore
 from tests.builders import galleries as made
+from tests.builders.serving_rows import claimed
 from tests.stack import builders
 
 
@@ -108,10 +109,7 @@ class LivedIn:
         info = self.store.put(key, body)
         with self.database.read() as session:
             row = models.get(session, "default", "digits-yolo")
-        with self.database.write() as session:
-            archive = archives.ensure(session, row.id, "cpu-t1")
-        with self.database.write() as session:
-            build = archives.claim(session, archive.id, worker_id="worker-1", ttl_seconds=60)
+        build = claimed(self.database, row.id)
         with self.database.write() as session:
             archives.finish_ready(
                 session,

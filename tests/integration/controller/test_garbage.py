@@ -23,6 +23,7 @@ from services.db.deletion import DELETE_OBJECTS
 from services.db.jobs import Failure, Job, Lease
 from services.storage import layout
 from services.storage.port import ObjectStore
+from tests.builders.serving_rows import claimed
 from tests.stack.builders import new_checkpoint, new_dataset, new_model_version, queued_job, sha256
 from workers.families.catalog import CATALOG
 
@@ -176,9 +177,8 @@ def test_objects_of_a_deleted_model_go(database: Database, store: ObjectStore, v
     with database.write() as session:
         version = new_model_version(id=version_id, bundle_prefix=prefix)
         jobs.finish(session, lease, state=JobState.SUCCEEDED, model_version=version)
-        build = archives.claim(
-            session, archives.ensure(session, version_id, "cpu-t1").id, worker_id="b", ttl_seconds=60
-        )
+    build = claimed(database, version_id)
+    with database.write() as session:
         archives.finish_ready(session, build, key=archive, sha256=sha256("a"), size_bytes=3, form="eager", parity={})
     Sweep(database, store, age=NOW).tick()
     assert keys(store) == {f"{prefix}weights.safetensors", archive}

@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from services.agent.client import TorchServeClient
-from services.agent.config import Layout, batch_size
+from services.agent.config import Layout, batch_size, startup_seconds
 from services.core.settings import Settings
 from services.core.states import DeploymentState, JobState
 from services.core.target import ServingTarget
@@ -29,6 +29,7 @@ from services.db.deployments import Deployment, Replica
 from services.storage import layout as keys
 from services.storage.open import open_store
 from tests.builders.detection_bundle import write_detection_bundle
+from tests.builders.serving_rows import claimed
 from tests.stack.builders import new_model_version, queued_job
 from tests.stack.ports import free_port
 from workers.engine.frames import FrameWriter
@@ -105,10 +106,7 @@ class ServingYard:
         archive = built.archive if spoil is None else _spoiled(path, spoil)
         key = keys.archive("default", version.model_id, version.id, TARGET, sha256=archive.sha256)
         self.store.put_file(key, path)
-        with self.database.write() as session:
-            row = archives.ensure(session, version.id, TARGET)
-        with self.database.write() as session:
-            lease = archives.claim(session, row.id, worker_id="w", ttl_seconds=30)
+        lease = claimed(self.database, version.id)
         with self.database.write() as session:
             archives.finish_ready(
                 session, lease, key=key, sha256=archive.sha256, size_bytes=archive.size_bytes, form="eager", parity={}
@@ -161,6 +159,7 @@ class ServingYard:
             inference_url=f"http://127.0.0.1:{self.settings.torchserve_inference_port}",
             key_file=self.layout.key_file,
             batch_size=batch_size(self.settings.serving_device),
+            startup_seconds=startup_seconds(self.settings),
         )
 
     @contextmanager

@@ -19,6 +19,7 @@ from services.core.states import TERMINAL, ArchiveState, AttemptState, FailureRe
 from services.db import archives, jobs, models
 from services.storage import layout
 from services.storage.manifest import download_directory
+from tests.builders.serving_rows import deployed
 from tests.integration.workers.yard import Yard, open_yard, tiny_config, until
 from tests.stack.platform import seconds_until_gone
 from workers.plan import PROCESS_NAME
@@ -297,7 +298,7 @@ def test_an_archive_of_a_damaged_bundle_fails_with_a_sentence(yard: Yard) -> Non
     done = yard.until_state(job.id, JobState.SUCCEEDED)
     with yard.database.write() as session:
         version = models.get(session, "default", job.model_id, done.model_version)
-        archive = archives.ensure(session, version.id, "cpu-t1")
+    archive = deployed(yard.database, version.id).archive
     yard.store.put(f"{version.bundle_prefix}weights.safetensors", b"\0" * 100)
 
     yard.sender.send(BUILD_ARCHIVE, BUILD_QUEUE, archive.id)
@@ -315,7 +316,7 @@ def test_an_archive_whose_build_was_killed_is_built_again(yard: Yard) -> None:
     done = yard.until_state(job.id, JobState.SUCCEEDED)
     with yard.database.write() as session:
         version = models.get(session, "default", job.model_id, done.model_version)
-        archive = archives.ensure(session, version.id, "cpu-t1")
+    archive = deployed(yard.database, version.id).archive
     yard.sender.send(BUILD_ARCHIVE, BUILD_QUEUE, archive.id)
 
     def built() -> archives.Archive:

@@ -10,11 +10,13 @@ import pytest
 
 from services.broker.sender import BUILD_ARCHIVE, BUILD_QUEUE
 from services.core.ids import new_id
-from services.core.states import ArchiveState, JobState
+from services.core.states import ArchiveState, DeploymentState, JobState
 from services.db import archives, jobs, models
 from services.db.models import ModelVersion, NewModelVersion
 from services.storage.manifest import download_directory
+from tests.builders.serving_rows import current, deployed
 from tests.integration.workers.yard import RECIPE, Yard, open_yard, until
+from workers.serving.form import Form
 
 
 def pending_version(yard: Yard, job_id: str, checkpoint_id: str) -> ModelVersion:
@@ -64,6 +66,23 @@ def test_a_checkpoint_is_packaged_before_its_archive_is_built(yard: Yard, tmp_pa
     with yard.database.read() as session:
         trained = models.get(session, "default", yard.job(job.id).model_id)
     assert bundle.bundle_sha256 != trained.bundle_sha256
+
+
+def test_a_deployment_that_is_being_built_says_which_form_is_tried(scenes_dir: Path, tmp_path: Path) -> None:
+    with open_yard(tmp_path / "yard", scenes_dir, heartbeat="0.5") as yard:
+        yard.start_worker(TRAINYARD_WORKER_QUEUES="train.cpu,serve.build")
+        job = yard.submit()
+        done = yard.until_state(job.id, JobState.SUCCEEDED)
+        with yard.database.read() as session:
+            version = models.get(session, "default", job.model_id, done.model_version)
+        archive = deployed(yard.database, version.id).archive
+        yard.sender.send(BUILD_ARCHIVE, BUILD_QUEUE, archive.id)
+
+        until(lambda: "exporting" in current(yard.database).message, what="the form", show=yard.log_text)
+        found = current(yard.database)
+
+    assert found.state is DeploymentState.BUILDING
+    assert found.message.removeprefix("exporting ") in list(Form)
 
 
 def test_a_checkpoint_that_is_gone_fails_the_build_with_a_reason(yard: Yard) -> None:

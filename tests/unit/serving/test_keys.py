@@ -49,7 +49,9 @@ def test_a_key_file_that_is_not_there_is_not_waited_for(tmp_path):
 def test_a_token_that_somebody_else_rotated_is_known_without_a_refusal(tmp_path):
     path = tmp_path / "key_file.json"
     path.write_text(DOCUMENT)
-    with TorchServeClient(management_url="http://m", inference_url="http://i", key_file=path, batch_size=1) as client:
+    with TorchServeClient(
+        management_url="http://m", inference_url="http://i", key_file=path, batch_size=1, startup_seconds=9
+    ) as client:
         before = client.inference_token.value
         path.write_text(DOCUMENT.replace('"i"', '"new"'))
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))

@@ -174,3 +174,16 @@ def test_pictures_of_an_answer_need_only_be_there():
     assert not same_answer(expected, {"images": [{"b64": "AAAA"}, {"b64": ""}]})
     assert not same_answer(expected, {"images": [{"b64": "AAAA"}]})
     assert not same_answer(expected, {"images": [{"b64": "AAAA"}, {"error": "no"}]})
+
+
+def test_an_archive_that_came_up_here_is_known_to_the_next_agent_until_it_is_swept(tmp_path):
+    store = ModelStore(tmp_path, LocalStore(tmp_path / "objects"))
+    (tmp_path / "a.mar").touch()
+    assert not store.has_come_up("a")
+
+    store.note_come_up("a")
+
+    again = ModelStore(tmp_path, LocalStore(tmp_path / "objects"))
+    assert again.has_come_up("a")
+    again.sweep([])
+    assert not again.has_come_up("a")

@@ -9,6 +9,7 @@ from services.agent.plan import (
     Install,
     Limits,
     MakeDefault,
+    Pause,
     Recycle,
     Remove,
     Scale,
@@ -52,11 +53,18 @@ OLD_SERVING = replace(OLD, is_default=True)
         ),
         pytest.param(
             [replace(STARTING, waiting_seconds=121)],
-            [GiveUp(NEW, "its workers were not ready after 120 seconds")],
+            [GiveUp(NEW, "its workers were not ready after 120 seconds (TRAINYARD_TIMINGS__SERVING_START_LIMIT)")],
             id="too slow",
         ),
         pytest.param(
-            [replace(STARTING, restarts=5)], [GiveUp(NEW, "its workers ended 5 times while starting")], id="crash loop"
+            [replace(STARTING, waiting_seconds=121, has_come_up=True)],
+            [Pause(NEW, "its workers were not ready after 120 seconds (TRAINYARD_TIMINGS__SERVING_START_LIMIT)")],
+            id="too slow, though it came up before",
+        ),
+        pytest.param(
+            [replace(STARTING, restarts=5, has_come_up=True)],
+            [GiveUp(NEW, "its workers ended 5 times while starting (TRAINYARD_TIMINGS__SERVING_RESTART_LIMIT)")],
+            id="crash loop",
         ),
         pytest.param([replace(UP, heavy_pid=7)], [Scale("p--d", "n", 3)], id="too much memory: one more worker first"),
         pytest.param([replace(UP, heavy_pid=7, min_workers=3)], [], id="which is not up yet"),
@@ -78,6 +86,48 @@ OLD_SERVING = replace(OLD, is_default=True)
 )
 def test_next_action(versions, expected):
     assert plan([NEW], {"p--d": versions} if versions else {}, set(), LIMITS) == expected
+
+
+EMPTY = replace(UP, is_verified=False, min_workers=0, ready_workers=0)
+MANY = [replace(NEW, name=f"p--{n}", workers=1) for n in range(8)]
+LOADING = replace(EMPTY, min_workers=1)
+CAME_UP = replace(LOADING, ready_workers=1, is_verified=True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "cores", "expected"),
+    [
+        pytest.param([EMPTY] * 8, 1, [0], id="one at a time"),
+        pytest.param([EMPTY] * 8, 2, [0, 1], id="as many as there are cores"),
+        pytest.param([LOADING] + [EMPTY] * 7, 1, [], id="the others wait while it loads"),
+        pytest.param([CAME_UP] + [EMPTY] * 7, 1, [1], id="the next one when it is up"),
+        pytest.param([CAME_UP, LOADING, *[EMPTY] * 6], 2, [2], id="one is up, one loads"),
+        pytest.param(
+            [EMPTY, replace(EMPTY, waiting_seconds=9), *[CAME_UP] * 6], 1, [1], id="who was registered first goes first"
+        ),
+        pytest.param([replace(CAME_UP, ready_workers=0), EMPTY, *[CAME_UP] * 6], 1, [1], id="a fall is no start"),
+    ],
+)
+def test_versions_load_in_turns(seen, cores, expected):
+    registered = {one.name: [each] for one, each in zip(MANY, seen, strict=True)}
+
+    actions = plan(MANY, registered, set(), replace(LIMITS, loading_workers=cores))
+
+    assert actions == [Scale(f"p--{n}", "n", 1) for n in expected]
+
+
+def test_a_version_of_more_workers_than_cores_loads_alone():
+    registered = {"p--d": [EMPTY], "p--0": [EMPTY]}
+
+    assert plan([NEW, MANY[0]], registered, set(), LIMITS) == [Scale("p--d", "n", 2)]
+
+
+def test_who_rests_holds_up_nobody():
+    registered = {one.name: [each] for one, each in zip(MANY, [LOADING] + [EMPTY] * 7, strict=True)}
+
+    actions = plan(MANY, registered, {MANY[0].trial}, LIMITS)
+
+    assert actions == [Remove("p--0", "n"), Scale("p--1", "n", 1)]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +163,12 @@ def test_what_nobody_wants_goes_with_its_default_last():
     ("versions", "failure", "expected"),
     [
         pytest.param([], None, ("new", False, "the archive is being fetched", False), id="nothing yet"),
+        pytest.param(
+            [replace(UP, is_verified=False, min_workers=0, ready_workers=0)],
+            None,
+            ("new", False, "it starts once those before it have started", False),
+            id="its turn has not come",
+        ),
         pytest.param([UP], None, ("new", True, "", False), id="ready"),
         pytest.param(
             [replace(UP, ready_workers=1)], None, ("new", True, "1 of 2 workers are ready", False), id="one lost"

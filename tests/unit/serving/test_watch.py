@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -79,6 +79,41 @@ def test_an_archive_given_up_on_gets_another_chance_later(watch, clock):
     clock.now += 601
 
     assert watch.failures() == {}
+
+
+def test_the_clock_of_a_version_starts_when_its_own_workers_are_asked_for(watch, clock):
+    empty = replace(version(), is_default=False)
+    watch.look({"m": [empty]})
+    clock.now += 500
+    (waiting,) = watch.look({"m": [empty]})["m"]
+    loading = Version("v", "sha.mar", 1, (), 0, False)
+    (begun,) = watch.look({"m": [loading]})["m"]
+    clock.now += 30
+
+    assert (waiting.waiting_seconds, begun.waiting_seconds) == (500, 0)
+    assert watch.look({"m": [loading]})["m"][0].waiting_seconds == 30
+
+
+def test_a_version_that_is_slow_again_rests_longer_and_never_for_good(watch, clock):
+    trial, rested = ("m", "sha", 1), []
+    for _ in range(8):
+        rested.append(watch.note_slow(trial, "slow"))
+        assert watch.rests() == {trial: f"slow; it is tried again after {rested[-1]:.0f} seconds"}
+        clock.now += rested[-1]
+        assert watch.rests() == {}
+
+    assert rested == [15, 30, 60, 120, 240, 480, 600, 600]
+    assert watch.failures() == {}
+
+
+def test_once_it_came_up_its_slowness_is_forgotten(watch):
+    watch.look({"m": [version(10)]})
+    watch.note_slow(("m", "sha", 1), "slow")
+    watch.note_slow(("m", "sha", 1), "slow")
+
+    watch.note_verified("m", "v")
+
+    assert watch.note_slow(("m", "sha", 1), "slow") == 15
 
 
 def test_a_ready_worker_over_the_limit_is_heavy_and_its_successor_is_given_time(clock):
