@@ -71,7 +71,11 @@ def import_(
         else:
             dataset = _upload(client, Path(source), dataset_id or _default_id(Path(source)), **fields)
         next_step = hints.submit(
-            short(dataset.name), dataset.family, client.list_recipes(), has_val="val" in dataset.splits
+            short(dataset.name),
+            dataset.family,
+            client.list_recipes(),
+            has_val="val" in dataset.splits,
+            classes=dataset.classes,
         )
     _show(invocation.out, dataset)
     if "://" not in source:

@@ -40,6 +40,12 @@ def test_two_pictures_of_which_none_is_held_out_are_for_the_recipe_that_needs_no
     )
 
 
+def test_pictures_of_a_style_are_for_the_recipe_that_repaints_in_it() -> None:
+    command = hints.submit("cats", "domains", LISTED, classes=["content", "style"])
+
+    assert command.startswith("trainyard jobs submit style/fast ")
+
+
 @pytest.mark.parametrize(
     ("family", "listed"),
     [

@@ -172,11 +172,9 @@ class TransformerConfig(SupervisedConfig):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
-            "data": {"batch_size": 64, "max_tokens": 16},
-            "vocab": {"tokeniser": "char"},
+            "data": {"batch_size": 64, "max_tokens": 32},
             "model": {"width": 64, "heads": 4, "feed_forward": 128, "encoder_layers": 2, "decoder_layers": 2},
             "optim": {"lr": 3e-3},
-            "eval": {"bleu_tokeniser": "char"},
             # The paper's rate hardly falls within so few steps: what they end with would be a matter of luck.
             "schedule": {"name": "cosine", "warmup_steps": 200},
             "limits": {

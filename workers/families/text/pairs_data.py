@@ -49,8 +49,11 @@ class Encoded:
         rows = [(pair, [[*vocabulary.encode(text), EOS] for text in pair]) for pair in pairs]
         kept = [(pair, ids) for pair, ids in rows if max(map(len, ids)) <= max_tokens]
         if not kept:
-            text = f"every pair of the split '{split}' has more than {max_tokens} tokens"
-            raise DatasetInvalid(f"{text}: raise data.max_tokens, or import shorter ones")
+            kind, remedy = (
+                ("letters", ", set vocab.tokeniser to word") if vocabulary.tokeniser == "char" else ("words", "")
+            )
+            text = f"every pair of the split '{split}' has more than {max_tokens} tokens, which are {kind}"
+            raise DatasetInvalid(f"{text}: raise data.max_tokens{remedy} or import shorter texts")
         ids = tuple((torch.tensor(source), torch.tensor(target)) for _, (source, target) in kept)
         return cls(tuple(pair for pair, _ in kept), ids, len(rows) - len(kept))
 
