@@ -39,20 +39,21 @@ def with_folded_norms(module: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _fold(graph: fx.GraphModule, node: fx.Node) -> None:
-    x, weight, bias, *rest = (*node.args, *_DEFAULTS[len(node.args) :])
+    arguments: tuple[Any, ...] = (*node.args, *_DEFAULTS[len(node.args) :])
+    x, weight, bias, *rest = arguments
     kept, kept_bias = stored(graph, weight), stored(graph, bias)
     if kept is None or (kept_bias is None and bias is not None) or rest[3] != 1:
         return
     folded = with_norm(graph, node, kept, kept_bias, is_transposed=True)
     if folded is None:
         return
-    *values, last = folded
+    new_weight, new_bias, last = folded
     with graph.graph.inserting_before(node):
-        new = [
-            _constant(graph, f"{node.name}_{name}", value)
-            for name, value in zip(("weight", "bias"), values, strict=True)
-        ]
-        replacement = graph.graph.call_function(node.target, (x, *new, *rest))
+        constants = (
+            _constant(graph, f"{node.name}_weight", new_weight),
+            _constant(graph, f"{node.name}_bias", new_bias),
+        )
+        replacement = graph.graph.call_function(_aten.conv_transpose2d.input, (x, *constants, *rest))
     last.replace_all_uses_with(replacement)
 
 
