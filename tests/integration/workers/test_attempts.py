@@ -298,7 +298,7 @@ def test_an_archive_of_a_damaged_bundle_fails_with_a_sentence(yard: Yard) -> Non
     done = yard.until_state(job.id, JobState.SUCCEEDED)
     with yard.database.write() as session:
         version = models.get(session, "default", job.model_id, done.model_version)
-    archive = deployed(yard.database, version.id).archive
+    archive = deployed(yard.database, version.id, deployment_id="damaged").archive
     yard.store.put(f"{version.bundle_prefix}weights.safetensors", b"\0" * 100)
 
     yard.sender.send(BUILD_ARCHIVE, BUILD_QUEUE, archive.id)
@@ -316,7 +316,7 @@ def test_an_archive_whose_build_was_killed_is_built_again(yard: Yard) -> None:
     done = yard.until_state(job.id, JobState.SUCCEEDED)
     with yard.database.write() as session:
         version = models.get(session, "default", job.model_id, done.model_version)
-    archive = deployed(yard.database, version.id).archive
+    archive = deployed(yard.database, version.id, deployment_id="killed").archive
     yard.sender.send(BUILD_ARCHIVE, BUILD_QUEUE, archive.id)
 
     def built() -> archives.Archive:
