@@ -137,3 +137,9 @@ def _known(section: type[BaseModel], stored: Mapping[str, Any]) -> dict[str, Any
             is_section = isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, Mapping)
             kept[name] = _known(kind, value) if is_section and isinstance(kind, type) else value
     return kept
+
+
+def preset_limits(steps: int, *, evaluations: int = 3) -> dict[str, int]:
+    """Return the limits of a preset that is evaluated so many times."""
+    names = ("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps")
+    return {"max_steps": steps, **dict.fromkeys(names, max(1, steps // evaluations))}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -339,6 +340,15 @@ def test_a_picture_whose_answer_would_be_too_large_is_refused_with_what_fits() -
     assert isinstance(answer, InstanceInvalid)
     assert f"send one of at most {MAX_PIXELS // 16} pixels" in str(answer)
     assert f"send one of at most {MAX_PIXELS // 32} pixels" in str(ask(encoded(300, 300), compare=True))
+
+
+def test_of_a_picture_that_is_too_large_the_size_is_told_at_which_it_would_do() -> None:
+    found = re.search(r"all of it at (\d+)x(\d+)", str(ask(encoded(800, 400))))
+
+    assert found
+    width, height = map(int, found.groups())
+    assert width == pytest.approx(2 * height, abs=2)
+    assert 0.98 * MAX_PIXELS < 16 * width * height <= MAX_PIXELS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from workers.families.config import TORCHVISION, WEIGHTS, Limits, Origin, Section
+from workers.families.config import TORCHVISION, WEIGHTS, Limits, Origin, Section, preset_limits
 from workers.families.sections import Fraction, Optim, Schedule, SupervisedConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -122,12 +122,6 @@ _STILL = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0}
 _DIGITS = {"image_size": 16, "stored_size": 16, "channels": 1, "batch_size": 64}
 
 
-def _limits(steps: int) -> dict[str, int]:
-    often = max(1, steps // 3)
-    names = ("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps")
-    return {"max_steps": steps, **dict.fromkeys(names, often)}
-
-
 class MnistConfig(ClassificationConfig):
     """The two networks of the MNIST lesson: 28 x 28 grey pixels, LeakyReLU of slope 0.02."""
 
@@ -141,10 +135,10 @@ class MnistConfig(ClassificationConfig):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         # 15 epochs of 1,437 images
-        "tiny": {"limits": _limits(345)},
+        "tiny": {"limits": preset_limits(345)},
         "book": {
             "data": {"image_size": 28, "stored_size": 28, "channels": 1, "batch_size": 1},
-            "limits": _limits(180_000),
+            "limits": preset_limits(180_000),
         },
     }
 
@@ -193,7 +187,7 @@ class VitConfig(ClassificationConfig):
             "schedule": {"name": "cosine", "warmup_steps": 50},
             "loss": {"label_smoothing": 0.0},
             "augment": _STILL,
-            "limits": _limits(500),
+            "limits": preset_limits(500),
         },
     }
 
@@ -236,7 +230,7 @@ class MobileConfig(ClassificationConfig):
             "schedule": {"name": "cosine", "warmup_steps": 20},
             "loss": {"label_smoothing": 0.0},
             "augment": _STILL,
-            "limits": _limits(300),
+            "limits": preset_limits(300),
         },
     }
 
@@ -293,7 +287,7 @@ class TrainConfig(ClassificationConfig):
             "schedule": {"name": "cosine", "warmup_steps": 10},
             "loss": {"label_smoothing": 0.0},
             "augment": _STILL,
-            "limits": _limits(120),
+            "limits": preset_limits(120),
         },
     }
 
@@ -419,7 +413,7 @@ class FinetuneConfig(ClassificationConfig):
             "optim": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.01},
             "schedule": {"name": "cosine", "warmup_steps": 10},
             "augment": _STILL,
-            "limits": _limits(150),
+            "limits": preset_limits(150),
         },
         "mae": {
             "tune": {"head_lr_factor": 1.0, "layer_decay": 0.65},

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import Limits, Section
+from workers.families.config import Limits, Section, preset_limits
 from workers.families.sections import Fraction, Optim, Schedule, SupervisedConfig
 
 Width = Annotated[int, Field(ge=4, le=2048)]
@@ -108,11 +108,6 @@ _TINY: dict[str, Any] = {
 }
 
 
-def _limits(steps: int) -> dict[str, int]:
-    names = ("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps")
-    return {"max_steps": steps, **dict.fromkeys(names, steps // 2)}
-
-
 class TripletLoss(Section):
     """What is minimised: distances within triplets, or angles to one direction a person."""
 
@@ -141,7 +136,7 @@ class TripletConfig(FaceConfig):
         "tiny": {
             **_TINY,
             "data": {"image_size": 32, "batch_size": 64, "shots": 2},
-            "limits": _limits(300),
+            "limits": preset_limits(300, evaluations=2),
         },
         "arcface": {
             "model": {"name": "resnet50", "dim": 512},
@@ -169,7 +164,7 @@ class SiameseConfig(FaceConfig):
     loss: SiameseLoss = SiameseLoss()
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {**_TINY, "data": {"image_size": 32, "batch_size": 32}, "limits": _limits(400)},
+        "tiny": {**_TINY, "data": {"image_size": 32, "batch_size": 32}, "limits": preset_limits(400, evaluations=2)},
     }
 
     def max_processes(self) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import Limits, RecipeConfig, Section
+from workers.families.config import Limits, RecipeConfig, Section, preset_limits
 from workers.families.sections import Fraction, Schedule
 
 Side = Annotated[int, Field(ge=4, le=1024)]
@@ -149,11 +149,6 @@ class GanConfig(RecipeConfig):
         return self.data.batch_size
 
 
-def _limits(steps: int, *, evaluations: int = 3) -> dict[str, int]:
-    names = ("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps")
-    return {"max_steps": steps, **dict.fromkeys(names, max(1, steps // evaluations))}
-
-
 class FcModel(Section):
     """Fully connected networks; a generator without hidden layers is linear."""
 
@@ -193,13 +188,13 @@ class VanillaConfig(GanConfig):
     )
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {"limits": _limits(1500), "eval": {"num_images": 20_000}},
+        "tiny": {"limits": preset_limits(1500), "eval": {"num_images": 20_000}},
         "book": {
             "data": {"source": "points", "batch_size": 8},
             "model": _PLANE_MODEL | {"discriminator_widths": (5, 3), "activation": "tanh"},
             "optim": {"lr_generator": 0.005, "lr_discriminator": 0.05, "beta1": 0.9},
             "schedule": {"name": "constant"},
-            "limits": _limits(2500),
+            "limits": preset_limits(2500),
         },
         "images": {
             "data": {"source": "images", "image_size": (28, 28), "channels": 1},
@@ -207,7 +202,7 @@ class VanillaConfig(GanConfig):
             "optim": {"lr_generator": 1e-4, "lr_discriminator": 1e-4},
             "schedule": {"name": "constant"},
             "average": {"decay": 0.999},
-            "limits": _limits(50_000, evaluations=25),
+            "limits": preset_limits(50_000, evaluations=25),
         },
     }
 
@@ -249,7 +244,7 @@ class DcganConfig(_ConvConfig):
             "model": {"latent_size": 32, "generator_channels": 32, "discriminator_channels": 32},
             "average": {"decay": 0.99},
             "eval": {"num_images": 1000, "feature_epochs": 4},
-            "limits": _limits(1600, evaluations=4),
+            "limits": preset_limits(1600, evaluations=4),
         },
         "paper": {
             "data": {"image_size": (64, 64), "batch_size": 128},
@@ -259,7 +254,7 @@ class DcganConfig(_ConvConfig):
             "data": {"image_size": (64, 64), "batch_size": 256},
             "optim": {"lr_generator": 0.005, "lr_discriminator": 0.005},
             "schedule": {"name": "linear"},
-            "limits": _limits(3200, evaluations=8),
+            "limits": preset_limits(3200, evaluations=8),
         },
     }
 
@@ -288,7 +283,7 @@ class CganConfig(_ConvConfig):
             "model": {"latent_size": 32, "generator_channels": 32, "discriminator_channels": 32},
             "average": {"decay": 0.99},
             "eval": {"num_images": 1000, "num_samples": 50},
-            "limits": _limits(1500),
+            "limits": preset_limits(1500),
         },
     }
 
@@ -324,7 +319,7 @@ class LapganConfig(GanConfig):
             "optim": {"lr_generator": 5e-4, "lr_discriminator": 5e-4},
             "average": {"decay": 0.99},
             "eval": {"num_images": 1000},
-            "limits": _limits(1200),
+            "limits": preset_limits(1200),
         },
     }
 
@@ -393,7 +388,7 @@ class StyleganConfig(GanConfig):
             "optim": {"lr_generator": 5e-3, "lr_discriminator": 5e-3, "beta1": 0.0, "beta2": 0.99},
             "average": {"decay": 0.99},
             "eval": {"num_images": 1000},
-            "limits": _limits(800),
+            "limits": preset_limits(800),
         },
     }
 
@@ -425,7 +420,7 @@ class CelebaFcConfig(GanConfig):
             "data": {"image_size": (24, 20), "batch_size": 16},
             "optim": {"lr_generator": 1e-3, "lr_discriminator": 1e-3, "beta1": 0.5},
             "eval": {"num_images": 500, "feature_epochs": 4},
-            "limits": _limits(300),
+            "limits": preset_limits(300),
         },
     }
 
@@ -455,7 +450,7 @@ class CelebaConvConfig(GanConfig):
             "model": {"latent_size": 32, "channels": 16},
             "optim": {"lr_generator": 1e-3, "lr_discriminator": 1e-3, "beta1": 0.0},  # with 0.5 a seed collapsed
             "eval": {"num_images": 500, "feature_epochs": 4},
-            "limits": _limits(600),
+            "limits": preset_limits(600),
         },
     }
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import Limits, Section
+from workers.families.config import Limits, Section, preset_limits
 from workers.families.sections import Fraction, Optim, Schedule, SupervisedConfig
 
 Side = Annotated[int, Field(ge=4, le=1024)]
@@ -41,11 +41,6 @@ class Eval(Section):
         le=1_000_000,
         description="Training images, at most, whose labels judge the features; nothing is judged where there are none.",
     )
-
-
-def _limits(steps: int, *, evaluations: int = 3) -> dict[str, int]:
-    names = ("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps")
-    return {"max_steps": steps, **dict.fromkeys(names, max(1, steps // evaluations))}
 
 
 class RepresentationConfig(SupervisedConfig):
@@ -108,13 +103,13 @@ class VaeConfig(RepresentationConfig):
             "model": {"latent_size": 10, "widths": (200,)},
             "optim": {"name": "adamw", "lr": 3e-3, "weight_decay": 0.0},
             "schedule": {"name": "cosine"},
-            "limits": _limits(1500),
+            "limits": preset_limits(1500),
         },
         "conv": {
             "data": {"image_size": (64, 64), "channels": 3, "batch_size": 64, "flip": 0.5},
             "model": {"latent_size": 64, "widths": (256,), "channels": (32, 32, 64, 64)},
             "optim": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.0},
-            "limits": _limits(30_000, evaluations=15),
+            "limits": preset_limits(30_000, evaluations=15),
         },
     }
 
@@ -246,7 +241,7 @@ class MaeConfig(RepresentationConfig):
             "loss": {"norm_pix": False},
             "optim": {"name": "adamw", "lr": 3e-3, "momentum": 0.9, "beta2": 0.95, "weight_decay": 0.05},
             "schedule": {"name": "cosine", "warmup_steps": 50},
-            "limits": _limits(1400),
+            "limits": preset_limits(1400),
         },
         "vit_l": {"model": {"dim": 1024, "depth": 24, "heads": 16, "mlp": 4096}},
     }

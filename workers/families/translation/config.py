@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import Limits, RecipeConfig, Section
+from workers.families.config import Limits, RecipeConfig, Section, preset_limits
 from workers.families.sections import Fraction
 
 Side = Annotated[int, Field(ge=16, le=1024)]
@@ -80,12 +80,6 @@ class TranslationConfig(PlayersConfig):
     """What the translation recipes share that see whole pictures as squares."""
 
     data: Data = Data()
-
-
-def preset_limits(steps: int, *, evaluations: int = 3) -> dict[str, int]:
-    """Return the limits of a preset that is evaluated so many times."""
-    names = ("checkpoint_every_steps", "evaluate_every_steps", "sample_every_steps")
-    return {"max_steps": steps, **dict.fromkeys(names, max(1, steps // evaluations))}
 
 
 def tiny_preset(steps: int, data: dict[str, Any], *, lr: float = 1e-3, **sections: dict[str, Any]) -> dict[str, Any]:

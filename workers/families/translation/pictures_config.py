@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import Limits, Section
+from workers.families.config import Limits, Section, preset_limits
 from workers.families.translation.config import (
     TINY_UNET,
     Data,
@@ -18,7 +18,6 @@ from workers.families.translation.config import (
     Pix2pixConfig,
     TranslationConfig,
     Weight,
-    preset_limits,
     tiny_preset,
 )
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.families.config import TORCHVISION, Limits, Origin, Section
-from workers.families.translation.config import Decay, Eval, Optim, PlayersConfig, Weight, preset_limits
+from workers.families.config import TORCHVISION, Limits, Origin, Section, preset_limits
+from workers.families.translation.config import Decay, Eval, Optim, PlayersConfig, Weight
 
 _RECIPE = "translation/srgan"
 _FEATURES = tuple(f"{TORCHVISION}:VGG19_Weights.{name}" for name in ("IMAGENET1K_V1", "DEFAULT"))
